@@ -1,0 +1,1 @@
+"""Derived objects: results and their sources in, DICOM data sets out."""

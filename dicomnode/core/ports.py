@@ -1,0 +1,62 @@
+"""What rooms ask of each other, as protocols; `dicomnode.serve` alone joins the two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from dicomnode.core.types import AssociationEnd, Offer, Outgoing, Receipt, Sender
+
+
+class Incoming(Protocol):
+    """One instance being received. Exactly one of `commit` and `abort` ends it."""
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append encoded data set bytes, as they came."""
+        ...
+
+    def commit(self) -> None:
+        """Make bytes, index row and outbox rows durable. Returns only when a 0x0000 may be answered.
+
+        Raises DiskFullError, MismatchError, InputError, StoreError; then nothing is kept.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Forget it. Never raises."""
+        ...
+
+
+class Intake(Protocol):
+    """Takes in instances, whatever brings them: C-STORE, a folder, our own derived objects."""
+
+    def association_opened(self, sender: Sender) -> int:
+        """Record that a sender opened an association; its id."""
+        ...
+
+    def association_ended(self, association_id: int, how: AssociationEnd) -> None: ...
+
+    def begin(self, offer: Offer) -> Incoming:
+        """Start receiving one instance; raises DiskFullError when less than the reserve is left, InputError on bad UIDs."""
+        ...
+
+
+class Deliverer(Protocol):
+    """Sends to one destination."""
+
+    def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Receipt]:
+        """Send each; one receipt each, in the order of sending, as soon as it is known.
+
+        All of `batch` has one calling AE title. Raises PeerError where the destination as a whole failed;
+        what was not receipted by then is to be sent again.
+        """
+        ...
+
+
+class Worker(Protocol):
+    """A process that does what must not run beside us: decoding, engines, encoding."""
+
+    def call(self, operation: str, timeout_s: float, **arguments: Any) -> Mapping[str, Any]:
+        """Run one operation; arguments and result are JSON values. Raises WorkerError if the process fails,
+        or the error that the operation raised."""
+        ...

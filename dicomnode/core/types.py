@@ -1,0 +1,187 @@
+"""The words of the house: frozen values that rooms pass to each other.
+
+Times (`*_at`) are seconds since the epoch, UTC, as float. AE titles are stripped of padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+Header = Mapping[str, tuple[str, ...]]
+"""Attributes by DICOM keyword, each value as text (a multi-valued element has several). An absent or empty element
+is not in the mapping. Numbers are written as DICOM writes them in DS/IS; sequences never appear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A DICOM application we know: a scanner, a PACS. `host` or `port` may be None for a peer that only calls us."""
+
+    name: str
+    ae_title: str
+    host: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent an instance, and when. `peer` is the configured name, or "" for a caller allowed without one."""
+
+    peer: str
+    calling_ae: str
+    called_ae: str
+    source_address: str
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a C-STORE request announces before its data set arrives."""
+
+    sender: Sender
+    association_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+class AssociationEnd(StrEnum):
+    """How an association ended."""
+
+    RELEASED = "released"
+    ABORTED = "aborted"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalEvidence:
+    """What is known of a series' arrival when its completeness is judged.
+
+    instances           stored so far
+    last_at             when the last one was stored
+    open_associations   associations that carried this series and are still open
+    ended               how the ended ones ended
+    expected            how many instances the series should have, where anything says so
+    expected_source     what says so ("ImagesInAcquisition", "C-FIND", ...)
+    positions_mm        positions along the normal, one tuple for each orientation that has any
+    """
+
+    instances: int
+    first_at: float
+    last_at: float
+    open_associations: int = 0
+    ended: tuple[AssociationEnd, ...] = ()
+    expected: int | None = None
+    expected_source: str = ""
+    positions_mm: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CompletenessPolicy:
+    """How long to wait. A peer's own values override the node's; a rule may only tighten the deadline.
+
+    quiet_s           silence after which a series is complete though its association is open
+    released_quiet_s  silence that is enough once every association that carried it was released
+    deadline_s        after the last instance, judged incomplete rather than waited for (gaps, missing count)
+    """
+
+    quiet_s: float = 60.0
+    released_quiet_s: float = 5.0
+    deadline_s: float = 600.0
+
+
+class Completeness(StrEnum):
+    COMPLETE = "complete"
+    WAIT = "wait"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What completeness decided. `until` is set for WAIT; `reasons` are plain sentences without PHI."""
+
+    state: Completeness
+    until: float | None
+    reasons: tuple[str, ...]
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One image instance as stacks see it: its row id, its file, and the header values that place it.
+
+    `position_mm` (x, y, z) and `orientation` (row then column cosines) are None where the object has none.
+    `header` holds what rules and cards may ask for (see `dicomnode.core.stacks.STACK_KEYWORDS` and the rules' own).
+    """
+
+    instance_id: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    header: Header
+    rows: int
+    columns: int
+    position_mm: tuple[float, float, float] | None
+    orientation: tuple[float, float, float, float, float, float] | None
+    pixel_spacing_mm: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Slices of one series that belong together: one orientation, matrix, spacing and acquisition.
+
+    key        stable text made of what keys the stack, the same whichever slices have arrived
+    slices     sorted by position along the normal (PS3.3 C.7.6.2.1.1), never by InstanceNumber
+    excluded   why it is never enhanced ("localizer", "no pixel data", ...), or "" where it may be
+    regular    steps equal within 1 %
+    """
+
+    key: str
+    slices: tuple[Slice, ...]
+    excluded: str
+    step_mm: float | None
+    regular: bool
+
+    @property
+    def header(self) -> Header:
+        """The header of the first slice by position: what rules are judged on."""
+        return self.slices[0].header
+
+
+class Outcome(StrEnum):
+    """What became of one instance at one destination, in one attempt."""
+
+    SENT = "sent"
+    WARNING = "warning"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+    @property
+    def arrived(self) -> bool:
+        return self in (Outcome.SENT, Outcome.WARNING, Outcome.DUPLICATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One outbox row, ready to be sent."""
+
+    outbox_id: int
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer for one outbox row. `status` is the DIMSE status, None where none came."""
+
+    outbox_id: int
+    outcome: Outcome
+    status: int | None
+    meaning: str
+    hint: str
+    transient: bool

@@ -1,0 +1,1 @@
+"""Ways to deliver: one module for each kind of destination."""

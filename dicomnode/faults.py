@@ -1,0 +1,31 @@
+"""Named points at which a test may kill the node, to prove that nothing is lost there.
+
+Nothing happens unless `DICOMNODE_KILL_AT` names the point. Then the whole process group gets SIGKILL, once: the file
+named by `DICOMNODE_KILL_ONCE` is created first, and while it exists no point kills again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+POINTS: Final = (
+    "receive.before_write", "receive.after_write", "receive.before_sync", "receive.after_sync",
+    "receive.before_commit", "receive.after_commit",
+    "route.before_enqueue", "route.after_enqueue", "route.before_plan", "route.after_plan",
+    "enhance.before_engine", "enhance.after_engine", "enhance.after_result",
+    "derive.before_build", "derive.after_build", "derive.before_commit", "derive.after_commit",
+    "deliver.before_send", "deliver.before_receipt", "deliver.after_receipt",
+)  # fmt: skip
+
+
+def kill_point(name: str) -> None:
+    """Kill the process group here if a test asks for it."""
+    if os.environ.get("DICOMNODE_KILL_AT") != name:
+        return
+    try:
+        os.close(os.open(os.environ["DICOMNODE_KILL_ONCE"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""The durable workflows: close, route, enhance, derive, deliver."""

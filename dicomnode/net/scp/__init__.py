@@ -1,0 +1,1 @@
+"""Storage and Verification SCP: receiving."""

@@ -1,0 +1,1 @@
+"""Reading and decoding of DICOM files, in separate, memory-limited processes."""

@@ -1,0 +1,145 @@
+"""Resident child processes that do one kind of work, spoken to in lines of JSON over a socket pair.
+
+Decoders and engines are native code fed with hostile bytes: they run apart, with a limit on their address space, and
+a call that outlasts its time is ended with the process. Arguments and results are JSON; pixels travel as files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from dicomnode import errors
+from dicomnode.errors import DicomNodeError, EngineError, WorkerError
+
+Operation = Callable[..., Mapping[str, Any]]
+
+_ERRORS: Final[dict[str, type[DicomNodeError] | type[EngineError]]] = {
+    name: kind
+    for name in errors.__all__
+    if isinstance(kind := getattr(errors, name), type) and issubclass(kind, DicomNodeError | EngineError)
+}
+
+
+class WorkerProcess:
+    """The parent's side of one worker; starts it at the first call and again after it died. One call at a time.
+
+    module        a module with a function `operations() -> Mapping[str, Operation]`
+    memory_bytes  RLIMIT_AS of the process, or None
+    """
+
+    def __init__(self, module: str, memory_bytes: int | None = None) -> None:
+        self._module = module
+        self._memory_bytes = memory_bytes
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def call(self, operation: str, timeout_s: float, **arguments: Any) -> Mapping[str, Any]:
+        with self._lock:
+            channel = self._channel()
+            try:
+                channel.settimeout(timeout_s)
+                channel.sendall(json.dumps({"operation": operation, "arguments": arguments}).encode() + b"\n")
+                answer = _read_line(channel)
+            except TimeoutError:
+                self._end()
+                raise WorkerError(f"{operation} took longer than {timeout_s:.0f} s and was ended") from None
+            except (OSError, ValueError) as error:
+                code = self._end()
+                raise WorkerError(
+                    f"the {self._module.rpartition('.')[0]} worker died during {operation} (exit status {code})",
+                    "it may have run out of the memory it is limited to, or the input crashed a decoder",
+                ) from error
+        if "error" in answer:
+            kind = _ERRORS.get(answer["error"], WorkerError)
+            raise kind(answer["message"], answer["hint"])
+        result: Mapping[str, Any] = answer["result"]
+        return result
+
+    def close(self) -> None:
+        """End the process. Waits for a call that is running."""
+        with self._lock:
+            self._end()
+
+    def _channel(self) -> socket.socket:
+        if self._process is not None and self._process.poll() is None and self._socket is not None:
+            return self._socket
+        self._end()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dicomnode.workers", self._module, str(theirs.fileno()), str(self._memory_bytes or 0)],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+            )
+        self._socket = ours
+        return ours
+
+    def _end(self) -> int | None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is None:
+            return None
+        self._process.kill()
+        code = self._process.wait()
+        self._process = None
+        return code
+
+
+def _read_line(channel: socket.socket) -> dict[str, Any]:
+    parts = []
+    while True:
+        chunk = channel.recv(1 << 16)
+        if not chunk:
+            raise ConnectionResetError("the worker closed its channel")
+        parts.append(chunk)
+        if chunk.endswith(b"\n"):
+            answer: dict[str, Any] = json.loads(b"".join(parts))
+            return answer
+
+
+def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"result": operations[request["operation"]](**request["arguments"])}
+    except (DicomNodeError, EngineError) as error:
+        return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
+    except MemoryError:
+        return {"error": "WorkerError", "message": "not enough memory for this input", "hint": "raise limits.worker_memory_mb"}
+    except Exception as error:  # noqa: BLE001  whatever a decoder raises on hostile bytes; text of it may hold PHI
+        return {
+            "error": "InputError",
+            "message": f"{request['operation']} failed on this input ({type(error).__name__})",
+            "hint": "keep the object and report it: it should have been refused with a clearer reason",
+        }
+
+
+def serve(module: str, channel: socket.socket) -> None:
+    """The child's side: answer requests until the parent closes the channel."""
+    operations: Mapping[str, Operation] = importlib.import_module(module).operations()
+    with channel, channel.makefile("rb") as requests:
+        for line in requests:
+            channel.sendall(json.dumps(_answer(operations, json.loads(line))).encode() + b"\n")
+
+
+def main() -> None:
+    module, descriptor, memory_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    serve(module, socket.socket(fileno=descriptor))
+
+
+if __name__ == "__main__":
+    main()

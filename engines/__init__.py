@@ -1,0 +1,1 @@
+"""Image enhancement engines: arrays in, arrays out. Nothing here knows DICOM or the node."""

@@ -1,0 +1,126 @@
+"""EngineCard: what an engine says about itself, and what the node holds it to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from engines.errors import SettingError
+
+SettingValue = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class Port:
+    """One named input or output.
+
+    kind          volume, mask or findings
+    unit          "HU", "arbitrary", or "as-input" where the engine keeps the unit it was given
+    presentation  True: values are for the eye only; the node writes a presentation image, never HU
+    """
+
+    kind: Literal["volume", "mask", "findings"] = "volume"
+    unit: str = "as-input"
+    presentation: bool = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number a site may choose, within bounds."""
+
+    default: SettingValue
+    meaning: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What an engine was made for. An empty tuple or None does not restrict.
+
+    Lengths in mm, tube voltage in kV. Ranges are inclusive (low, high).
+    """
+
+    modalities: tuple[str, ...] = ()
+    body_parts: tuple[str, ...] = ()
+    kvp: tuple[float, float] | None = None
+    slice_thickness_mm: tuple[float, float] | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    rows_columns: tuple[int, int] = (16, 16384)
+    minimum_slices: int = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the gate after the engine holds the output to; None is not checked. HU where the unit is HU.
+
+    bias_hu            largest |mean change| in the core of each tissue band
+    noise_ratio        (lowest, highest) noise after / noise before in flat tissue
+    clipped_fraction   largest share of voxels at the ends of the stored range that were not there before
+    """
+
+    bias_hu: float | None = None
+    noise_ratio: tuple[float, float] | None = None
+    clipped_fraction: float | None = 0.001
+
+
+@dataclass(frozen=True)
+class EngineCard:
+    """Identity and declaration of an engine.
+
+    task       image (same grid, same meaning) or contrast (same grid, presentation values); more will come
+    operation  what is done, in words for a DerivationDescription
+    influence  slice: an output slice depends on its one input slice; volume: on all of them. Decides derived UIDs.
+    runtime    what computes it, with its precision: part of the identity of everything derived
+    """
+
+    name: str
+    version: str
+    task: Literal["image", "contrast"]
+    operation: Literal["denoise", "contrast"]
+    intended_use: str
+    influence: Literal["slice", "volume"]
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+    envelope: Envelope
+    limits: Limits
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    runtime: str = "numpy/float32"
+    source: str = ""
+
+    @property
+    def reference(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole card. An engine whose output changes must change its version, and so its digest."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def resolve(self, settings: Mapping[str, SettingValue]) -> dict[str, SettingValue]:
+        """Defaults overlaid with `settings`; raises SettingError on an unknown name or a value out of bounds."""
+        for name in settings:
+            if name not in self.settings:
+                known = ", ".join(sorted(self.settings)) or "none"
+                raise SettingError(f"{self.name} has no setting {name!r}", f"its settings are: {known}")
+        return {name: _checked(self.name, name, spec, settings.get(name, spec.default)) for name, spec in self.settings.items()}
+
+
+def _checked(engine: str, name: str, spec: Setting, value: SettingValue) -> SettingValue:
+    if type(value) is int and type(spec.default) is float:
+        value = float(value)
+    if type(value) is not type(spec.default):
+        kind = type(spec.default).__name__
+        raise SettingError(f"{engine}: setting {name} is {value!r}", f"write it as {kind}, like {spec.default!r}")
+    if spec.choices and value not in spec.choices:
+        raise SettingError(f"{engine}: setting {name} is {value!r}", f"choose one of: {', '.join(spec.choices)}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high = spec.minimum, spec.maximum
+        if (low is not None and value < low) or (high is not None and value > high) or value != value:
+            raise SettingError(f"{engine}: setting {name} is {value}", f"choose a value from {low} to {high}")
+    return value
