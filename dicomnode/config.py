@@ -1,0 +1,284 @@
+"""One frozen tree of settings, read once at start: file, then secret files, then environment, the later one wins.
+
+    dicomnode.toml                          [node] port = 11112
+    $DICOMNODE_SECRETS/node__port           a folder of files, one setting each
+    DICOMNODE_NODE__PORT=11113              sections and keys joined by two underscores, names in lower case
+
+What the file says wrongly is a ConfigError with the place ("[peer.ct1] prt"), and in `hint` what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, PrivateAttr, ValidationError
+from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from dicomnode.core.types import CompletenessPolicy, Peer
+from dicomnode.errors import ConfigError, EngineError
+from dicomnode.settings import (
+    CompletenessSettings,
+    DerivedSettings,
+    DestinationSettings,
+    LimitSettings,
+    LogSettings,
+    Name,
+    NodeSettings,
+    PeerSettings,
+    ae_title,
+)
+
+if TYPE_CHECKING:
+    from dicomnode.core.rules import RuleSet
+
+__all__ = ["Config", "examine", "find_config", "load_config"]
+
+DEFAULT_FILE: Final = Path("dicomnode.toml")
+_PREFIX: Final = "DICOMNODE_"
+
+
+class Config(BaseSettings):
+    """Everything that a site sets. Built by `load_config`; every path in it is absolute then."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=_PREFIX, env_nested_delimiter="__", secrets_dir_missing="error"
+    )
+
+    node: NodeSettings = NodeSettings()
+    limits: LimitSettings = LimitSettings()
+    peer: Mapping[Name, PeerSettings] = {}
+    destination: Mapping[Name, DestinationSettings] = {}
+    completeness: CompletenessSettings = CompletenessSettings()
+    rule: tuple[Mapping[str, Any], ...] = ()
+    derived: DerivedSettings = DerivedSettings()
+    log: LogSettings = LogSettings()
+    _source: Path = PrivateAttr(DEFAULT_FILE)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # init_settings is what the TOML file said: it yields to the other two
+        secrets = NestedSecretsSettingsSource(file_secret_settings, secrets_prefix="")
+        return env_settings, secrets, init_settings
+
+    @property
+    def source(self) -> Path:
+        """The file this was read from."""
+        return self._source
+
+    @property
+    def local_ae_titles(self) -> tuple[str, ...]:
+        """Every AE title that we answer to; the first is what we call ourselves."""
+        return (self.node.ae_title, *self.node.ae_titles)
+
+    def peers(self) -> tuple[Peer, ...]:
+        """The configured peers, in the order of the file."""
+        return tuple(Peer(name, peer.ae_title, peer.host, peer.port) for name, peer in self.peer.items())
+
+    def peer_of(self, destination: str) -> Peer:
+        """The peer behind a destination: it has host and port."""
+        name = self.destination[destination].peer
+        peer = self.peer[name]
+        return Peer(name, peer.ae_title, peer.host, peer.port)
+
+    def completeness_of(self, peer: str) -> CompletenessPolicy:
+        """How long to wait for series from the peer of that name; "" is a caller without one."""
+        own = self.peer[peer].model_dump(exclude_none=True) if peer in self.peer else {}
+        node = self.completeness.model_dump()
+        return CompletenessPolicy(**{key: own.get(key, value) for key, value in node.items()})
+
+    def rules(self) -> RuleSet:
+        """The rules, checked against the destinations and the engines there are. Raises ConfigError."""
+        from dicomnode.core.rules import load_rules
+        from engines.base import default_registry
+
+        return load_rules(self.rule, destinations=tuple(self.destination), registry=default_registry())
+
+
+def find_config(option: Path | None = None) -> Path:
+    """The configuration file: `option`, else $DICOMNODE_CONFIG, else ./dicomnode.toml. Raises ConfigError if absent."""
+    named = option or (Path(text) if (text := os.environ.get("DICOMNODE_CONFIG")) else None)
+    path = named or DEFAULT_FILE
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no configuration file {path}",
+            "check --config and $DICOMNODE_CONFIG"
+            if named
+            else "write one with: dicomnode init (or name one: --config FILE)",
+        )
+    return path
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the file. Raises ConfigError with the first problem; `examine` gives all of them."""
+    config, problems = examine(path)
+    if config is None or problems:
+        more = f" (and {len(problems) - 1} more: see `dicomnode check`)" if len(problems) > 1 else ""
+        raise ConfigError(f"{problems[0]}{more}", problems[0].hint)
+    return config
+
+
+def examine(path: Path) -> tuple[Config | None, tuple[ConfigError, ...]]:
+    """Read the file and find all its problems. The Config is None where it could not be built at all."""
+    try:
+        config = _read(path)
+    except ConfigError as error:
+        return None, (error,)
+    except ValidationError as error:
+        return None, tuple(_explain(path, problem) for problem in error.errors(include_url=False))
+    return config, tuple(ConfigError(f"{path}: {problem}", problem.hint) for problem in _cross_check(config))
+
+
+def _read(path: Path) -> Config:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}", "text goes in quotes; [sections] stand alone on a line"
+        ) from None
+    _refuse_unknown_environment()
+    try:
+        config = Config(**{**table, "_secrets_dir": os.environ.get("DICOMNODE_SECRETS")})
+    except SettingsError as error:
+        raise ConfigError(
+            f"environment or secret files: {error}", "names are DICOMNODE_SECTION__KEY, as in DICOMNODE_NODE__PORT"
+        ) from None
+    data = (path.parent / config.node.data.expanduser()).absolute()
+    config = config.model_copy(update={"node": config.node.model_copy(update={"data": data})})
+    config._source = path.absolute()
+    return config
+
+
+def _refuse_unknown_environment() -> None:
+    """A misspelt DICOMNODE_SECTION__KEY would else be ignored in silence."""
+    for variable in os.environ:
+        section, separator, _ = variable.removeprefix(_PREFIX).partition("__")
+        if variable.startswith(_PREFIX) and separator and section.lower() not in Config.model_fields:
+            raise ConfigError(
+                f"environment variable {variable}: no section {section.lower()!r}",
+                _nearest(section.lower(), Config.model_fields),
+            )
+
+
+def _explain(path: Path, problem: Mapping[str, Any]) -> ConfigError:
+    """One pydantic problem as a ConfigError. pydantic's own text never repeats the value, which may be a secret."""
+    location = tuple(str(part) for part in problem["loc"] if part != "[key]")
+    place = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else f"[{location[0]}]"
+    if problem["type"] == "extra_forbidden":
+        return ConfigError(f"{path}: {place}: unknown key", _nearest(location[-1], _known_keys(location[:-1])))
+    if problem["type"] == "missing":
+        return ConfigError(f"{path}: {place}: missing", f"add {location[-1]} = ... to [{'.'.join(location[:-1])}]")
+    what = problem["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{path}: {place}: {what[:1].lower()}{what[1:]}", _meaning(location))
+
+
+def _model_at(location: tuple[str, ...]) -> type[BaseModel] | None:
+    """The model that the table at `location` is read into, or None where there is none."""
+    model: type[BaseModel] = Config
+    names = iter(location)
+    for name in names:
+        field = model.model_fields.get(name)
+        if field is None:
+            return None
+        annotation: Any = field.annotation
+        if typing.get_origin(annotation) is Mapping:  # [peer.NAME]: the NAME is free
+            annotation = typing.get_args(annotation)[1]
+            next(names, None)
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        model = annotation
+    return model
+
+
+def _known_keys(location: tuple[str, ...]) -> tuple[str, ...]:
+    model = _model_at(location)
+    return tuple(model.model_fields) if model is not None else ()
+
+
+def _meaning(location: tuple[str, ...]) -> str:
+    model = _model_at(location[:-1])
+    field = model.model_fields.get(location[-1]) if model is not None else None
+    return (
+        f"{location[-1]} is: {field.description}"
+        if field is not None and field.description
+        else "see docs/configuration.md"
+    )
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names) or 'none'}"
+
+
+def _cross_check(config: Config) -> Iterator[ConfigError]:
+    """What no single value shows to be wrong."""
+    if len(set(config.local_ae_titles)) != len(config.local_ae_titles):
+        yield ConfigError("[node] ae_titles: an AE title stands there twice", "name each once; ae_title counts too")
+    yield from _check_peers(config)
+    yield from _check_destinations(config)
+    try:
+        config.rules()
+    except (ConfigError, EngineError) as error:
+        yield ConfigError(str(error), error.hint)
+
+
+def _check_peers(config: Config) -> Iterator[ConfigError]:
+    seen: dict[tuple[str, str | None], str] = {}
+    for name, peer in config.peer.items():
+        if peer.tls:
+            yield ConfigError(
+                f"[peer.{name}] tls: not there yet", "remove it, and keep the link on a network you trust"
+            )
+        other = seen.setdefault((peer.ae_title, peer.host), name)
+        if other != name:
+            yield ConfigError(
+                f"[peer.{name}]: the same ae_title and host as [peer.{other}]",
+                "one application is one peer: remove one of them",
+            )
+        policy = config.completeness_of(name)
+        if policy.deadline_s < max(policy.quiet_s, policy.released_quiet_s):
+            yield ConfigError(
+                f"[peer.{name}] deadline_s: shorter than the quiet time", "raise deadline_s or lower quiet_s"
+            )
+
+
+def _check_destinations(config: Config) -> Iterator[ConfigError]:
+    for name, destination in config.destination.items():
+        place = f"[destination.{name}]"
+        if destination.commit:
+            yield ConfigError(f"{place} commit: Storage Commitment is not there yet", "remove it")
+        if destination.calling_ae not in ("node", "sender"):
+            try:
+                ae_title(destination.calling_ae)
+            except ValueError as error:
+                yield ConfigError(f"{place} calling_ae: {error}", 'write "node", "sender" or an AE title')
+        if destination.retry.maximum_s < destination.retry.initial_s:
+            yield ConfigError(
+                f"{place} retry.maximum_s: below initial_s", "the wait grows from initial_s up to maximum_s"
+            )
+        peer = config.peer.get(destination.peer)
+        if peer is None:
+            yield ConfigError(
+                f"{place} peer: there is no [peer.{destination.peer}]", _nearest(destination.peer, config.peer)
+            )
+        elif peer.host is None or peer.port is None:
+            lacking = "host" if peer.host is None else "port"
+            yield ConfigError(
+                f"[peer.{destination.peer}]: {lacking} is missing", f"add it: destination {name!r} sends there"
+            )

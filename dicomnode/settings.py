@@ -1,0 +1,195 @@
+"""The sections of the configuration file, one frozen model each; `dicomnode.config` puts them together and reads them.
+
+The `description` of a field is what a wrong value is answered with, and what docs/configuration.md says.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+_SIZE_UNITS: Final = {
+    "": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
+
+
+def ae_title(text: str) -> str:
+    """An AE title as PS3.5 6.2 allows it: 1-16 printable ASCII characters, no backslash; outer spaces mean nothing."""
+    stripped = text.strip(" ")
+    if not 1 <= len(stripped) <= 16:
+        raise ValueError(f"{text!r} has {len(stripped)} characters, an AE title has 1 to 16")
+    if "\\" in stripped or not all(" " <= character <= "~" for character in stripped):
+        raise ValueError(f"{text!r} holds a character that no AE title may have")
+    return stripped
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        raise ValueError(f"{text!r} is no name: letters, digits, '-', '_' and '.', at most 64, are")
+    return text
+
+
+def _bytes(value: object) -> object:
+    """A number of bytes, or text like "8 GiB" (pydantic checks whatever is not text)."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
+    if match is None or match[2].upper() not in _SIZE_UNITS:
+        raise ValueError(f"{value!r} is no size: write bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
+    return int(float(match[1]) * _SIZE_UNITS[match[2].upper()])
+
+
+def _reserve(value: object) -> object:
+    """A size, or a share of the disk like "10%": kept as a number from 0 to 1."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            percent = float(value.strip().removesuffix("%"))
+        except ValueError:
+            raise ValueError(f"{value!r} is no percentage") from None
+        if not 0 <= percent < 100:
+            raise ValueError(f"{value!r} is not from 0% to below 100%")
+        return percent / 100
+    return _bytes(value)
+
+
+AeTitle = Annotated[str, AfterValidator(ae_title)]
+Name = Annotated[str, AfterValidator(_name)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+
+
+class Section(BaseModel):
+    """One table of the file: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeSettings(Section):
+    """`[node]`: who we are and where we keep what we receive."""
+
+    ae_title: AeTitle = Field(default="DICOMNODE", description="our AE title; what we call ourselves when we send")
+    ae_titles: tuple[AeTitle, ...] = Field(default=(), description="further AE titles that we answer to")
+    host: str = Field(default="0.0.0.0", description="address to listen on; 0.0.0.0 is all IPv4 addresses")  # noqa: S104
+    port: PortNumber = Field(default=11112, description="TCP port to listen on")
+    data: Path = Field(
+        default=Path("data"), description="folder of everything stored; relative to the configuration file"
+    )
+    durability: Literal["power", "process", "none"] = Field(
+        default="power",
+        description="what a C-STORE success survives: a power cut, the death of the process, or nothing",
+    )
+    accept_unknown: bool = Field(
+        default=False,
+        description="take associations from callers that no `[peer.NAME]` describes (for a closed network only)",
+    )
+
+
+class LimitSettings(Section):
+    """`[limits]`: what one sender or one data set may cost us."""
+
+    associations: int = Field(default=200, ge=1, description="open associations, all together")
+    per_address: int = Field(default=20, ge=1, description="open associations from one address")
+    idle_s: Seconds = Field(default=60.0, description="an association that says nothing for so long is aborted")
+    max_dataset_bytes: Bytes = Field(default=8 * 2**30, description='largest data set taken in; bytes or "8 GiB"')
+    disk_reserve: Annotated[float, BeforeValidator(_reserve), Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.10, description='free space below which C-STORE answers 0xA700: "10%" of the disk, or "50 GB"'
+    )
+    worker_memory_mb: int = Field(
+        default=4096, ge=256, description="address space of a decoding or engine process, in MiB"
+    )
+
+    def disk_reserve_bytes(self, disk_bytes: int) -> int:
+        """The reserve on a disk of `disk_bytes`."""
+        return int(self.disk_reserve * disk_bytes) if self.disk_reserve < 1 else int(self.disk_reserve)
+
+
+class PeerSettings(Section):
+    """`[peer.NAME]`: another DICOM application: a scanner, a PACS, a workstation."""
+
+    ae_title: AeTitle = Field(description="its AE title")
+    host: str | None = Field(default=None, min_length=1, max_length=255, description="its host name or address")
+    port: PortNumber | None = Field(default=None, description="its TCP port; not needed for a peer that only calls us")
+    tls: bool = Field(default=False, description="must be false: DICOM over TLS is not there yet")
+    quiet_s: Seconds | None = Field(default=None, description="`completeness.quiet_s` for series from this peer")
+    released_quiet_s: Seconds | None = Field(default=None, description="`completeness.released_quiet_s` for this peer")
+    deadline_s: Seconds | None = Field(default=None, description="`completeness.deadline_s` for this peer")
+
+
+class RetrySettings(Section):
+    """`[destination.NAME.retry]`: how long we try a destination that is down."""
+
+    initial_s: Seconds = Field(
+        default=30.0, gt=0, description="wait after the first failure; doubled after each further one"
+    )
+    maximum_s: Seconds = Field(default=1800.0, gt=0, description="longest wait between two attempts")
+    patience_h: float = Field(
+        default=72.0, gt=0, le=24 * 365, description="after so many hours a delivery counts as failed"
+    )
+
+
+class DestinationSettings(Section):
+    """`[destination.NAME]`: where rules may send to."""
+
+    kind: Literal["dicom"] = Field(default="dicom", description="how it is reached: C-STORE")
+    peer: str = Field(description="the `[peer.NAME]` to send to; it needs host and port")
+    calling_ae: str = Field(
+        default="node",
+        description='the AE title we call with: "node" (ours), "sender" (the original sender\'s), or any other',
+    )
+    forward: Literal["as-received", "when-complete"] = Field(
+        default="as-received", description="send originals at once, or when their series is complete"
+    )
+    commit: bool = Field(default=False, description="must be false: Storage Commitment is not there yet")
+    retry: RetrySettings = Field(default=RetrySettings(), description="how often and how long to try again")
+
+
+class CompletenessSettings(Section):
+    """`[completeness]`: when a series counts as complete; a peer may have its own values, a rule may tighten them."""
+
+    quiet_s: Seconds = Field(default=60.0, description="silence that is enough though its association is still open")
+    released_quiet_s: Seconds = Field(
+        default=5.0, description="silence that is enough once its associations were released"
+    )
+    deadline_s: Seconds = Field(default=600.0, description="after so long a series with gaps is no longer waited for")
+
+
+class DerivedSettings(Section):
+    """`[derived]`: what derived series say of themselves."""
+
+    description_prefix: str = Field(
+        default="AI ", max_length=32, description="put before the source's Series Description"
+    )
+    series_number_offset: int = Field(
+        default=700, ge=1, le=9999, description="a derived series is numbered source * 1000 + this + the engine's place"
+    )
+    content_qualification: Literal["PRODUCT", "RESEARCH", "SERVICE"] = Field(
+        default="RESEARCH", description="Content Qualification (0018,9004)"
+    )
+    manufacturer: str = Field(
+        default="dicomnode", min_length=1, max_length=64, description="Manufacturer of derived objects"
+    )
+    institution: str = Field(
+        default="", max_length=64, description="Institution Name of our Contributing Equipment item"
+    )
+
+
+class LogSettings(Section):
+    """`[log]`: what is written to standard error."""
+
+    format: Literal["console", "json"] = Field(
+        default="console", description="lines for people, or one JSON object a line"
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is written"
+    )
