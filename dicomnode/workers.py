@@ -78,7 +78,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dicomnode.workers", self._module, str(theirs.fileno()), str(self._memory_bytes or 0)],
+                [sys.executable, "-m", __name__, self._module, str(theirs.fileno()), str(self._memory_bytes or 0)],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
             )
@@ -115,7 +115,8 @@ def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dic
     except (DicomNodeError, EngineError) as error:
         return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
     except MemoryError:
-        return {"error": "WorkerError", "message": "not enough memory for this input", "hint": "raise limits.worker_memory_mb"}
+        hint = "raise limits.worker_memory_mb"
+        return {"error": "WorkerError", "message": "not enough memory for this input", "hint": hint}
     except Exception as error:  # noqa: BLE001  whatever a decoder raises on hostile bytes; text of it may hold PHI
         return {
             "error": "InputError",

@@ -108,7 +108,10 @@ class EngineCard:
             if name not in self.settings:
                 known = ", ".join(sorted(self.settings)) or "none"
                 raise SettingError(f"{self.name} has no setting {name!r}", f"its settings are: {known}")
-        return {name: _checked(self.name, name, spec, settings.get(name, spec.default)) for name, spec in self.settings.items()}
+        return {
+            name: _checked(self.name, name, spec, settings.get(name, spec.default))
+            for name, spec in self.settings.items()
+        }
 
 
 def _checked(engine: str, name: str, spec: Setting, value: SettingValue) -> SettingValue:

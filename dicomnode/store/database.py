@@ -1,0 +1,78 @@
+"""The database: how it is opened, migrated, read and written.
+
+SQLite in WAL mode by default. One writer at a time: `write` takes the write lock at its start (BEGIN IMMEDIATE), so
+that a transaction which reads first can never fail half way for want of the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import alembic.command
+import alembic.config
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.orm import Session
+
+BUSY_TIMEOUT_S: Final = 60
+_SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
+"""WAL with NORMAL survives a killed process but not a power cut: commits since the last checkpoint may be lost."""
+
+
+class Database:
+    """One database, opened. `durability` is the node's setting: power, process or none."""
+
+    def __init__(self, url: str, durability: str = "power") -> None:
+        self.url = url
+        self.engine = _open(url, durability)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the database and writes nothing."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that commits at its end, or rolls back if the block raises."""
+        connection = self.engine.connect().execution_options(immediate=True)
+        with connection, Session(connection, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def sqlite_url(folder: Path) -> str:
+    """The URL of the database file in a data folder."""
+    return f"sqlite:///{folder / 'node.sqlite'}"
+
+
+def migrate(url: str) -> None:
+    """Bring the schema to this version; a new database is created whole."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["url"] = url
+    alembic.command.upgrade(config, "head")
+
+
+def _open(url: str, durability: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine

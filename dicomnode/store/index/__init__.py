@@ -1,0 +1,1 @@
+"""What the node knows, as functions on an open session: arrivals, series, jobs and the outbox."""

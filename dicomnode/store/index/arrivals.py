@@ -1,0 +1,319 @@
+"""Recording instances: patient, study, series and instance rows, and the outbox rows that go with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Sender
+from dicomnode.store.schema import (
+    Association,
+    Instance,
+    Origin,
+    Outbox,
+    OutboxState,
+    Patient,
+    Series,
+    SeriesState,
+    Study,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Where an instance belongs, from its header; all but the UIDs may be empty."""
+
+    patient_id: str
+    issuer: str
+    study_instance_uid: str
+    accession_number: str
+    series_instance_uid: str
+    modality: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One instance at rest in the file store."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardTo:
+    """One destination an original goes to. `calling_ae` is resolved; `held` waits for the series to close."""
+
+    destination: str
+    rules: tuple[str, ...]
+    calling_ae: str
+    priority: int
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Everything recorded of one received instance.
+
+    matched        whether any rule wanted to forward it
+    round_trip_ok  a matching rule said `echo`: forward it though a destination sent it back to us
+    destinations_of_peer  destinations that lead to the peer it came from
+    """
+
+    identity: Identity
+    file: StoredFile
+    sender: Sender
+    association_id: int | None
+    forward: tuple[ForwardTo, ...]
+    matched: bool
+    round_trip_ok: bool
+    destinations_of_peer: tuple[str, ...]
+    derived_by_us: bool
+    policy: CompletenessPolicy
+    expected: int | None
+    expected_source: str
+    position_mm: float | None
+    orientation: str | None
+
+
+def record_arrival(session: Session, arrival: Arrival) -> None:
+    """Insert the rows of one received instance; does nothing if the very same bytes are already there and active."""
+    versions = _versions(session, arrival.file.sop_instance_uid)
+    same = next((version for version in versions if version.digest == arrival.file.digest), None)
+    series = _series(session, arrival.identity, Origin.RECEIVED, arrival.sender.received_at)
+    if same is not None and same.active:
+        if series.state == SeriesState.RECEIVING:
+            _touch(series, arrival)
+        return
+    round_trip = _is_round_trip(session, versions, arrival)
+    if not round_trip:
+        _deactivate(session, arrival.file.sop_instance_uid)
+        _reopen(series, arrival)
+    if same is not None:
+        same.active = not round_trip
+        return
+    instance = _instance(series, arrival, active=not round_trip)
+    session.add(instance)
+    session.flush()
+    if not round_trip:
+        session.add_all(_outbox_row(instance, forward) for forward in arrival.forward)
+
+
+def record_derived(
+    session: Session, identity: Identity, files: list[StoredFile], job_row: int, sender: Sender
+) -> list[Instance]:
+    """Insert the rows of a derived series; an instance whose UID is known stays as it is (the first result wins).
+
+    Returns the active instance of each file's UID, in order.
+    """
+    series = _series(session, identity, Origin.DERIVED, sender.received_at)
+    series.job_row = job_row
+    series.state = SeriesState.CLOSED
+    series.due_at = None
+    recorded = []
+    for file in files:
+        known = [version for version in _versions(session, file.sop_instance_uid) if version.active]
+        if not known:
+            known = [_derived_instance(series, file, sender)]
+            session.add(known[0])
+            session.flush()
+        recorded.append(known[0])
+    series.last_at = sender.received_at
+    return recorded
+
+
+def open_association(session: Session, sender: Sender) -> int:
+    """Record that a sender opened an association; its row id."""
+    row = Association(
+        peer=sender.peer,
+        calling_ae=sender.calling_ae,
+        called_ae=sender.called_ae,
+        source_address=sender.source_address,
+        opened_at=sender.received_at,
+        ended_at=None,
+        ended=None,
+    )
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def end_association(session: Session, association_row: int, how: AssociationEnd, now: float) -> None:
+    """Record the end; the series it carried are judged again once their shorter quiet time is over."""
+    session.execute(update(Association).where(Association.id == association_row).values(ended_at=now, ended=how.value))
+    carried = select(Instance.series_row).where(Instance.association_row == association_row).distinct()
+    open_series = select(Series).where(Series.id.in_(carried), Series.state == SeriesState.RECEIVING)
+    for series in session.scalars(open_series):
+        soonest = max(now, series.last_at + min(series.released_quiet_s, series.quiet_s))
+        series.due_at = soonest if series.due_at is None else min(series.due_at, soonest)
+
+
+def lose_open_associations(session: Session, now: float) -> int:
+    """Mark what was open when the receiver died as lost; how many."""
+    lost = session.scalars(select(Association.id).where(Association.ended_at.is_(None))).all()
+    for row in lost:
+        end_association(session, row, AssociationEnd.LOST, now)
+    return len(lost)
+
+
+def _versions(session: Session, sop_instance_uid: str) -> list[Instance]:
+    return list(session.scalars(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid)))
+
+
+def _deactivate(session: Session, sop_instance_uid: str) -> None:
+    session.execute(update(Instance).where(Instance.sop_instance_uid == sop_instance_uid).values(active=False))
+
+
+def _is_round_trip(session: Session, versions: list[Instance], arrival: Arrival) -> bool:
+    """Whether the peer sends us back, in other bytes, what we had sent to it."""
+    if arrival.round_trip_ok or not versions or not arrival.destinations_of_peer:
+        return False
+    sent = select(Outbox.id).where(
+        Outbox.instance_row.in_([version.id for version in versions]),
+        Outbox.destination.in_(arrival.destinations_of_peer),
+        Outbox.state == OutboxState.SENT,
+    )
+    return session.scalars(sent.limit(1)).first() is not None
+
+
+def _patient(session: Session, identity: Identity) -> Patient:
+    found = session.scalars(
+        select(Patient).where(Patient.patient_id == identity.patient_id, Patient.issuer == identity.issuer)
+    ).first()
+    if found is None:
+        found = Patient(patient_id=identity.patient_id, issuer=identity.issuer)
+        session.add(found)
+        session.flush()
+    return found
+
+
+def _study(session: Session, identity: Identity) -> Study:
+    found = session.scalars(select(Study).where(Study.study_instance_uid == identity.study_instance_uid)).first()
+    if found is None:
+        found = Study(
+            patient_row=_patient(session, identity).id,
+            study_instance_uid=identity.study_instance_uid,
+            accession_number=identity.accession_number,
+        )
+        session.add(found)
+        session.flush()
+    return found
+
+
+def _series(session: Session, identity: Identity, origin: Origin, now: float) -> Series:
+    study = _study(session, identity)
+    found = session.scalars(
+        select(Series).where(Series.study_row == study.id, Series.series_instance_uid == identity.series_instance_uid)
+    ).first()
+    if found is None:
+        none = CompletenessPolicy()
+        found = Series(
+            study_row=study.id,
+            series_instance_uid=identity.series_instance_uid,
+            modality=identity.modality,
+            origin=origin.value,
+            job_row=None,
+            state=SeriesState.CLOSED.value,
+            generation=0,
+            expected=None,
+            expected_source="",
+            quiet_s=none.quiet_s,
+            released_quiet_s=none.released_quiet_s,
+            deadline_s=none.deadline_s,
+            first_at=now,
+            last_at=now,
+            due_at=None,
+            closed_at=None,
+            verdict=None,
+        )
+        session.add(found)
+        session.flush()
+    return found
+
+
+def _reopen(series: Series, arrival: Arrival) -> None:
+    if series.state == SeriesState.CLOSED:
+        series.quiet_s = arrival.policy.quiet_s
+        series.released_quiet_s = arrival.policy.released_quiet_s
+        series.deadline_s = arrival.policy.deadline_s
+    series.state = SeriesState.RECEIVING.value
+    _touch(series, arrival)
+
+
+def _touch(series: Series, arrival: Arrival) -> None:
+    """The series' due time moves with each instance; of several rules' limits the tightest holds."""
+    series.quiet_s = min(series.quiet_s, arrival.policy.quiet_s)
+    series.released_quiet_s = min(series.released_quiet_s, arrival.policy.released_quiet_s)
+    series.deadline_s = min(series.deadline_s, arrival.policy.deadline_s)
+    series.last_at = max(series.last_at, arrival.sender.received_at)
+    series.due_at = series.last_at + min(series.quiet_s, series.released_quiet_s)
+    if arrival.expected is not None:
+        series.expected, series.expected_source = arrival.expected, arrival.expected_source
+
+
+def _instance(series: Series, arrival: Arrival, active: bool) -> Instance:
+    return Instance(
+        series_row=series.id,
+        association_row=arrival.association_id,
+        sop_instance_uid=arrival.file.sop_instance_uid,
+        sop_class_uid=arrival.file.sop_class_uid,
+        transfer_syntax_uid=arrival.file.transfer_syntax_uid,
+        digest=arrival.file.digest,
+        size_bytes=arrival.file.size_bytes,
+        origin=Origin.RECEIVED.value,
+        peer=arrival.sender.peer,
+        calling_ae=arrival.sender.calling_ae,
+        called_ae=arrival.sender.called_ae,
+        source_address=arrival.sender.source_address,
+        received_at=arrival.sender.received_at,
+        active=active,
+        matched=arrival.matched,
+        derived_by_us=arrival.derived_by_us,
+        position_mm=arrival.position_mm,
+        orientation=arrival.orientation,
+    )
+
+
+def _derived_instance(series: Series, file: StoredFile, sender: Sender) -> Instance:
+    return Instance(
+        series_row=series.id,
+        association_row=None,
+        sop_instance_uid=file.sop_instance_uid,
+        sop_class_uid=file.sop_class_uid,
+        transfer_syntax_uid=file.transfer_syntax_uid,
+        digest=file.digest,
+        size_bytes=file.size_bytes,
+        origin=Origin.DERIVED.value,
+        peer=sender.peer,
+        calling_ae=sender.calling_ae,
+        called_ae=sender.called_ae,
+        source_address=sender.source_address,
+        received_at=sender.received_at,
+        active=True,
+        matched=True,
+        derived_by_us=True,
+        position_mm=None,
+        orientation=None,
+    )
+
+
+def _outbox_row(instance: Instance, forward: ForwardTo) -> Outbox:
+    return Outbox(
+        destination=forward.destination,
+        instance_row=instance.id,
+        origin=Origin.RECEIVED.value,
+        rules=list(forward.rules),
+        calling_ae=forward.calling_ae,
+        priority=forward.priority,
+        state=(OutboxState.HELD if forward.held else OutboxState.READY).value,
+        after_series=None,
+        hold_until=None,
+        attempts=0,
+        next_attempt_at=instance.received_at,
+        created_at=instance.received_at,
+        finished_at=None,
+    )

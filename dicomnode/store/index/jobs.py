@@ -1,0 +1,81 @@
+"""Routing plans and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dicomnode.store.schema import Instance, Job, JobState, Plan
+
+
+def record_plan(
+    session: Session,
+    series_row: int,
+    generation: int,
+    content: dict[str, Any],
+    jobs: Sequence[tuple[dict[str, Any], list[int]]],
+    now: float,
+) -> list[int]:
+    """Store the plan of one closing with its jobs (planned job, instance rows); the job rows' ids.
+
+    A plan that is there already stays, with its jobs: the first decision holds.
+    """
+    known = session.scalars(select(Plan).where(Plan.series_row == series_row, Plan.generation == generation)).first()
+    if known is None:
+        session.add(Plan(series_row=series_row, generation=generation, created_at=now, content=content))
+        session.add_all(
+            Job(
+                series_row=series_row,
+                generation=generation,
+                ordinal=ordinal,
+                content=planned,
+                instance_rows=instance_rows,
+                state=JobState.PLANNED.value,
+                reasons=[],
+                stages=[],
+                result=None,
+                created_at=now,
+                updated_at=now,
+            )
+            for ordinal, (planned, instance_rows) in enumerate(jobs)
+        )
+        session.flush()
+    rows = select(Job.id).where(Job.series_row == series_row, Job.generation == generation).order_by(Job.ordinal)
+    return list(session.scalars(rows))
+
+
+def job(session: Session, job_row: int) -> Job:
+    return session.scalars(select(Job).where(Job.id == job_row)).one()
+
+
+def job_instances(session: Session, found: Job) -> list[Instance]:
+    """The instances of a job's stack, in the stack's order."""
+    by_id = {row.id: row for row in session.scalars(select(Instance).where(Instance.id.in_(found.instance_rows)))}
+    return [by_id[row] for row in found.instance_rows]
+
+
+def record_result(
+    session: Session, job_row: int, state: JobState, report: Mapping[str, Any], result: str | None, now: float
+) -> None:
+    """Store what the engines reported: `report` has `reasons` and `stages`."""
+    found = job(session, job_row)
+    found.state = state.value
+    found.reasons = list(report["reasons"])
+    found.stages = list(report["stages"])
+    found.result = result
+    found.updated_at = now
+
+
+def end_job(session: Session, job_row: int, state: JobState, reasons: Sequence[str], now: float) -> None:
+    found = job(session, job_row)
+    found.state = state.value
+    found.reasons = list(reasons)
+    found.updated_at = now
+
+
+def unfinished_jobs(session: Session) -> list[Job]:
+    """Jobs that have not come to an end."""
+    return list(session.scalars(select(Job).where(Job.state.in_([JobState.PLANNED, JobState.ENHANCED]))))

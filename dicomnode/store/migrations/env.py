@@ -1,0 +1,26 @@
+"""Run by alembic: connects to the URL that `dicomnode.store.database.migrate` gives and applies the versions."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from dicomnode.store.database import Database
+from dicomnode.store.schema import Base
+
+
+def run() -> None:
+    database = Database(context.config.attributes["url"])
+    connection = database.engine.connect().execution_options(immediate=True)
+    with connection:
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            render_as_batch=True,
+            include_name=lambda name, kind, _parents: kind != "table" or name in Base.metadata.tables,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    database.close()
+
+
+run()

@@ -1,0 +1,243 @@
+"""First schema"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+
+    op.create_table(
+        "association",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("peer", sa.String(), nullable=False),
+        sa.Column("calling_ae", sa.String(), nullable=False),
+        sa.Column("called_ae", sa.String(), nullable=False),
+        sa.Column("source_address", sa.String(), nullable=False),
+        sa.Column("opened_at", sa.Double(), nullable=False),
+        sa.Column("ended_at", sa.Double(), nullable=True),
+        sa.Column("ended", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_association")),
+    )
+    with op.batch_alter_table("association", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_association_ended_at"), ["ended_at"], unique=False)
+
+    op.create_table(
+        "destination",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("lease_owner", sa.String(), nullable=True),
+        sa.Column("lease_until", sa.Double(), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("down_until", sa.Double(), nullable=True),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("last_hint", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_destination")),
+    )
+    op.create_table(
+        "patient",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("patient_id", sa.String(), nullable=False),
+        sa.Column("issuer", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_patient")),
+        sa.UniqueConstraint("patient_id", "issuer", name=op.f("uq_patient_patient_id_issuer")),
+    )
+    op.create_table(
+        "process",
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=False),
+        sa.Column("beat_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("role", "host", name=op.f("pk_process")),
+    )
+    op.create_table(
+        "study",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("patient_row", sa.Integer(), nullable=False),
+        sa.Column("study_instance_uid", sa.String(), nullable=False),
+        sa.Column("accession_number", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["patient_row"], ["patient.id"], name=op.f("fk_study_patient_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
+        sa.UniqueConstraint("study_instance_uid", name=op.f("uq_study_study_instance_uid")),
+    )
+    with op.batch_alter_table("study", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_study_accession_number"), ["accession_number"], unique=False)
+
+    op.create_table(
+        "series",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_row", sa.Integer(), nullable=False),
+        sa.Column("series_instance_uid", sa.String(), nullable=False),
+        sa.Column("modality", sa.String(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("job_row", sa.Integer(), nullable=True),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("expected", sa.Integer(), nullable=True),
+        sa.Column("expected_source", sa.String(), nullable=False),
+        sa.Column("quiet_s", sa.Double(), nullable=False),
+        sa.Column("released_quiet_s", sa.Double(), nullable=False),
+        sa.Column("deadline_s", sa.Double(), nullable=False),
+        sa.Column("first_at", sa.Double(), nullable=False),
+        sa.Column("last_at", sa.Double(), nullable=False),
+        sa.Column("due_at", sa.Double(), nullable=True),
+        sa.Column("closed_at", sa.Double(), nullable=True),
+        sa.Column("verdict", sa.JSON(), nullable=True),
+        sa.ForeignKeyConstraint(["study_row"], ["study.id"], name=op.f("fk_series_study_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_series")),
+        sa.UniqueConstraint("study_row", "series_instance_uid", name=op.f("uq_series_study_row_series_instance_uid")),
+    )
+    with op.batch_alter_table("series", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_series_series_instance_uid"), ["series_instance_uid"], unique=False)
+        batch_op.create_index(batch_op.f("ix_series_state_due_at"), ["state", "due_at"], unique=False)
+
+    op.create_table(
+        "instance",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("series_row", sa.Integer(), nullable=False),
+        sa.Column("association_row", sa.Integer(), nullable=True),
+        sa.Column("sop_instance_uid", sa.String(), nullable=False),
+        sa.Column("sop_class_uid", sa.String(), nullable=False),
+        sa.Column("transfer_syntax_uid", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("peer", sa.String(), nullable=False),
+        sa.Column("calling_ae", sa.String(), nullable=False),
+        sa.Column("called_ae", sa.String(), nullable=False),
+        sa.Column("source_address", sa.String(), nullable=False),
+        sa.Column("received_at", sa.Double(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("matched", sa.Boolean(), nullable=False),
+        sa.Column("derived_by_us", sa.Boolean(), nullable=False),
+        sa.Column("position_mm", sa.Double(), nullable=True),
+        sa.Column("orientation", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["association_row"], ["association.id"], name=op.f("fk_instance_association_row")),
+        sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_instance_series_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
+        sa.UniqueConstraint("sop_instance_uid", "digest", name=op.f("uq_instance_sop_instance_uid_digest")),
+    )
+    with op.batch_alter_table("instance", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_instance_association_row"), ["association_row"], unique=False)
+        batch_op.create_index(batch_op.f("ix_instance_series_row"), ["series_row"], unique=False)
+
+    op.create_table(
+        "job",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("series_row", sa.Integer(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
+        sa.Column("instance_rows", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reasons", sa.JSON(), nullable=False),
+        sa.Column("stages", sa.JSON(), nullable=False),
+        sa.Column("result", sa.String(), nullable=True),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_job_series_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
+        sa.UniqueConstraint("series_row", "generation", "ordinal", name=op.f("uq_job_series_row_generation_ordinal")),
+    )
+    with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_job_state"), ["state"], unique=False)
+
+    op.create_table(
+        "plan",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("series_row", sa.Integer(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_plan_series_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_plan")),
+        sa.UniqueConstraint("series_row", "generation", name=op.f("uq_plan_series_row_generation")),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("destination", sa.String(), nullable=False),
+        sa.Column("instance_row", sa.Integer(), nullable=False),
+        sa.Column("origin", sa.String(), nullable=False),
+        sa.Column("rules", sa.JSON(), nullable=False),
+        sa.Column("calling_ae", sa.String(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("after_series", sa.Integer(), nullable=True),
+        sa.Column("hold_until", sa.Double(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.Double(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("finished_at", sa.Double(), nullable=True),
+        sa.ForeignKeyConstraint(["after_series"], ["series.id"], name=op.f("fk_outbox_after_series")),
+        sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_outbox_instance_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("destination", "instance_row", name=op.f("uq_outbox_destination_instance_row")),
+    )
+    with op.batch_alter_table("outbox", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_outbox_destination_state_next_attempt_at"),
+            ["destination", "state", "next_attempt_at"],
+            unique=False,
+        )
+        batch_op.create_index(batch_op.f("ix_outbox_instance_row"), ["instance_row"], unique=False)
+
+    op.create_table(
+        "receipt",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("outbox_row", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("outcome", sa.String(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("meaning", sa.String(), nullable=False),
+        sa.Column("hint", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["outbox_row"], ["outbox.id"], name=op.f("fk_receipt_outbox_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_receipt")),
+    )
+    with op.batch_alter_table("receipt", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_receipt_outbox_row"), ["outbox_row"], unique=False)
+
+
+def downgrade() -> None:
+
+    with op.batch_alter_table("receipt", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_receipt_outbox_row"))
+
+    op.drop_table("receipt")
+    with op.batch_alter_table("outbox", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_outbox_instance_row"))
+        batch_op.drop_index(batch_op.f("ix_outbox_destination_state_next_attempt_at"))
+
+    op.drop_table("outbox")
+    op.drop_table("plan")
+    with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_job_state"))
+
+    op.drop_table("job")
+    with op.batch_alter_table("instance", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_instance_series_row"))
+        batch_op.drop_index(batch_op.f("ix_instance_association_row"))
+
+    op.drop_table("instance")
+    with op.batch_alter_table("series", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_series_state_due_at"))
+        batch_op.drop_index(batch_op.f("ix_series_series_instance_uid"))
+
+    op.drop_table("series")
+    with op.batch_alter_table("study", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_study_accession_number"))
+
+    op.drop_table("study")
+    op.drop_table("process")
+    op.drop_table("patient")
+    op.drop_table("destination")
+    with op.batch_alter_table("association", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_association_ended_at"))
+
+    op.drop_table("association")

@@ -1,0 +1,239 @@
+"""The node's tables: its truth about what arrived, what was decided, and what was delivered where.
+
+The workflow engine keeps its own tables in the same database and holds row ids of these only. Times are seconds since
+the epoch, UTC. Lists and reports are JSON text.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012  SQLAlchemy's own attribute
+
+
+class Origin(StrEnum):
+    RECEIVED = "received"
+    DERIVED = "derived"
+
+
+class SeriesState(StrEnum):
+    RECEIVING = "receiving"
+    CLOSED = "closed"
+
+
+class JobState(StrEnum):
+    """A job is one stack through one chain of engines. The last four are ends."""
+
+    PLANNED = "planned"
+    ENHANCED = "enhanced"
+    DERIVED = "derived"
+    REFUSED = "refused"
+    WITHHELD = "withheld"
+    FAILED = "failed"
+
+
+class OutboxState(StrEnum):
+    """HELD waits for its series to close; READY is sent as soon as the destination takes it; the others are ends."""
+
+    HELD = "held"
+    READY = "ready"
+    SENT = "sent"
+    FAILED = "failed"
+
+
+class Association(Base):
+    """One association of a sender with us: evidence for completeness."""
+
+    __tablename__ = "association"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    peer: Mapped[str]
+    calling_ae: Mapped[str]
+    called_ae: Mapped[str]
+    source_address: Mapped[str]
+    opened_at: Mapped[float]
+    ended_at: Mapped[float | None] = mapped_column(index=True)
+    ended: Mapped[str | None]
+
+
+class Patient(Base):
+    __tablename__ = "patient"
+    __table_args__ = (UniqueConstraint("patient_id", "issuer"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[str]
+    issuer: Mapped[str]
+
+
+class Study(Base):
+    __tablename__ = "study"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_row: Mapped[int] = mapped_column(ForeignKey("patient.id"))
+    study_instance_uid: Mapped[str] = mapped_column(unique=True)
+    accession_number: Mapped[str] = mapped_column(index=True)
+
+
+class Series(Base):
+    """`generation` counts how often the series was closed: a late slice opens it again.
+
+    `due_at` is when its completeness is judged next; None while it is closed. `job_row` is the job that made a derived
+    series (no foreign key: jobs refer to the series they came from).
+    """
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_row", "series_instance_uid"), Index(None, "state", "due_at"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_row: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    series_instance_uid: Mapped[str] = mapped_column(index=True)
+    modality: Mapped[str]
+    origin: Mapped[str]
+    job_row: Mapped[int | None]
+    state: Mapped[str]
+    generation: Mapped[int]
+    expected: Mapped[int | None]
+    expected_source: Mapped[str]
+    quiet_s: Mapped[float]
+    released_quiet_s: Mapped[float]
+    deadline_s: Mapped[float]
+    first_at: Mapped[float]
+    last_at: Mapped[float]
+    due_at: Mapped[float | None]
+    closed_at: Mapped[float | None]
+    verdict: Mapped[dict[str, Any] | None]
+
+
+class Instance(Base):
+    """One stored version of a SOP instance. `active` is the newest version of its SOP Instance UID.
+
+    `digest` names the file (`dicomnode.store.files`). `matched` is False where no rule wanted to forward it.
+    `position_mm` is the position along the normal of `orientation`, both None where the object has no geometry.
+    """
+
+    __tablename__ = "instance"
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "digest"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_row: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    association_row: Mapped[int | None] = mapped_column(ForeignKey("association.id"), index=True)
+    sop_instance_uid: Mapped[str]
+    sop_class_uid: Mapped[str]
+    transfer_syntax_uid: Mapped[str]
+    digest: Mapped[str]
+    size_bytes: Mapped[int]
+    origin: Mapped[str]
+    peer: Mapped[str]
+    calling_ae: Mapped[str]
+    called_ae: Mapped[str]
+    source_address: Mapped[str]
+    received_at: Mapped[float]
+    active: Mapped[bool]
+    matched: Mapped[bool]
+    derived_by_us: Mapped[bool]
+    position_mm: Mapped[float | None]
+    orientation: Mapped[str | None]
+
+
+class Outbox(Base):
+    """One instance for one destination. `after_series` is the series whose originals go first, until `hold_until`."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        UniqueConstraint("destination", "instance_row"),
+        Index(None, "destination", "state", "next_attempt_at"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    destination: Mapped[str]
+    instance_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), index=True)
+    origin: Mapped[str]
+    rules: Mapped[list[Any]]
+    calling_ae: Mapped[str]
+    priority: Mapped[int]
+    state: Mapped[str]
+    after_series: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
+    hold_until: Mapped[float | None]
+    attempts: Mapped[int]
+    next_attempt_at: Mapped[float]
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+
+class Receipt(Base):
+    """The answer to one attempt at one outbox row."""
+
+    __tablename__ = "receipt"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    outbox_row: Mapped[int] = mapped_column(ForeignKey("outbox.id"), index=True)
+    at: Mapped[float]
+    outcome: Mapped[str]
+    status: Mapped[int | None]
+    meaning: Mapped[str]
+    hint: Mapped[str]
+
+
+class Destination(Base):
+    """Health and lease of a destination. One drainer at a time owns it until `lease_until`."""
+
+    __tablename__ = "destination"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    failures: Mapped[int]
+    down_until: Mapped[float | None]
+    last_error: Mapped[str | None]
+    last_hint: Mapped[str | None]
+
+
+class Plan(Base):
+    """The RoutingPlan of one closing of a series, with its explanation."""
+
+    __tablename__ = "plan"
+    __table_args__ = (UniqueConstraint("series_row", "generation"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_row: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    generation: Mapped[int]
+    created_at: Mapped[float]
+    content: Mapped[dict[str, Any]]
+
+
+class Job(Base):
+    """One stack of one closing of a series, through one chain of engines.
+
+    `content` is the planned job; `instance_rows` its slices in order; `stages` what each engine reported.
+    """
+
+    __tablename__ = "job"
+    __table_args__ = (UniqueConstraint("series_row", "generation", "ordinal"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_row: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    generation: Mapped[int]
+    ordinal: Mapped[int]
+    content: Mapped[dict[str, Any]]
+    instance_rows: Mapped[list[Any]]
+    state: Mapped[str] = mapped_column(index=True)
+    reasons: Mapped[list[Any]]
+    stages: Mapped[list[Any]]
+    result: Mapped[str | None]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+
+
+class Process(Base):
+    """A running process of the node and its last sign of life."""
+
+    __tablename__ = "process"
+    role: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str] = mapped_column(primary_key=True)
+    pid: Mapped[int]
+    started_at: Mapped[float]
+    beat_at: Mapped[float]
