@@ -1,0 +1,167 @@
+"""A running `dicomnode serve` for tests: configured, started, killed, started again, asked, and never left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+from dicomnode.testing.peers import Call, Orthanc, StoreScp
+from dicomnode.testing.processes import ServerProcess, free_port, wait_until
+from dicomnode.testing.sender import echo
+
+Settings = Mapping[str, Any]
+"""The tree of a dicomnode.toml."""
+
+NODE_AE: Final = "DICOMNODE"
+SCANNER_AE: Final = "SCANNER"
+
+_START_TIMEOUT_S: Final = 90.0
+_STOP_TIMEOUT_S: Final = 60.0
+_COMMAND_TIMEOUT_S: Final = 300.0
+
+
+def toml(settings: Settings) -> str:
+    """A settings tree as TOML: a header for each table, its values in line; JSON's scalars and arrays are TOML's."""
+    lines: list[str] = []
+    for name, table in settings.items():
+        for header, values in _tables(name, table):
+            lines += ["", header, *(f"{_key(key)} = {_value(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _tables(name: str, table: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    if isinstance(table, Sequence):
+        return [(f"[[{name}]]", each) for each in table]
+    if table and all(isinstance(value, Mapping) for value in table.values()):
+        return [(f"[{name}.{_key(key)}]", value) for key, value in table.items()]
+    return [(f"[{name}]", table)]
+
+
+def _key(key: str) -> str:
+    return json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items()) + " }"
+    return json.dumps(str(value) if isinstance(value, Path) else value)
+
+
+def settings(
+    destinations: Mapping[str, Orthanc | StoreScp], rules: Sequence[Settings], **tables: Settings
+) -> dict[str, Any]:
+    """A site as a test wants it: one scanner, short waits, quick retries; `tables` adds to the tables of that name."""
+    tree: dict[str, Any] = {
+        "node": {"ae_title": NODE_AE, "host": "127.0.0.1", "durability": "power"},
+        "limits": {"disk_reserve": "1 MB"},
+        "completeness": {"quiet_s": 4.0, "released_quiet_s": 0.5, "deadline_s": 6.0},
+        "peer": {"scanner": {"ae_title": SCANNER_AE}},
+        "destination": {},
+        "log": {"format": "json", "level": "debug"},
+    }
+    for name, destination in destinations.items():
+        tree["peer"][name] = {"ae_title": destination.ae_title, "host": "127.0.0.1", "port": destination.port}
+        tree["destination"][name] = {"peer": name, "retry": {"initial_s": 0.5, "maximum_s": 2.0}}
+    for name, table in tables.items():
+        tree[name] = _merged(tree.get(name, {}), table)
+    tree["rule"] = list(rules)
+    return tree
+
+
+def _merged(table: Settings, more: Settings) -> dict[str, Any]:
+    both = dict(table)
+    for key, value in more.items():
+        both[key] = _merged(both.get(key, {}), value) if isinstance(value, Mapping) else value
+    return both
+
+
+class Node(ServerProcess):
+    """`dicomnode serve` with a configuration, data and log of its own under `folder`; a context manager.
+
+    Its working directory, HOME and TMPDIR are empty folders of its own, so that a test sees what it writes there.
+    """
+
+    def __init__(self, folder: Path, tree: Settings) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.port = free_port()
+        self.configuration = folder / "dicomnode.toml"
+        for name in ("work", "home", "tmp"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self.configure(tree)
+        arguments = [sys.executable, "-m", "dicomnode", "serve", "--config", str(self.configuration)]
+        super().__init__(arguments, folder / "node.log", folder / "work")
+
+    def configure(self, tree: Settings) -> None:
+        """Write the configuration; a running node reads it at its next start or SIGHUP."""
+        node = {**tree["node"], "port": self.port, "data": self.data}
+        self.configuration.write_text(toml({**tree, "node": node}))
+
+    def call(self, calling_ae: str = SCANNER_AE, called_ae: str = NODE_AE) -> Call:
+        """How a sender calls this node."""
+        return Call(self.port, called_ae, calling_ae)
+
+    def start(self, kill_at: str = "") -> None:
+        """Start it and wait until it answers C-ECHO. `kill_at` names a kill point at which it kills itself, once."""
+        kill = {"DICOMNODE_KILL_AT": kill_at, "DICOMNODE_KILL_ONCE": str(self.folder / "killed")} if kill_at else {}
+        self.launch({**self._surroundings(), **kill})
+        self.await_ready(lambda: echo(self.call()), _START_TIMEOUT_S)
+
+    def stop(self) -> int:
+        """SIGTERM, as systemd does; its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.exit_code(_STOP_TIMEOUT_S)
+
+    def reload(self) -> None:
+        """SIGHUP: read the configuration again."""
+        self.signal(signal.SIGHUP)
+
+    def forget(self) -> None:
+        """Delete the whole data folder of the stopped node."""
+        assert not self.running, "stop the node first"
+        shutil.rmtree(self.data)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a `dicomnode` command with this node's configuration, as an administrator beside it would."""
+        command = [sys.executable, "-m", "dicomnode", *map(str, arguments), "--config", str(self.configuration)]
+        return subprocess.run(
+            command,
+            cwd=self.folder / "work",
+            env={**os.environ, **self._surroundings()},
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_TIMEOUT_S,
+            check=False,
+        )
+
+    def ask(self, *arguments: str | Path) -> Any:
+        """What a command answers with `--json`; raises RuntimeError with what it printed where it failed."""
+        answer = self.command(*arguments, "--json")
+        if answer.returncode != 0:
+            raise RuntimeError(f"{' '.join(map(str, arguments))}: {answer.stderr}{answer.stdout}")
+        return json.loads(answer.stdout)
+
+    def status(self) -> Any:
+        return self.ask("status")
+
+    def log(self) -> str:
+        """All that it has printed since it was first started."""
+        return self.output.read_text(errors="replace")
+
+    def wait_for_log(self, text: str, timeout_s: float = 30.0) -> None:
+        """Wait until the log holds `text`."""
+        wait_until(lambda: text in self.log(), timeout_s, f"the log held {text!r}; it said:\n{self.tail()}")
+
+    def _surroundings(self) -> dict[str, str]:
+        return {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp")}

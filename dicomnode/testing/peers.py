@@ -1,0 +1,214 @@
+"""Real peers for tests, from Debian's packages: Orthanc as a PACS, DCMTK's storescp, storescu, dcmsend and echoscu.
+
+Peers listen on 127.0.0.1 only. They are test peers: the packaged versions have known vulnerabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from dicomnode.testing.objects import pixel_digest
+from dicomnode.testing.processes import ServerProcess, free_port
+
+_START_TIMEOUT_S: Final = 30.0
+_STOP_TIMEOUT_S: Final = 30.0
+_SEND_TIMEOUT_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPrograms:
+    """The programs of a peer and the Debian package that brings them."""
+
+    package: str
+    programs: tuple[str, ...]
+
+
+PEERS: Final[Mapping[str, PeerPrograms]] = {
+    "dcmtk": PeerPrograms("dcmtk", ("storescu", "dcmsend", "storescp", "echoscu", "dcmdump")),
+    "orthanc": PeerPrograms("orthanc", ("Orthanc",)),
+    "dciodvfy": PeerPrograms("dicom3tools", ("dciodvfy",)),
+}
+
+
+def program(name: str) -> str | None:
+    """The path of a program; Debian installs Orthanc where an ordinary user's PATH does not look."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def missing_programs(peer: str) -> tuple[str, ...]:
+    """The programs of a peer that are not installed."""
+    return tuple(name for name in PEERS[peer].programs if program(name) is None)
+
+
+def _path_of(name: str) -> str:
+    path = program(name)
+    if path is None:
+        raise FileNotFoundError(f"{name} is not installed")
+    return path
+
+
+class Orthanc(ServerProcess):
+    """An Orthanc that keeps what it is sent: C-STORE, C-FIND, C-MOVE and C-GET from anybody, REST for the test.
+
+    As installed, unknown SOP classes are refused and a second instance with a known UID is answered 0x0000 and dropped.
+    `stop()` and `start()` keep its database.
+    """
+
+    def __init__(self, folder: Path, ae_title: str = "ORTHANC") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ae_title = ae_title
+        self.port = free_port()
+        self.http_port = free_port()
+        configuration = folder / "orthanc.json"
+        configuration.write_text(json.dumps(self._configuration(folder)))
+        super().__init__([_path_of("Orthanc"), str(configuration)], folder / "orthanc.log", folder)
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def _configuration(self, folder: Path) -> dict[str, Any]:
+        return {
+            "Name": self.ae_title,
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "Plugins": [],
+            "HttpPort": self.http_port,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomAet": self.ae_title,
+            "DicomPort": self.port,
+            "DicomCheckCalledAet": False,
+            "DicomAlwaysAllowFind": True,
+            "DicomAlwaysAllowGet": True,
+            "DicomAlwaysAllowMove": True,
+            "OverwriteInstances": False,
+            "StorageCompression": False,
+            "StableAge": 1,
+        }
+
+    def start(self) -> None:
+        self.launch()
+        self.await_ready(self._answers, _START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """End it in good order; the database stays."""
+        self.signal(signal.SIGTERM)
+        self.exit_code(_STOP_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def get(self, path: str) -> bytes:
+        """GET a path of the REST interface."""
+        with self._open(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
+            content: bytes = answer.read()
+            return content
+
+    def get_json(self, path: str) -> Any:
+        return json.loads(self.get(path))
+
+    def statistics(self) -> dict[str, Any]:
+        statistics: dict[str, Any] = self.get_json("/statistics")
+        return statistics
+
+    def instances(self) -> dict[str, str]:
+        """SOP Instance UID by Orthanc's own instance id. Orthanc's id covers PatientID too, so a UID may come twice."""
+        return {row["ID"]: row["MainDicomTags"]["SOPInstanceUID"] for row in self.get_json("/instances?expand")}
+
+    def sop_instance_uids(self) -> list[str]:
+        """Sorted, with repetitions where Orthanc holds a UID more than once."""
+        return sorted(self.instances().values())
+
+    def files(self) -> dict[str, bytes]:
+        """The DICOM file of each instance, by SOP Instance UID."""
+        return {uid: self.get(f"/instances/{identifier}/file") for identifier, uid in self.instances().items()}
+
+    def pixel_digests(self) -> dict[str, str]:
+        """SHA-256 of each instance's decoded stored values ("" without pixels), by SOP Instance UID."""
+        return {uid: pixel_digest(content) for uid, content in self.files().items()}
+
+    def _answers(self) -> bool:
+        try:
+            self.get("/system")
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+        return _listens(self.port)
+
+
+class StoreScp(ServerProcess):
+    """DCMTK's storescp: files named by modality and SOP Instance UID, the data set's bytes exactly as received (+B)."""
+
+    def __init__(self, folder: Path, ae_title: str = "STORESCP") -> None:
+        self.files = folder / "received"
+        self.files.mkdir(parents=True, exist_ok=True)
+        self.ae_title = ae_title
+        self.port = free_port()
+        arguments = [_path_of("storescp"), "-aet", ae_title, "--fork", "--promiscuous", "+xa", "+B"]
+        super().__init__([*arguments, "-od", str(self.files), str(self.port)], folder / "storescp.log", folder)
+
+    def start(self) -> None:
+        self.launch()
+        self.await_ready(lambda: _listens(self.port), _START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        self.kill()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Whom a sender calls, and as whom."""
+
+    port: int
+    called_ae: str
+    calling_ae: str
+
+    @property
+    def options(self) -> list[str]:
+        return ["-aet", self.calling_ae, "-aec", self.called_ae]
+
+    @property
+    def address(self) -> list[str]:
+        return ["127.0.0.1", str(self.port)]
+
+
+def storescu(call: Call, paths: Iterable[Path], *options: str) -> int:
+    """Send files and folders with DCMTK's storescu over one association; its exit code.
+
+    `options` are its own, such as "-xs" to propose JPEG lossless. Only contexts that the files need are proposed (-R),
+    and a file that is refused does not end the association (-nh).
+    """
+    return _send(["storescu", "+sd", "+r", "-R", "-nh", *options, *call.options, *call.address], paths)
+
+
+def dcmsend(call: Call, paths: Iterable[Path], *options: str) -> int:
+    """Send files and folders with DCMTK's dcmsend, in the syntaxes they have; its exit code."""
+    return _send(["dcmsend", "+sd", "+r", "-dn", "-nh", *options, *call.options, *call.address], paths)
+
+
+def echoscu(call: Call) -> int:
+    """Verify with DCMTK's echoscu; its exit code."""
+    return _send(["echoscu", "-to", "10", *call.options, *call.address], ())
+
+
+def _send(arguments: list[str], paths: Iterable[Path]) -> int:
+    command = [_path_of(arguments[0]), *arguments[1:], *map(str, paths)]
+    return subprocess.run(command, capture_output=True, timeout=_SEND_TIMEOUT_S, check=False).returncode

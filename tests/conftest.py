@@ -1,0 +1,28 @@
+"""What all tests share: the `peer` marker and free ports."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from dicomnode.testing.peers import PEERS, missing_programs
+from dicomnode.testing.processes import free_port
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("peer"):
+        (name,) = marker.args
+        missing = missing_programs(name)
+        if not missing:
+            continue
+        reason = f"needs {name}: apt-get install {PEERS[name].package} (not found: {', '.join(missing)})"
+        if os.environ.get("DICOMNODE_REQUIRE_PEERS") == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(name="port")
+def _port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on."""
+    return free_port()
