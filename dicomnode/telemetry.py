@@ -1,0 +1,336 @@
+"""Every log event of the node is declared here once; nothing else is ever written to the log.
+
+    telemetry.event("association_refused", calling_ae=..., source_address=..., reason=...)
+
+No log line carries a patient's name, ID, birth date, accession number or free text. That is kept by construction:
+an event has a closed list of fields (`EVENTS`), a field has one meaning (`FIELDS`), a UID that is no UID is not
+written, and what libraries log is reduced to where it happened. An undeclared event or field is a mistake of ours:
+it raises where $DICOMNODE_STRICT_EVENTS is set (our tests), and is left out elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from traceback import walk_tb
+from types import MappingProxyType, TracebackType
+from typing import Final, Literal, TextIO, cast
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+__all__ = ["EVENTS", "FIELDS", "Event", "configure", "configure_child", "event"]
+
+Level = Literal["debug", "info", "warning", "error"]
+Value = str | int | float | bool | None
+
+FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "association_id": "row id of an association",
+        "calling_ae": "AE title that the caller gave",
+        "called_ae": "AE title that the caller asked for",
+        "source_address": "address that the caller connected from",
+        "peer": "name of a configured peer",
+        "destination": "name of a configured destination",
+        "address": "host and port of a peer or of ours",
+        "how": "how an association or a process ended",
+        "sop_class_uid": "SOP Class UID",
+        "sop_instance_uid": "SOP Instance UID",
+        "series_instance_uid": "Series Instance UID",
+        "transfer_syntax_uid": "Transfer Syntax UID",
+        "instance_id": "row id of an instance",
+        "series_id": "row id of a series",
+        "job_id": "row id of an enhancement job",
+        "outbox_id": "row id of a delivery",
+        "instances": "how many instances",
+        "associations": "how many associations",
+        "bytes": "how many bytes",
+        "seconds": "how long it took",
+        "retry_s": "when it will be tried again",
+        "attempt": "which attempt this was, counted from 1",
+        "status": "DIMSE status",
+        "rule": "name of a rule",
+        "rules": "how many rules",
+        "engine": "name and version of an engine",
+        "gate": "name of a safety gate",
+        "state": "what it was judged to be",
+        "role": "role of a process",
+        "pid": "process id",
+        "exit_status": "exit status of a process",
+        "version": "version of the node",
+        "path": "a path from the configuration, or below the data folder",
+        "reason": "why, in the words of this program",
+        "hint": "what to do next, in the words of this program",
+        "error": "class of an error",
+        "library": "name of a library",
+        "location": "file and line of code",
+        "severity": "level that a library gave its message",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kind of log line: how loud, what it means, which fields it may have (names with spaces between them)."""
+
+    level: Level
+    meaning: str
+    fields: str
+
+    @property
+    def field_names(self) -> frozenset[str]:
+        return frozenset(self.fields.split())
+
+
+EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
+    {
+        # the node and its processes
+        "node_started": Event("info", "the node is ready", "version address pid rules path"),
+        "node_stopping": Event("info", "the node was asked to stop and finishes what is open", "reason"),
+        "node_stopped": Event("info", "the node has stopped", "seconds"),
+        "config_loaded": Event("info", "the configuration was read (again)", "path rules"),
+        "config_rejected": Event(
+            "error", "the changed configuration has errors; the old one stays in force",
+            "path error reason hint",
+        ),
+        "process_started": Event("info", "a process of the node was started", "role pid"),
+        "process_ended": Event("warning", "a process of the node ended and is started again", "role pid exit_status"),
+        "thread_failed": Event(
+            "error", "a thread ended by an error that nothing expected",
+            "role location error",
+        ),
+        "library_message": Event(
+            "warning", "a library logged something; its text is withheld",
+            "library severity location error",
+        ),
+        # associations and reception
+        "association_opened": Event(
+            "debug", "a caller opened an association",
+            "calling_ae called_ae source_address peer association_id",
+        ),
+        "association_ended": Event(
+            "info", "an association ended",
+            "calling_ae called_ae source_address peer association_id how instances bytes seconds",
+        ),
+        "association_refused": Event(
+            "warning", "a caller was refused",
+            "calling_ae called_ae source_address peer association_id reason hint",
+        ),
+        "instance_stored": Event(
+            "debug", "an instance was made durable",
+            "association_id sop_class_uid sop_instance_uid transfer_syntax_uid bytes seconds",
+        ),
+        "instance_refused": Event(
+            "warning", "an instance was not taken in",
+            "association_id peer sop_class_uid sop_instance_uid status error reason hint",
+        ),
+        "disk_full": Event(
+            "error", "less disk space is left than the reserve; instances are refused",
+            "path bytes hint",
+        ),
+        # completeness, rules, engines
+        "series_closed": Event(
+            "info", "a series was judged complete, or incomplete and no longer waited for",
+            "series_id series_instance_uid state instances reason",
+        ),
+        "series_routed": Event(
+            "info", "the rules were applied to a complete series",
+            "series_id series_instance_uid rules rule",
+        ),
+        "series_unrouted": Event(
+            "warning", "no rule matches a series; it is kept",
+            "series_id series_instance_uid rule reason",
+        ),
+        "job_started": Event("debug", "an engine starts on a stack", "job_id series_id engine rule instances"),
+        "job_finished": Event(
+            "info", "an engine has finished and its output passed the gates",
+            "job_id series_id engine instances seconds",
+        ),
+        "job_refused": Event(
+            "warning", "an input is outside what the engine was made for",
+            "job_id series_id engine gate reason",
+        ),
+        "job_withheld": Event(
+            "warning", "an output failed a safety gate and is not delivered",
+            "job_id series_id engine gate reason",
+        ),
+        "job_failed": Event(
+            "error", "an enhancement failed",
+            "job_id series_id engine attempt retry_s error reason hint",
+        ),
+        "series_derived": Event(
+            "info", "a derived series was built and stored",
+            "job_id series_id series_instance_uid engine instances seconds",
+        ),
+        "series_superseded": Event(
+            "info", "a late slice made a new derived series that replaces an older one",
+            "series_id series_instance_uid engine",
+        ),
+        # delivery
+        "delivery_sent": Event(
+            "debug", "an instance arrived at a destination",
+            "outbox_id destination sop_instance_uid status",
+        ),
+        "delivery_finished": Event("info", "a batch was delivered", "destination instances seconds"),
+        "delivery_refused": Event(
+            "warning", "a destination refused an instance",
+            "outbox_id destination sop_instance_uid status reason hint",
+        ),
+        "delivery_failed": Event(
+            "error", "a delivery is given up",
+            "outbox_id destination sop_instance_uid status attempt error reason hint",
+        ),
+        "destination_down": Event(
+            "warning", "a destination cannot be reached; its deliveries wait",
+            "destination address attempt retry_s error reason hint",
+        ),
+        "destination_up": Event("info", "a destination answers again", "destination address"),
+    }
+)  # fmt: skip
+
+LIBRARIES: Final = ("alembic", "asyncio", "dbos", "highdicom", "pydicom", "pynetdicom", "sqlalchemy")
+"""Loggers whose text may quote a data set or a row: only the place is kept."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+_LONGEST: Final = 500
+
+
+def event(name: str, /, **fields: Value) -> None:
+    """Write one event. Its level is its declaration's."""
+    declared = EVENTS.get(name)
+    undeclared = fields if declared is None else fields.keys() - declared.field_names
+    if (declared is None or undeclared) and os.environ.get("DICOMNODE_STRICT_EVENTS"):
+        raise LookupError(f"event {name!r} with {sorted(undeclared)} is not declared in dicomnode.telemetry")
+    if declared is not None:
+        _log(declared.level, name, {key: value for key, value in fields.items() if key not in undeclared})
+
+
+def configure(format: Literal["console", "json"] = "console", level: Level = "info") -> None:
+    """Write events of `level` and above to standard error, and nothing that libraries or crashes say about content.
+
+    Processes started from here on find the same choice in their environment: see `configure_child`.
+    """
+    os.environ.update(DICOMNODE_LOG__FORMAT=format, DICOMNODE_LOG__LEVEL=level)
+    structlog.configure(
+        processors=_pipeline(format),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_stderr_logger,
+        cache_logger_on_first_use=False,
+    )
+    _withhold_library_text()
+    sys.excepthook = _log_exception
+    threading.excepthook = _log_thread_exception
+
+
+def configure_child() -> None:
+    """Log as the process that started us does."""
+    format, level = os.environ.get("DICOMNODE_LOG__FORMAT"), os.environ.get("DICOMNODE_LOG__LEVEL", "info")
+    configure("json" if format == "json" else "console", cast(Level, level))
+
+
+def _log(level: Level, name: str, fields: Mapping[str, Value]) -> None:
+    if structlog.is_configured():  # as a library we say nothing before someone asked for a log
+        getattr(structlog.get_logger(), level)(name, **fields)
+
+
+def _stderr_logger(*_: object) -> structlog.WriteLogger:
+    return structlog.WriteLogger(sys.stderr)
+
+
+def _pipeline(format: Literal["console", "json"]) -> list[Processor]:
+    renderer: Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=22)
+    )
+    return [
+        sanitise,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        renderer,
+    ]
+
+
+def sanitise(_: object, __: str, event_dict: EventDict) -> EventDict:
+    """Make hostile text harmless: no control characters, no endless values, no UID that is none."""
+    return {key: _harmless(key, value) for key, value in event_dict.items()}
+
+
+def _harmless(key: str, value: Value) -> Value:
+    if key == "status" and isinstance(value, int):
+        return f"0x{value:04X}"
+    if isinstance(value, float):
+        return round(value, 3)
+    if value is None or isinstance(value, int):
+        return value
+    if key.endswith("_uid") and not _UID.fullmatch(value):
+        return "(not a UID)"
+    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value))
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+class _Placeholder(logging.Handler):
+    """Turns a library's message into where it came from; its text may quote a data set."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        location = f"{record.module}:{record.lineno}"
+        event("library_message", library=record.name, severity=record.levelname.lower(), location=location, error=error)
+
+
+class _WarningPlaces:
+    """Turns a Python warning into where it came from, once for each place: data sets with faults bring many."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, int]] = set()
+
+    def show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Stands in for `warnings.showwarning`."""
+        if (filename, lineno) in self._seen:
+            return
+        self._seen.add((filename, lineno))
+        location = f"{Path(filename).stem}:{lineno}"
+        event("library_message", library="warnings", severity="warning", location=location, error=category.__name__)
+
+
+def _withhold_library_text() -> None:
+    warnings.showwarning = _WarningPlaces().show
+    handler = _Placeholder(logging.WARNING)
+    for name in ("", *LIBRARIES):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+
+
+def _where(traceback: TracebackType | None) -> str:
+    """The innermost frames of an error, the raising one first. Its text is left out: it may quote a data set."""
+    frames = [f"{frame.f_globals.get('__name__', '?')}:{line}" for frame, line in walk_tb(traceback)]
+    return " < ".join(frames[:-9:-1])
+
+
+def _log_exception(kind: type[BaseException], _: BaseException, traceback: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        event("thread_failed", role="main", location=_where(traceback), error=kind.__name__)
+
+
+def _log_thread_exception(arguments: threading.ExceptHookArgs) -> None:
+    kind = arguments.exc_type
+    if not issubclass(kind, SystemExit):
+        event("thread_failed", role="thread", location=_where(arguments.exc_traceback), error=kind.__name__)
