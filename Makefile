@@ -1,0 +1,39 @@
+# Everything goes into .venv of this folder. `make demo` and `make test` need nothing but Python >= 3.11 and the package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo serve test lint format clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
+	@$(BIN)/dicomnode demo
+
+serve: $(VENV)/node.stamp ## the node, as ./dicomnode.toml says
+	@$(BIN)/dicomnode serve
+
+test: $(VENV)/test.stamp ## the whole test suite
+	@$(BIN)/pytest -n auto
+
+lint: $(VENV)/test.stamp ## style, types, import contracts
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/test.stamp ## put the sources into shape
+	@$(BIN)/ruff format
+
+clean: ## forget the environment
+	@rm -rf $(VENV)
+
+$(VENV)/node.stamp: setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo 'No environment could be made. On Debian and Ubuntu: sudo apt-get install python3-venv'; exit 1; }
+	@echo 'Installing into $(VENV), which takes a minute or two the first time...'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/node.stamp
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
