@@ -1,0 +1,245 @@
+"""From `[[rule]]` tables to a RuleSet: all that can be wrong with a rule is said here, before any object comes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from dicomnode.core.rules.clauses import Clause, nearest_word, parse_clause
+from dicomnode.core.rules.facts import GUARD_KEYWORDS, SENDER_KEYS
+from dicomnode.errors import ConfigError
+from engines.card import SettingValue
+
+Priority = Literal["urgent", "normal"]
+Settings = Mapping[str, Mapping[str, SettingValue]]
+_NO_SETTINGS: Final[Settings] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class RuleSpec:
+    """One `[[rule]]` table as written; docs/rules.md tells what each key means."""
+
+    name: str
+    match: Mapping[str, Any]
+    engines: tuple[str, ...] = ()
+    deliver: tuple[str, ...] = ()
+    send: tuple[str, ...] = ()
+    send_originals: tuple[str, ...] = ()
+    send_results: tuple[str, ...] = ()
+    settings: Settings = field(default=_NO_SETTINGS)
+    stop: bool = False
+    echo: bool = False
+    quiet_s: float | None = None
+    deadline_s: float | None = None
+    priority: Priority = "normal"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One checked rule.
+
+    engines    the chain, first to last, as `name` or `name@version`
+    deliver    which of them have their output delivered, in the chain's order
+    originals  destinations of matching originals        results  destinations of what is derived
+    settings   by engine reference, for those that have any
+    quiet_s, deadline_s   upper limits on the waiting times of a matching series, or None
+    """
+
+    name: str
+    clauses: tuple[Clause, ...]
+    engines: tuple[str, ...]
+    deliver: tuple[str, ...]
+    originals: tuple[str, ...]
+    results: tuple[str, ...]
+    settings: Settings
+    stop: bool
+    echo: bool
+    quiet_s: float | None
+    deadline_s: float | None
+    priority: Priority
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """All rules, in the order of the file. `destination_peers`: the peer that each destination sends to, if any."""
+
+    rules: tuple[Rule, ...]
+    destination_peers: Mapping[str, str | None]
+
+    @cached_property
+    def keywords(self) -> frozenset[str]:
+        """DICOM keywords that headers must be read with: the rules' own, and the loop protection's."""
+        named = {clause.key for rule in self.rules for clause in rule.clauses}
+        return frozenset(named.difference(SENDER_KEYS) | GUARD_KEYWORDS)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The names that rules may refer to; `peers` None: not known, not checked."""
+
+    destinations: Collection[str]
+    engines: Collection[str]
+    peers: Collection[str] | None
+
+
+def load_rules(
+    rules: Sequence[RuleSpec],
+    destinations: Mapping[str, str | None],
+    engines: Collection[str],
+    peers: Collection[str] | None = None,
+) -> RuleSet:
+    """Check the rules against the names there are.
+
+    destinations  name -> the peer it sends to, or None      engines  names, without version
+    peers         configured peers, for clauses on `peer`; None leaves those unchecked
+
+    Raises ConfigError that names the rule and the clause, with the nearest right word in `hint`.
+    """
+    known = _Known(destinations, engines, peers)
+    checked: dict[str, Rule] = {}
+    for spec in rules:
+        if spec.name in checked:
+            raise ConfigError(f"rule {spec.name!r} is there twice", "give each rule its own name")
+        try:
+            checked[spec.name] = _rule(spec, known)
+        except ConfigError as error:
+            raise ConfigError(f"rule {spec.name!r}: {error}", error.hint) from None
+    return RuleSet(tuple(checked.values()), MappingProxyType(dict(destinations)))
+
+
+def _rule(spec: RuleSpec, known: _Known) -> Rule:
+    _check_effect(spec)
+    for key in ("send", "send_originals", "send_results"):
+        for destination in getattr(spec, key):
+            if destination not in known.destinations:
+                hint = nearest_word(destination, known.destinations)
+                raise ConfigError(f"{key}: there is no destination {destination!r}", hint)
+    return Rule(
+        name=spec.name,
+        clauses=tuple(parse_clause(key, wanted, known.peers) for key, wanted in spec.match.items()),
+        engines=_chain(spec, known.engines),
+        deliver=_deliver(spec),
+        originals=tuple(dict.fromkeys(spec.send + spec.send_originals)),
+        results=tuple(dict.fromkeys(spec.send + spec.send_results)),
+        settings=_settings(spec),
+        stop=spec.stop,
+        echo=spec.echo,
+        quiet_s=_seconds("quiet_s", spec.quiet_s),
+        deadline_s=_seconds("deadline_s", spec.deadline_s),
+        priority=spec.priority,
+    )
+
+
+def _check_effect(spec: RuleSpec) -> None:
+    """A rule must say when it applies, and do something then."""
+    if not spec.match:
+        raise ConfigError("match is empty", 'say when the rule applies; match = { Modality = "*" } is nearly always')
+    if not spec.engines and not spec.send and not spec.send_originals:
+        if spec.send_results:
+            raise ConfigError("send_results without engines: there are no results", "add engines = [...] or use send")
+        raise ConfigError("it neither sends nor enhances anything", "add send = [...] or engines = [...]")
+    if spec.engines and not spec.send and not spec.send_results:
+        raise ConfigError("its engines' results go nowhere", "add send_results = [...] (or send = [...])")
+    for key in ("deliver", "settings", "send_results"):
+        if getattr(spec, key) and not spec.engines:
+            raise ConfigError(f"{key} without engines", f"add engines = [...] or remove {key}")
+
+
+def _chain(spec: RuleSpec, known: Collection[str]) -> tuple[str, ...]:
+    names = [reference.partition("@")[0] for reference in spec.engines]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"engines: there is no engine {name!r}", nearest_word(name, known))
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"engines: {name!r} is in the chain twice", "name it once; two alternatives are two rules"
+            )
+    return spec.engines
+
+
+def _deliver(spec: RuleSpec) -> tuple[str, ...]:
+    if not spec.deliver:
+        return spec.engines[-1:]
+    chosen = {_in_chain(spec, "deliver", reference) for reference in spec.deliver}
+    return tuple(reference for reference in spec.engines if reference in chosen)
+
+
+def _settings(spec: RuleSpec) -> Settings:
+    by_reference = {_in_chain(spec, "settings", key): dict(values) for key, values in spec.settings.items()}
+    return {reference: by_reference[reference] for reference in spec.engines if by_reference.get(reference)}
+
+
+def _in_chain(spec: RuleSpec, key: str, engine: str) -> str:
+    """The chain's reference for an engine that `key` names with or without its version."""
+    for reference in spec.engines:
+        if engine in (reference, reference.partition("@")[0]):
+            return reference
+    raise ConfigError(f"{key}: {engine!r} is not one of its engines", nearest_word(engine, spec.engines))
+
+
+def _seconds(key: str, value: float | None) -> float | None:
+    if value is not None and not (value >= 0 and math.isfinite(value)):
+        raise ConfigError(f"{key} = {value} is no waiting time", "write seconds, 0 or more")
+    return value
+
+
+def rule_spec(table: Mapping[str, Any], number: int = 1) -> RuleSpec:
+    """A `[[rule]]` table, just parsed, as a RuleSpec; `number` is its place in the file, from 1.
+
+    Raises ConfigError for unknown keys and for values of the wrong type.
+    """
+    place = f"rule {table['name']!r}" if isinstance(table.get("name"), str) else f"rule number {number}"
+    for key in table:
+        if key not in _SHAPES:
+            raise ConfigError(f"{place}: unknown key {key!r}", nearest_word(key, _SHAPES))
+    for key in ("name", "match"):
+        if key not in table:
+            raise ConfigError(f"{place}: {key} is missing", f"add {key} = ...")
+    checked: dict[str, Any] = {}
+    for key, value in table.items():
+        accepts, shape = _SHAPES[key]
+        if not accepts(value):
+            raise ConfigError(f"{place}: {key} must be {shape}", f"write {key} as {shape}")
+        checked[key] = tuple(value) if isinstance(value, list) else value
+    return RuleSpec(**checked)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) and name for name in value)
+
+
+def _is_settings(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(one, Mapping) and all(isinstance(setting, str | int | float) for setting in one.values())
+        for one in value.values()
+    )
+
+
+_Shape = tuple[Callable[[Any], bool], str]
+_NAMES: Final[_Shape] = (_is_names, 'a list of names, like ["pacs"]')
+_FLAG: Final[_Shape] = (lambda value: isinstance(value, bool), "true or false")
+_SECONDS: Final[_Shape] = (_is_number, "a number of seconds")
+_SHAPES: Final[Mapping[str, _Shape]] = {
+    "name": (lambda value: isinstance(value, str) and bool(value.strip()), "text in quotes"),
+    "match": (lambda value: isinstance(value, Mapping), 'a table, like { Modality = "CT" }'),
+    "engines": _NAMES,
+    "deliver": _NAMES,
+    "send": _NAMES,
+    "send_originals": _NAMES,
+    "send_results": _NAMES,
+    "settings": (_is_settings, "one table an engine, like [rule.settings.ct-nlm]"),
+    "stop": _FLAG,
+    "echo": _FLAG,
+    "quiet_s": _SECONDS,
+    "deadline_s": _SECONDS,
+    "priority": (lambda value: value in ("urgent", "normal"), '"urgent" or "normal"'),
+}
+assert set(_SHAPES) == {entry.name for entry in fields(RuleSpec)}
