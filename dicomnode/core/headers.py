@@ -94,14 +94,23 @@ def value(header: Header, keyword: str, index: int = 0) -> str:
 
 def number(header: Header, keyword: str) -> float | None:
     """The first value as a finite number; None where it is absent or none."""
-    return _finite(value(header, keyword))
+    return finite(value(header, keyword))
 
 
 def numbers(header: Header, keyword: str, count: int) -> tuple[float, ...] | None:
     """Exactly `count` finite numbers; None where the attribute is anything else."""
-    parsed = [_finite(text) for text in header.get(keyword, ())]
+    parsed = [finite(text) for text in header.get(keyword, ())]
     complete = tuple(item for item in parsed if item is not None)
     return complete if len(parsed) == count == len(complete) else None
+
+
+def finite(text: str) -> float | None:
+    """The number that a DS or IS value writes; None where it is none, infinite or empty."""
+    try:
+        parsed = float(text)
+    except ValueError:
+        return None
+    return parsed if math.isfinite(parsed) and "_" not in text else None
 
 
 def inflate(encoded: bytes) -> bytes:
@@ -255,11 +264,3 @@ def _raw_again(element: DataElement) -> RawDataElement:
         names = held if isinstance(held, MultiValue | list) else [held or ""]
         encoded = "\\".join(str(name) for name in names).encode("ascii", "replace")
     return RawDataElement(element.tag, element.VR, len(encoded), encoded, 0, False, True)
-
-
-def _finite(text: str) -> float | None:
-    try:
-        parsed = float(text)
-    except ValueError:
-        return None
-    return parsed if math.isfinite(parsed) and "_" not in text else None
