@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,13 @@ Settings = Mapping[str, Any]
 
 NODE_AE: Final = "DICOMNODE"
 SCANNER_AE: Final = "SCANNER"
+
+_UNFINISHED: Final = """
+    SELECT (SELECT count(*) FROM series WHERE origin = 'received' AND (state <> 'closed' OR NOT EXISTS
+               (SELECT 1 FROM plan WHERE plan.series_row = series.id AND plan.generation = series.generation)))
+         + (SELECT count(*) FROM job WHERE state IN ('planned', 'enhanced'))
+         + (SELECT count(*) FROM outbox WHERE state IN ('held', 'ready'))
+"""
 
 _START_TIMEOUT_S: Final = 90.0
 _STOP_TIMEOUT_S: Final = 60.0
@@ -155,13 +164,33 @@ class Node(ServerProcess):
     def status(self) -> Any:
         return self.ask("status")
 
+    def unfinished(self) -> int:
+        """How many series, jobs and deliveries are still to be done, read from the index itself: that costs little."""
+        with contextlib.closing(
+            sqlite3.connect(f"{(self.data / 'node.sqlite').as_uri()}?mode=ro", uri=True)
+        ) as database:
+            (count,) = database.execute(_UNFINISHED).fetchone()
+        return int(count)
+
+    def wait_until_idle(self, timeout_s: float = 120.0) -> None:
+        """Wait until nothing is left to do."""
+        try:
+            wait_until(lambda: self.unfinished() == 0, timeout_s, "the node had nothing left to do")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; it said:\n{self.tail()}") from None
+
     def log(self) -> str:
         """All that it has printed since it was first started."""
         return self.output.read_text(errors="replace")
 
-    def wait_for_log(self, text: str, timeout_s: float = 30.0) -> None:
-        """Wait until the log holds `text`."""
-        wait_until(lambda: text in self.log(), timeout_s, f"the log held {text!r}; it said:\n{self.tail()}")
+    def wait_for_log(self, text: str, times: int = 1, timeout_s: float = 30.0) -> None:
+        """Wait until `text` stands so many times in the log."""
+        what = f"the log of {self.folder} held {text!r} {times} times"
+        wait_until(lambda: self.log().count(text) >= times, timeout_s, what)
 
     def _surroundings(self) -> dict[str, str]:
-        return {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp")}
+        return {
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "DICOMNODE_STRICT_EVENTS": "1",
+        }

@@ -1,0 +1,62 @@
+"""Closed by default: who is let in, and when nothing more is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydicom.data import get_testdata_file
+
+from dicomnode.testing.node import Node, settings
+from dicomnode.testing.sender import RawObject, echo, send_verbatim
+
+CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
+
+
+def test_an_unknown_caller_is_refused_and_the_log_says_how_to_allow_it(tmp_path: Path) -> None:
+    with Node(tmp_path, settings({}, [])) as node:
+        assert not echo(node.call(calling_ae="STRANGER"))
+        node.wait_for_log("association_refused")
+        (refusal,) = [line for line in node.log().splitlines() if "association_refused" in line]
+        assert "STRANGER" in refusal
+        assert "[peer." in refusal
+        assert "ae_title" in refusal
+
+
+def test_a_known_title_from_another_address_is_refused(tmp_path: Path) -> None:
+    tree = settings({}, [], peer={"ct2": {"ae_title": "CT2", "host": "192.0.2.1"}})
+    with Node(tmp_path, tree) as node:
+        assert not echo(node.call(calling_ae="CT2"))
+
+
+def test_a_call_for_someone_else_is_refused(tmp_path: Path) -> None:
+    with Node(tmp_path, settings({}, [], node={"ae_titles": ["RESEARCH"]})) as node:
+        assert not echo(node.call(called_ae="SOMEONE"))
+        assert echo(node.call(called_ae="RESEARCH"))
+
+
+def test_a_site_may_let_everybody_in(tmp_path: Path) -> None:
+    with Node(tmp_path, settings({}, [], node={"accept_unknown": True})) as node:
+        assert echo(node.call(calling_ae="STRANGER"))
+
+
+def test_a_nearly_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
+    sent = RawObject.read(CT_SMALL)
+    with Node(tmp_path, settings({}, [], limits={"disk_reserve": "900000 TB"})) as node:
+        assert send_verbatim(node.call(), [sent]) == {sent.sop_instance_uid: 0xA700}
+        node.wait_for_log("disk_full")
+
+
+def test_a_uid_that_is_none_is_refused(tmp_path: Path) -> None:
+    sent = RawObject.read(CT_SMALL)
+    with Node(tmp_path, settings({}, [])) as node:
+        for uid in ("../../../../tmp/pwned", "1.2.3/4", "1" * 65, "", "1..2"):
+            hostile = RawObject(sent.sop_class_uid, uid, sent.transfer_syntax_uid, sent.data_set)
+            assert send_verbatim(node.call(), [hostile]) != {uid: 0}
+            assert echo(node.call())
+
+
+def test_a_data_set_that_is_another_than_announced_is_refused(tmp_path: Path) -> None:
+    sent = RawObject.read(CT_SMALL)
+    other = RawObject(sent.sop_class_uid, "1.2.3.4", sent.transfer_syntax_uid, sent.data_set)
+    with Node(tmp_path, settings({}, [])) as node:
+        assert send_verbatim(node.call(), [other]) == {"1.2.3.4": 0xA900}

@@ -1,0 +1,46 @@
+"""Routing by modality is real: a radiograph and an MR go to the contrast engine and come back as valid images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from dicomnode.testing.node import Node, settings
+from dicomnode.testing.objects import validation_errors
+from dicomnode.testing.peers import Orthanc
+from dicomnode.testing.sender import RawObject, send_verbatim
+from tests.end_to_end.observation import by_uid, derived, source_uids, wait_for_instances
+from tests.shared import shared_data
+
+RULES = [
+    {"name": "CT", "match": {"Modality": "CT"}, "engines": ["ct-nlm"], "send": ["pacs"]},
+    {"name": "others", "match": {"Modality": ["CR", "DX", "MR"]}, "engines": ["contrast-glcae"], "send": ["pacs"]},
+]
+SOURCES = {
+    "CR": "dicom/ts/RG2_JPLY.dcm",
+    "CR with MONOCHROME1": "dicom/multiframe_odd/CR-ModalitySequenceLUT.dcm",
+    "MR": "dicom/multiframe_odd/MR-SIEMENS-DICOM-WithOverlays.dcm",
+    "MR, JPEG lossless": "dicom/ts/1.2.840.10008.1.2.4.57.dcm",
+}
+
+
+@pytest.mark.peer("orthanc")
+@pytest.mark.peer("dciodvfy")
+@pytest.mark.parametrize("path", SOURCES.values(), ids=SOURCES)
+def test_an_image_of_another_modality_comes_back_valid(tmp_path: Path, pacs: Orthanc, path: str) -> None:
+    sources = by_uid([shared_data(path)])
+    sent = [RawObject.read(source) for source in sources.values()]
+    with Node(tmp_path / "node", settings({"pacs": pacs}, RULES)) as node:
+        assert set(send_verbatim(node.call(), sent).values()) == {0}
+        wait_for_instances(node, pacs, 2)
+    (image,) = derived(pacs.files(), sources).values()
+    (source_uid,) = source_uids(image)
+    source = dcmread(sources[source_uid])
+    assert (image.SOPClassUID, image.Modality) == (source.SOPClassUID, source.Modality)
+    assert (image.Rows, image.Columns) == (source.Rows, source.Columns)
+    assert image.PhotometricInterpretation == source.PhotometricInterpretation
+    assert image.pixel_array.std() > 0
+    image.save_as(tmp_path / "derived.dcm")
+    assert validation_errors(tmp_path / "derived.dcm") <= validation_errors(sources[source_uid])
