@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from engines.card import EngineCard, SettingValue
-from engines.errors import EngineNotFoundError
+from engines.errors import EngineInputError, EngineNotFoundError
 from engines.findings import Findings
 from engines.volume import Mask, Volume
 
@@ -23,6 +23,19 @@ class Engine(Protocol):
     def run(self, inputs: Mapping[str, Value], settings: Mapping[str, SettingValue]) -> Mapping[str, Value]:
         """Run on the inputs that the card names; `settings` are resolved by `card.resolve`. Inputs are not altered."""
         ...
+
+
+def volume_input(card: EngineCard, inputs: Mapping[str, Value]) -> Volume:
+    """The one volume that `card` takes as "image"; raises EngineInputError where it is missing or of another unit."""
+    value = inputs.get("image")
+    wanted = card.inputs["image"].unit
+    if not isinstance(value, Volume):
+        raise EngineInputError(f"{card.name} was given no volume as 'image'", "give one volume under that name")
+    if wanted not in ("as-input", value.unit):
+        raise EngineInputError(
+            f"{card.name} takes {wanted}, the volume is in {value.unit}", "let it stand first in the chain"
+        )
+    return value
 
 
 class Registry:
@@ -51,6 +64,8 @@ class Registry:
 
 def default_registry() -> Registry:
     """The engines that come with this package and need no weights."""
-    from engines.classical import ContrastGlcae, CtNlm  # OpenCV is heavy: imported when an engine is asked for
+    # OpenCV is heavy: imported when an engine is asked for
+    from engines.glcae import ContrastGlcae
+    from engines.nlm import CtNlm
 
     return Registry((CtNlm(), ContrastGlcae()))

@@ -15,6 +15,9 @@ HU = "HU"
 ARBITRARY = "arbitrary"
 """Unit of images whose grey values have no physical scale (CR, DX, MR, presentation images)."""
 
+PRESENTATION_MAXIMUM = 4095.0
+"""Presentation outputs are 0...4095 (12 bits), as float: black to white."""
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
