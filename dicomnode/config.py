@@ -13,14 +13,15 @@ import difflib
 import os
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from dicomnode.core.rules import RuleSet, load_rules, rule_spec
 from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError, EngineError
 from dicomnode.settings import (
@@ -34,9 +35,7 @@ from dicomnode.settings import (
     PeerSettings,
     ae_title,
 )
-
-if TYPE_CHECKING:
-    from dicomnode.core.rules import RuleSet
+from engines.base import default_registry
 
 __all__ = ["Config", "examine", "find_config", "load_config"]
 
@@ -101,11 +100,35 @@ class Config(BaseSettings):
         return CompletenessPolicy(**{key: own.get(key, value) for key, value in node.items()})
 
     def rules(self) -> RuleSet:
-        """The rules, checked against the destinations and the engines there are. Raises ConfigError."""
-        from dicomnode.core.rules import load_rules
-        from engines.base import default_registry
+        """The rules, checked against the names there are. Raises ConfigError with the first problem."""
+        return self._rules_of(enumerate(self.rule, start=1))
 
-        return load_rules(self.rule, destinations=tuple(self.destination), registry=default_registry())
+    def rule_problems(self) -> Iterator[ConfigError]:
+        """What is wrong with each rule by itself or, where nothing is, with all of them together."""
+        alone = [((number, table),) for number, table in enumerate(self.rule, start=1)]
+        problems = [problem for one in alone if (problem := self._problem_of(one)) is not None]
+        together = None if problems else self._problem_of(tuple(enumerate(self.rule, start=1)))
+        yield from problems if together is None else (together,)
+
+    def _problem_of(self, tables: Iterable[tuple[int, Mapping[str, Any]]]) -> ConfigError | None:
+        try:
+            self._rules_of(tables)
+        except ConfigError as error:
+            return error
+        return None
+
+    def _rules_of(self, tables: Iterable[tuple[int, Mapping[str, Any]]]) -> RuleSet:
+        registry = default_registry()
+        destinations = {name: destination.peer for name, destination in self.destination.items()}
+        specs = [rule_spec(table, number) for number, table in tables]
+        ruleset = load_rules(specs, destinations, registry.names(), tuple(self.peer))
+        for rule in ruleset.rules:
+            for reference in rule.engines:
+                try:
+                    registry.get(reference).card.resolve(rule.settings.get(reference, {}))
+                except EngineError as error:
+                    raise ConfigError(f"rule {rule.name!r}: {error}", error.hint) from None
+        return ruleset
 
 
 def find_config(option: Path | None = None) -> Path:
@@ -220,7 +243,7 @@ def _meaning(location: tuple[str, ...]) -> str:
     )
 
 
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names) or 'none'}"
@@ -232,10 +255,7 @@ def _cross_check(config: Config) -> Iterator[ConfigError]:
         yield ConfigError("[node] ae_titles: an AE title stands there twice", "name each once; ae_title counts too")
     yield from _check_peers(config)
     yield from _check_destinations(config)
-    try:
-        config.rules()
-    except (ConfigError, EngineError) as error:
-        yield ConfigError(str(error), error.hint)
+    yield from config.rule_problems()
 
 
 def _check_peers(config: Config) -> Iterator[ConfigError]:

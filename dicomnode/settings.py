@@ -33,7 +33,8 @@ def ae_title(text: str) -> str:
     return stripped
 
 
-def _name(text: str) -> str:
+def section_name(text: str) -> str:
+    """The NAME in `[peer.NAME]`: it appears in logs, pages and commands."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
         raise ValueError(f"{text!r} is no name: letters, digits, '-', '_' and '.', at most 64, are")
     return text
@@ -63,7 +64,7 @@ def _reserve(value: object) -> object:
 
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(section_name)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]

@@ -1,0 +1,67 @@
+"""Puts the commands together, and turns errors into two lines and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from dicomnode import __version__
+from dicomnode.cli import ask, demo, engines, network, serve, setup
+from dicomnode.cli.console import FAILED, OK, STOPPED, USAGE, complain
+from dicomnode.errors import DicomNodeError, EngineError, UsageError
+
+COMMANDS: Final = (
+    setup.init, setup.check, serve.serve, ask.status, network.echo, network.send, engines.enhance, ask.why, demo.demo,
+)  # fmt: skip
+
+app = typer.Typer(
+    name="dicomnode",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help costs more time than everything else together
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in COMMANDS:
+    app.command()(_command)
+app.add_typer(ask.rules_app, name="rules")
+app.add_typer(engines.engines_app, name="engines")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """The DICOM node between scanners and PACS: stores, routes, enhances, derives, delivers, and proves it.
+
+    Research use only: not a medical device.
+    """
+    if version:
+        typer.echo(f"dicomnode {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code: 0 ok, 1 failed, 2 called wrongly, 3 partly, 130 stopped by Ctrl-C."""
+    try:
+        return app(list(arguments), standalone_mode=False, prog_name="dicomnode") or OK
+    except typer.TyperException as error:  # the command line itself is wrong
+        complain(error.format_message(), f"see: dicomnode {_command_in(arguments)}--help")
+        return USAGE
+    except UsageError as error:
+        complain(str(error), error.hint)
+        return USAGE
+    except (DicomNodeError, EngineError) as error:
+        complain(str(error), error.hint)
+        return FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        complain("stopped", "run it again to go on")
+        return STOPPED
+
+
+def _command_in(arguments: Sequence[str]) -> str:
+    names = {command.__name__ for command in COMMANDS} | {"rules", "engines"}
+    return f"{arguments[0]} " if arguments and arguments[0] in names else ""

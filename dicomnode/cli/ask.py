@@ -1,0 +1,47 @@
+"""status, why, rules explain: questions about what the node did and would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured, show
+
+rules_app = typer.Typer(help="Rules: which objects go where, and which are enhanced.", no_args_is_help=True)
+
+
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """Tell how the node is. What it holds, what waits, what failed, and what no rule matches."""
+    from dicomnode.operations.status import status as ask
+
+    show(ask(configured(config)), as_json)
+    return OK
+
+
+def why(
+    subject: Annotated[
+        str, typer.Argument(metavar="UID|ACCESSION|FILE", help="An object, series, study or DICOM file.")
+    ],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Tell what happened to an object, and why. Every rule, gate and attempt; the answer may show patient data."""
+    from dicomnode.operations.why import why as ask
+
+    show(ask(configured(config), subject), as_json)
+    return OK
+
+
+@rules_app.command("explain")
+def explain(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A DICOM file.", exists=True, dir_okay=False)],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge a file by the rules, clause by clause. Nothing is stored or sent."""
+    from dicomnode.operations.explain import explain_file
+
+    show(explain_file(configured(config), file), as_json)
+    return OK

@@ -1,0 +1,29 @@
+"""serve: run the node."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dicomnode.cli.console import ConfigOption
+
+
+class LogFormat(StrEnum):
+    console = "console"
+    json = "json"
+
+
+def serve(
+    config: ConfigOption = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option("--log-format", help="Lines for people, or one JSON object a line.")
+    ] = None,
+) -> int:
+    """Run the node. Until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
+    from dicomnode import serve as node
+    from dicomnode.config import find_config, load_config
+
+    settings = load_config(find_config(config))
+    return node.serve(settings, settings.log.format if log_format is None else log_format.value)
