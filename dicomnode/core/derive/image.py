@@ -1,0 +1,241 @@
+"""An image derived from one source image, with other pixel values on the same grid."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from dicomnode.core.derive.derivation import (
+    ContentQualification,
+    Derivation,
+    Equipment,
+    SeriesLabel,
+    SourceReference,
+    Stage,
+)  # fmt: skip
+from dicomnode.core.derive.elements import (
+    ascii_text,
+    character_encodings,
+    explicit_copy,
+    followed_by,
+    keep_bytes_when_written,
+    our_text,
+    put_encoded,
+    value_bytes,
+)  # fmt: skip
+from dicomnode.core.derive.iod import fill_type_2, iod_of, kept_tags, readable_tags
+from dicomnode.core.derive.provenance import (
+    local_time,
+    put_derivation,
+    put_equipment,
+    put_sources,
+    require_known,
+)  # fmt: skip
+from dicomnode.core.identity import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    INSTANCE_CREATOR_UID,
+    is_valid_uid,
+)  # fmt: skip
+from dicomnode.errors import InputError, UnsupportedError
+
+__all__ = [
+    "PRESENTATION_BITS", "ContentQualification", "Derivation", "Equipment", "SeriesLabel", "SourceReference", "Stage",
+    "derive_image", "series_number",
+]  # fmt: skip
+
+PRESENTATION_BITS: Final = 12
+"""Presentation values are 0 to 4095: what every viewer shows without a detour through 16 bits."""
+
+_MAX_IS: Final = 2**31 - 1
+_NUMBERS_PER_SERIES: Final = 1000
+_LO_CHARACTERS: Final = 64
+_COMMENT_CHARACTERS: Final = 1024
+_INTEGER: Final = re.compile(r"[+-]?\d{1,12}")
+_GRAYSCALE: Final = ("MONOCHROME1", "MONOCHROME2")
+_PIXEL_TYPES: Final = ("uint8", "int8", "uint16", "int16")
+# Transfer syntaxes that always lose something, with the method's defined term (C.7.6.1.1.5.1). The others of their
+# families may be lossless, so only the source's own word counts.
+_LOSSY: Final = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+
+
+def derive_image(source: Dataset, stored_pixels: NDArray[Any], derivation: Derivation) -> Dataset:
+    """The derived image: what the source says of patient, study, acquisition and place, and what we did.
+
+    source         one image instance, as read, its pixels not needed; its elements are copied byte for byte
+    stored_pixels  (rows, columns) uint8, int8, uint16 or int16: stored values in the source's own representation and
+                   rescale; or, where `derivation.presentation`, uint16 of 12 bits
+    derivation     how; one of its sources is `source`
+
+    The result is ready to be written in Explicit VR Little Endian. Raises UnsupportedError for a SOP class, colour or
+    operation that no image is derived from, InputError where the source lacks what identifies it.
+    """
+    iod = iod_of(ascii_text(source, "SOPClassUID"))
+    require_known(derivation.stages)
+    _require_grid(source, stored_pixels)
+    said, unreadable = explicit_copy(source, readable_tags(iod))
+    _require_identity(said, derivation)
+    image = Dataset()
+    for tag in kept_tags(iod, derivation.presentation) & said.keys():
+        image[tag] = said.get_item(tag)
+    fill_type_2(image, iod)
+    created = local_time(derivation.created_at, said)
+    _put_instance(image, derivation, created)
+    _put_series(image, said, derivation, created)
+    image.ImageType = _image_type(said, iod)
+    put_derivation(image, said, derivation, _remarks(source, iod, unreadable))
+    put_sources(image, said, derivation.sources)
+    put_equipment(image, said, derivation, created)
+    _put_pixels(image, said, stored_pixels, derivation.presentation)
+    if derivation.presentation:
+        _put_presentation_scale(image, iod)
+    _put_lossy_history(image, source)
+    return _writable(image, derivation)
+
+
+def series_number(source_series_number: str, offset: int) -> int:
+    """Series Number of a derived series: 1000 times the source's plus the offset, so that it sorts beside its source.
+
+    Bounded to what IS can hold (PS3.5 6.2) by leaving out leading digits of large source numbers.
+    """
+    text = source_series_number.strip()
+    number = abs(int(text)) if _INTEGER.fullmatch(text) else 0
+    return (number % (_MAX_IS // _NUMBERS_PER_SERIES)) * _NUMBERS_PER_SERIES + offset % _NUMBERS_PER_SERIES
+
+
+def _require_grid(source: Dataset, stored_pixels: NDArray[Any]) -> None:
+    if ascii_text(source, "PhotometricInterpretation") not in _GRAYSCALE:
+        raise UnsupportedError("only greyscale images are derived from", "colour objects are forwarded as they are")
+    if stored_pixels.ndim != 2 or stored_pixels.dtype.name not in _PIXEL_TYPES:
+        raise UnsupportedError(
+            f"stored values are {stored_pixels.dtype} with {stored_pixels.ndim} axes",
+            "8 or 16 bits and 2 axes are written; objects of 32 bits are forwarded as they are",
+        )
+
+
+def _require_identity(said: Dataset, derivation: Derivation) -> None:
+    own = ascii_text(said, "SOPInstanceUID")
+    uids = [own, ascii_text(said, "SeriesInstanceUID"), ascii_text(said, "StudyInstanceUID")]
+    if not all(map(is_valid_uid, uids)):
+        raise InputError(
+            "the source's UIDs are missing or invalid", "the object breaks PS3.5 9.1: report it to its vendor"
+        )
+    if all(reference.sop_instance_uid != own for reference in derivation.sources):
+        raise InputError(f"{own} is not among the sources of what is derived from it", "this is a defect: report it")
+
+
+def _put_instance(image: Dataset, derivation: Derivation, created: datetime) -> None:
+    if not ascii_text(image, "SpecificCharacterSet") and "SpecificCharacterSet" in image:
+        del image.SpecificCharacterSet
+    image.SOPInstanceUID = derivation.sop_instance_uid
+    image.InstanceCreatorUID = INSTANCE_CREATOR_UID
+    image.InstanceCreationDate, image.InstanceCreationTime = _date_and_time(created)
+    image.ContentDate, image.ContentTime = _date_and_time(created)
+    image.ContentQualification = derivation.content_qualification
+    engines = ", ".join(stage.reference for stage in derivation.stages)
+    caution = "" if derivation.content_qualification == "PRODUCT" else " Not for diagnostic use."
+    image.ImageComments = our_text(f"Derived by software ({engines}), not acquired.{caution}", _COMMENT_CHARACTERS)
+
+
+def _put_series(image: Dataset, said: Dataset, derivation: Derivation, created: datetime) -> None:
+    image.SeriesInstanceUID = derivation.series_instance_uid
+    image.SeriesDate, image.SeriesTime = _date_and_time(created)
+    image.SeriesNumber = series_number(ascii_text(said, "SeriesNumber"), derivation.series.number_offset)
+    described = value_bytes(said, "SeriesDescription")
+    prefix = our_text(derivation.series.description_prefix, _LO_CHARACTERS)
+    text = followed_by(prefix, described, character_encodings(said), _LO_CHARACTERS)
+    put_encoded(image, "SeriesDescription", text)
+
+
+def _date_and_time(moment: datetime) -> tuple[str, str]:
+    return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
+
+
+def _image_type(said: Dataset, iod: str) -> list[str]:
+    """DERIVED, not of the examination itself but made after it; the IOD's own third value stays (C.7.6.1.1.2)."""
+    third = [*ascii_text(said, "ImageType").split("\\"), "", "", ""][2].strip()
+    if re.fullmatch(r"[A-Z0-9 _]{1,16}", third) is None:
+        third = {"ct-image": "AXIAL", "mr-image": "OTHER"}.get(iod, "")
+    return ["DERIVED", "SECONDARY", third] if third else ["DERIVED", "SECONDARY"]
+
+
+def _remarks(source: Dataset, iod: str, unreadable: int) -> list[str]:
+    remarks = []
+    if unreadable:
+        remarks.append(f"Of the source, {unreadable} unreadable attributes are not copied.")
+    if iod == "mr-image" and any(tag.is_private for tag in source.keys()):  # noqa: SIM118  iterating would decode all
+        remarks.append("Private attributes, such as a vendor's intensity scaling, are not copied.")
+    return remarks
+
+
+def _put_pixels(image: Dataset, said: Dataset, stored_pixels: NDArray[Any], presentation: bool) -> None:
+    bits_allocated = stored_pixels.dtype.itemsize * 8
+    signed = stored_pixels.dtype.kind == "i"
+    bits_stored = int.from_bytes(value_bytes(said, "BitsStored")[:2], "little")
+    if presentation:
+        bits_stored = PRESENTATION_BITS
+    elif not 0 < bits_stored <= bits_allocated:
+        bits_stored = bits_allocated
+    image.SamplesPerPixel = 1
+    image.Rows, image.Columns = stored_pixels.shape
+    image.BitsAllocated, image.BitsStored, image.HighBit = bits_allocated, bits_stored, bits_stored - 1
+    image.PixelRepresentation = int(signed)
+    _put_padding(image, said, signed, presentation)
+    encoded = np.ascontiguousarray(stored_pixels, stored_pixels.dtype.newbyteorder("<")).tobytes()
+    image.add_new("PixelData", "OW", encoded + b"\0" * (len(encoded) % 2))
+
+
+def _put_padding(image: Dataset, said: Dataset, signed: bool, presentation: bool) -> None:
+    """Padding keeps its bits, under the VR that fits the pixels (C.7.5.1.1.2). In a presentation image it is the
+    darkest value: white would blind, and an HU value would not fit."""
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        bits = value_bytes(said, keyword)
+        if keyword in image:
+            del image[keyword]
+        if len(bits) == 2 and not (presentation and keyword == "PixelPaddingRangeLimit"):
+            value = int.from_bytes(bits, "little", signed=signed)
+            image.add_new(keyword, "SS" if signed else "US", _darkest(said) if presentation else value)
+
+
+def _darkest(said: Dataset) -> int:
+    inverse = ascii_text(said, "PhotometricInterpretation") == "MONOCHROME1"
+    return (1 << PRESENTATION_BITS) - 1 if inverse else 0
+
+
+def _put_presentation_scale(image: Dataset, iod: str) -> None:
+    """No unit, and one window over all values: 0 to 4095 exactly (C.11.2.1.2.1)."""
+    if iod != "mr-image":  # the MR IOD has no rescale
+        image.RescaleIntercept, image.RescaleSlope, image.RescaleType = "0", "1", "US"
+    image.WindowCenter, image.WindowWidth = str(1 << PRESENTATION_BITS - 1), str(1 << PRESENTATION_BITS)
+
+
+def _put_lossy_history(image: Dataset, source: Dataset) -> None:
+    """What was once compressed with loss stays marked so for ever (C.7.6.1.1.5)."""
+    if ascii_text(image, "LossyImageCompression") == "01":
+        return
+    meta = getattr(source, "file_meta", None)
+    method = _LOSSY.get(str(meta.get("TransferSyntaxUID", ""))) if meta is not None else None
+    if method is not None:
+        image.LossyImageCompression, image.LossyImageCompressionMethod = "01", method
+
+
+def _writable(image: Dataset, derivation: Derivation) -> Dataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(ascii_text(image, "SOPClassUID"))
+    meta.MediaStorageSOPInstanceUID = UID(derivation.sop_instance_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    image.file_meta = meta
+    keep_bytes_when_written(image)
+    return image
