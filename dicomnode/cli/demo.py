@@ -15,7 +15,7 @@ def demo(
         "out/demo"
     ),
 ) -> int:
-    """Show the whole node on a phantom. Real processes and associations on this machine; the story is told line by line."""
+    """Show the whole node on a phantom. Real associations on this machine, and the story told line by line."""
     from dicomnode.operations.demo import run_demo
 
     keep_quiet()
