@@ -279,7 +279,7 @@ def _rank(placed: Slice, word: str) -> tuple[float, str]:
 
 
 def _places(group: list[Slice]) -> dict[int, int]:
-    """Number of the place along the normal that each slice, by its `id`, is at. Nearer than SAME_PLACE_MM is the same."""
+    """By `id` of each slice, the number of the place along the normal that it is at; within SAME_PLACE_MM is one place."""
     places: dict[int, int] = {}
     start, place = -math.inf, -1
     for position, key in sorted((along_normal_mm(placed), id(placed)) for placed in group):
