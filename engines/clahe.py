@@ -1,9 +1,9 @@
 """Contrast-limited adaptive histogram equalisation of continuous values (Zuiderveld, Graphics Gems IV, 1994).
 
-OpenCV's own for 16-bit images cannot be used: it always counts 65536 grey levels, so a tile of 64 x 64 pixels has
-1/16 of a count a level, its clip limit cannot go below one count, and what "clip" means depends on how the values are
-quantised. Here a tile has 256 classes whose cumulated histogram is read as a continuous line: values in and out are
-float and keep every level.
+OpenCV's own is not used: for 16-bit images it always counts 65536 grey levels, so a tile of 64 x 64 pixels has 1/16 of
+a count a level, and its clip limit, at least one count, does nothing between 0.5 and 16 (measured on a chest CT); what
+comes out depends on how finely the values were quantised. Here a tile has 256 classes whose cumulated histogram is
+read as a continuous line: values in and out are float and keep every level, 0 stays 0 and 1 stays 1.
 """
 
 from __future__ import annotations
