@@ -56,8 +56,10 @@ _WHERE_PLACES_COLLIDE: Final = (
 _REGIONS: Final = ("AcquisitionNumber", "FrameOfReferenceUID")
 """Looked at where no two slices share a position, but several acquisitions are interleaved out of step."""
 
-STACK_KEYWORDS: Final = tuple(dict.fromkeys((*_WORDS, *_ALWAYS, *_WHERE_PLACES_COLLIDE)))
-"""What `slice_of` and `split_stacks` read of a header."""
+_OF_ENVELOPES: Final = ("BodyPartExamined", "KVP", "SliceThickness")
+
+STACK_KEYWORDS: Final = frozenset({*_WORDS, *_ALWAYS, *_WHERE_PLACES_COLLIDE, *_OF_ENVELOPES})
+"""What `slice_of` and `split_stacks` read of a header, and what the cards of engines hold a stack to."""
 
 SAME_PLACE_MM: Final = 0.01
 SAME_DIRECTION: Final = 0.002
