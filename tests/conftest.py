@@ -10,6 +10,11 @@ from dicomnode.testing.peers import PEERS, missing_programs
 from dicomnode.testing.processes import free_port
 
 
+def pytest_configure() -> None:
+    """An undeclared log event is an error, here and in every process that a test starts."""
+    os.environ["DICOMNODE_STRICT_EVENTS"] = "1"
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("peer"):
         (name,) = marker.args
