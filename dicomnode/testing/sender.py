@@ -94,7 +94,7 @@ def _request(sent: RawObject, message_id: int) -> C_STORE:
     request.MessageID = message_id
     request.Priority = 2  # LOW; pynetdicom's own default
     request.AffectedSOPClassUID = UID(sent.sop_class_uid)
-    request._AffectedSOPInstanceUID = sent.sop_instance_uid  # past the setter, which refuses what we want to try
+    request._affected_sop_instance_uid = UID(sent.sop_instance_uid)  # past the setter, which refuses what we try
     request.DataSet = BytesIO(sent.data_set)
     return request
 
