@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicomnode.core.derive.derivation import (
-    ContentQualification,
-    Derivation,
-    Equipment,
-    SeriesLabel,
-    SourceReference,
-    Stage,
-)  # fmt: skip
+from dicomnode.core.derive.derivation import Derivation
 from dicomnode.core.derive.elements import (
     ascii_text,
     character_encodings,
@@ -45,16 +38,11 @@ from dicomnode.core.identity import (
 )  # fmt: skip
 from dicomnode.errors import InputError, UnsupportedError
 
-__all__ = [
-    "PRESENTATION_BITS", "ContentQualification", "Derivation", "Equipment", "SeriesLabel", "SourceReference", "Stage",
-    "derive_image", "series_number",
-]  # fmt: skip
-
 PRESENTATION_BITS: Final = 12
 """Presentation values are 0 to 4095: what every viewer shows without a detour through 16 bits."""
 
-_MAX_IS: Final = 2**31 - 1
 _NUMBERS_PER_SERIES: Final = 1000
+_DISTINCT_SERIES: Final = 2_000_000  # times 1000 and an offset is within IS, 2**31 - 1
 _LO_CHARACTERS: Final = 64
 _COMMENT_CHARACTERS: Final = 1024
 _INTEGER: Final = re.compile(r"[+-]?\d{1,12}")
@@ -110,7 +98,13 @@ def series_number(source_series_number: str, offset: int) -> int:
     """
     text = source_series_number.strip()
     number = abs(int(text)) if _INTEGER.fullmatch(text) else 0
-    return (number % (_MAX_IS // _NUMBERS_PER_SERIES)) * _NUMBERS_PER_SERIES + offset % _NUMBERS_PER_SERIES
+    return number % _DISTINCT_SERIES * _NUMBERS_PER_SERIES + offset
+
+
+def presentation_padding(source: Dataset) -> int:
+    """The stored value that stands for "not measured" in a presentation image: the one that is shown darkest."""
+    inverse = ascii_text(source, "PhotometricInterpretation") == "MONOCHROME1"
+    return (1 << PRESENTATION_BITS) - 1 if inverse else 0
 
 
 def _require_grid(source: Dataset, stored_pixels: NDArray[Any]) -> None:
@@ -196,20 +190,15 @@ def _put_pixels(image: Dataset, said: Dataset, stored_pixels: NDArray[Any], pres
 
 
 def _put_padding(image: Dataset, said: Dataset, signed: bool, presentation: bool) -> None:
-    """Padding keeps its bits, under the VR that fits the pixels (C.7.5.1.1.2). In a presentation image it is the
-    darkest value: white would blind, and an HU value would not fit."""
+    """Padding keeps its bits, under the VR that fits the pixels (C.7.5.1.1.2); in a presentation image no value of
+    the source's range fits."""
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         bits = value_bytes(said, keyword)
         if keyword in image:
             del image[keyword]
         if len(bits) == 2 and not (presentation and keyword == "PixelPaddingRangeLimit"):
             value = int.from_bytes(bits, "little", signed=signed)
-            image.add_new(keyword, "SS" if signed else "US", _darkest(said) if presentation else value)
-
-
-def _darkest(said: Dataset) -> int:
-    inverse = ascii_text(said, "PhotometricInterpretation") == "MONOCHROME1"
-    return (1 << PRESENTATION_BITS) - 1 if inverse else 0
+            image.add_new(keyword, "SS" if signed else "US", presentation_padding(said) if presentation else value)
 
 
 def _put_presentation_scale(image: Dataset, iod: str) -> None:

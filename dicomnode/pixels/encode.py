@@ -1,0 +1,243 @@
+"""From an engine's result at rest to derived DICOM files: one for each source slice, all of one series."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicomnode.core.derive.derivation import (
+    ContentQualification,
+    Derivation,
+    Equipment,
+    SeriesLabel,
+    SourceReference,
+    Stage,
+)
+from dicomnode.core.derive.image import PRESENTATION_BITS, derive_image, presentation_padding
+from dicomnode.core.headers import header_of, value
+from dicomnode.core.identity import (
+    IMAGE_ROLE,
+    SourceInstance,
+    StageIdentity,
+    chain_influence,
+    derived_series_instance_uid,
+    derived_sop_instance_uid,
+    is_valid_uid,
+)
+from dicomnode.core.types import Header
+from dicomnode.core.volumes import PIXEL_KEYWORDS, SlicePixels, Stored, slice_pixels, to_stored, valid_mask
+from dicomnode.errors import InputError
+from dicomnode.pixels.decode import decode
+from dicomnode.pixels.read import read_dataset
+from engines.volume import HU, load_volume
+
+_KEYWORDS: Final = (*PIXEL_KEYWORDS, "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
+_HIGHEST: Final = (1 << PRESENTATION_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One source slice: its file, what its pixels mean, and who it is."""
+
+    path: Path
+    header: Header
+    instance: SourceInstance
+
+    @property
+    def reference(self) -> SourceReference:
+        return SourceReference(value(self.header, "SOPClassUID"), self.instance.sop_instance_uid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The engines that made the result, as identity and as provenance see them."""
+
+    identity: tuple[StageIdentity, ...]
+    stages: tuple[Stage, ...]
+    presentation: bool
+
+    @property
+    def engines(self) -> str:
+        return "+".join(stage.reference.partition("@")[0] for stage in self.stages)
+
+
+def derive_stack(
+    *,
+    sources: Sequence[str],
+    digests: Sequence[str],
+    stack_key: str,
+    result: str,
+    stages: Sequence[Mapping[str, Any]],
+    series: Mapping[str, Any],
+    equipment: Mapping[str, Any],
+    content_qualification: str,
+    created_at: float,
+    out: str,
+) -> dict[str, Any]:
+    """Write the derived files of one stack into the existing folder `out`; arguments and result are JSON values.
+
+    sources     files of the source slices, sorted by position; `digests`: `source_digest` of each
+    stack_key   of the stack that they are
+    result      folder of the engines' output (`engines.volume.save_volume`), a slice for each source
+    stages      what ran, in order: engine, version, card_digest, runtime, operation, influence, settings, presentation
+    series      description_prefix, to which the engines' names are added, and number_offset (see `SeriesLabel`)
+    equipment   fields of `Equipment`, each optional
+    created_at  seconds since the epoch; with the node's time zone all that changes bytes from one run to the next
+
+    Returns series_instance_uid, and instances: path, sop_instance_uid, sop_class_uid, transfer_syntax_uid and
+    source_sop_instance_uid of each. Raises InputError and UnsupportedError where a source cannot be derived from.
+    """
+    chain = _chain(stages)
+    stack = tuple(_source(Path(path), digest) for path, digest in zip(sources, digests, strict=True))
+    volume = load_volume(Path(result))
+    if volume.voxels.shape[0] != len(stack):
+        raise InputError(
+            f"the result has {volume.voxels.shape[0]} slices, its stack {len(stack)}", "this is a defect: report it"
+        )
+    instances = [one.instance for one in stack]
+    common = Derivation(
+        sop_instance_uid="",  # of each slice its own
+        series_instance_uid=derived_series_instance_uid(
+            (value(stack[0].header, "SeriesInstanceUID"), stack_key), instances, IMAGE_ROLE, chain.identity
+        ),
+        series=_label(series, chain, stack[0].header),
+        stages=chain.stages,
+        presentation=chain.presentation,
+        sources=tuple(one.reference for one in stack),
+        created_at=datetime.fromtimestamp(created_at, UTC).astimezone(),
+        equipment=_equipment(equipment),
+        content_qualification=cast(ContentQualification, content_qualification),
+    )
+    by_slice = chain_influence(chain.identity) == "slice"
+    made = []
+    for index, (one, voxels) in enumerate(zip(stack, volume.voxels, strict=True)):
+        derivation = replace(
+            common,
+            sop_instance_uid=derived_sop_instance_uid(one.instance, instances, IMAGE_ROLE, chain.identity),
+            sources=(one.reference,) if by_slice else common.sources,
+        )
+        path = Path(out) / f"{index:06d}.dcm"
+        _write(_derived(one, voxels, derivation), path)
+        made.append(_written(path, derivation, one))
+    _sync_folder(Path(out))
+    return {"series_instance_uid": common.series_instance_uid, "instances": made}
+
+
+def _written(path: Path, derivation: Derivation, source: _Source) -> dict[str, str]:
+    return {
+        "path": str(path),
+        "sop_instance_uid": derivation.sop_instance_uid,
+        "sop_class_uid": source.reference.sop_class_uid,  # same class in, same class out
+        "transfer_syntax_uid": str(ExplicitVRLittleEndian),
+        "source_sop_instance_uid": source.instance.sop_instance_uid,
+    }
+
+
+def _chain(stages: Sequence[Mapping[str, Any]]) -> _Chain:
+    return _Chain(
+        identity=tuple(
+            StageIdentity(stage["card_digest"], stage["influence"], stage["runtime"], stage["settings"])
+            for stage in stages
+        ),
+        stages=tuple(
+            Stage(
+                reference=f"{stage['engine']}@{stage['version']}",
+                digest=stage["card_digest"],
+                runtime=stage["runtime"],
+                operation=stage["operation"],
+                settings=stage["settings"],
+            )
+            for stage in stages
+        ),
+        presentation=any(stage["presentation"] for stage in stages),  # what lost its unit never finds it again
+    )
+
+
+def _source(path: Path, digest: str) -> _Source:
+    header = header_of(read_dataset(path, with_pixels=False), _KEYWORDS)
+    sop_instance_uid = value(header, "SOPInstanceUID")
+    if not is_valid_uid(sop_instance_uid):
+        raise InputError(
+            "a source has no valid SOP Instance UID", "the object breaks PS3.5 9.1: report it to its vendor"
+        )
+    return _Source(path, header, SourceInstance(sop_instance_uid, digest))
+
+
+def _label(series: Mapping[str, Any], chain: _Chain, header: Header) -> SeriesLabel:
+    """The engines are named, for two series of one source are told apart by it; and what looks like HU but is not."""
+    not_hu = "not HU " if chain.presentation and slice_pixels(header).unit == HU else ""
+    return SeriesLabel(
+        description_prefix=f"{series['description_prefix']}{chain.engines} {not_hu}",
+        number_offset=int(series["number_offset"]) + len(chain.stages) - 1,
+    )
+
+
+def _equipment(described: Mapping[str, Any]) -> Equipment:
+    versions = described.get("software_versions")
+    given = {**described, "software_versions": tuple(versions)} if versions else described
+    return Equipment(**given)
+
+
+def _derived(source: _Source, voxels: NDArray[np.float32], derivation: Derivation) -> Dataset:
+    header = read_dataset(source.path, with_pixels=False)  # untouched by decoding: its bytes are to be copied
+    stored = decode(read_dataset(source.path, with_pixels=True))
+    pixels = slice_pixels(source.header)
+    if voxels.shape != stored.shape:
+        raise InputError(f"the result is {voxels.shape}, its source {stored.shape}", "this is a defect: report it")
+    if derivation.presentation:
+        return derive_image(
+            header, presentation_values(voxels, stored, pixels, presentation_padding(header)), derivation
+        )
+    bits = 8 if value(source.header, "BitsAllocated") == "8" else 16
+    written = to_stored(voxels, stored, pixels).astype(f"{'i' if pixels.signed else 'u'}{bits // 8}")
+    return derive_image(header, written, derivation)
+
+
+def presentation_values(
+    levels: NDArray[np.float32], source: Stored, pixels: SlicePixels, padding: int
+) -> NDArray[np.uint16]:
+    """12-bit stored values of a presentation image from levels of 0 to 4095, larger is brighter.
+
+    source, pixels  the stored values that the slice came with, and what they mean
+    padding         written where the source is padded, and nowhere else if the source declares any padding
+
+    Raises InputError where a level is not finite.
+    """
+    if not np.isfinite(levels).all():
+        raise InputError("values that are not finite cannot be stored", "the engine's output is broken: report it")
+    values: NDArray[np.uint16] = np.rint(levels.clip(0, _HIGHEST)).astype(np.uint16)
+    if pixels.inverted:
+        values = _HIGHEST - values
+    if pixels.padding is None:
+        return values
+    values = values.clip(*((1, _HIGHEST) if padding == 0 else (0, _HIGHEST - 1)))
+    measured = valid_mask(source, pixels)
+    if measured is not None:
+        values[~measured] = padding
+    return values
+
+
+def _write(image: Dataset, path: Path) -> None:
+    """Write a Part 10 file that is on the disk when this returns."""
+    with path.open("xb") as file:
+        dcmwrite(file, image, enforce_file_format=True)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
