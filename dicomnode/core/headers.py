@@ -61,7 +61,8 @@ def scan_header(
     found: dict[int, RawDataElement] = {}
     try:
         for element in _elements(source, implicit, little, [*wanted, _PIXEL_REPRESENTATION]):
-            found.setdefault(int(element.tag), element)
+            if len(element.value or b"") == element.length:  # else it was cut short in the middle
+                found.setdefault(int(element.tag), element)
     except (EOFError, struct.error):
         pass  # cut short, perhaps on purpose: what came before stands
     except (RecursionError, ArithmeticError, LookupError, OSError, TypeError, ValueError, AttributeError) as error:

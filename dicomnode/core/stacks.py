@@ -281,7 +281,7 @@ def _rank(placed: Slice, word: str) -> tuple[float, str]:
 
 
 def _places(group: list[Slice]) -> dict[int, int]:
-    """By `id` of each slice, the number of the place along the normal that it is at; within SAME_PLACE_MM is one place."""
+    """By `id` of each slice, the number of its place along the normal; what lies within SAME_PLACE_MM is one place."""
     places: dict[int, int] = {}
     start, place = -math.inf, -1
     for position, key in sorted((along_normal_mm(placed), id(placed)) for placed in group):
