@@ -23,6 +23,8 @@ SPACING_RUN: Final = 3
 """So many equal steps in a row are a spacing of their own (a head in 2.5 mm, then 5 mm), not as many gaps."""
 
 _NAMED_PLACES: Final = 5
+_MOST_MISSING: Final = 10_000
+"""More in one gap is not believed: positions come from the data set, which may say 1e308."""
 
 CONFIDENCE: Final = {
     "count, all associations ended": 1.0,
@@ -84,13 +86,16 @@ def find_gaps(positions_mm: Sequence[float]) -> tuple[Gap, ...]:
     positions = _distinct(positions_mm)
     if len(positions) < 3:
         return ()
-    modal = _modal([right - left for left, right in pairwise(positions)])
-    gaps: list[Gap] = []
-    for count, run in groupby(pairwise(positions), key=lambda pair: _multiple(pair[1] - pair[0], modal)):
-        pairs = list(run)
-        if count >= 2 and len(pairs) < SPACING_RUN:
-            gaps.extend(Gap(left, right, count - 1) for left, right in pairs)
-    return tuple(gaps)
+    pairs = list(pairwise(positions))
+    steps = [right - left for left, right in pairs]
+    modal = _modal(steps)
+    counts = [_multiple(step, modal) for step in steps]
+    spacings = {1} | {count for count, run in groupby(counts) if count >= 2 and len(list(run)) >= SPACING_RUN}
+    return tuple(
+        Gap(left, right, count // _spacing_beside(counts, index, spacings) - 1)
+        for index, ((left, right), count) in enumerate(zip(pairs, counts, strict=True))
+        if count >= 2 and count not in spacings
+    )
 
 
 def _weigh(evidence: ArrivalEvidence, policy: CompletenessPolicy) -> _Finding:
@@ -189,7 +194,16 @@ def _modal(steps: list[float]) -> float:
     return commonest[len(commonest) // 2]
 
 
+def _spacing_beside(counts: list[int], index: int, spacings: set[int]) -> int:
+    """The spacing, in modal steps, that the gap at `index` interrupts: the larger neighbour that divides it."""
+    beside = {*counts[max(0, index - 1) : index], *counts[index + 1 : index + 2]} & spacings
+    return max((spacing for spacing in beside if counts[index] % spacing == 0), default=1)
+
+
 def _multiple(step: float, modal: float) -> int:
     """How many times `modal` goes into the step; 0 where it is no whole number of times."""
-    times = round(step / modal)
+    ratio = step / modal
+    if not ratio < _MOST_MISSING:
+        return 0
+    times = round(ratio)
     return times if abs(step - times * modal) <= 2 * POSITION_TOLERANCE * modal else 0

@@ -51,7 +51,7 @@ class RuleExplanation:
 
     def lines(self) -> tuple[str, ...]:
         """The rule and its clauses, one line each, to be read by a person."""
-        head = "matches" if self.matches else f"does not match ({len(self.failed)} of {len(self.clauses)} clauses fail)"
+        head = "matches" if self.matches else f"does not match (failed: {len(self.failed)} of {len(self.clauses)})"
         clauses = (f"  {'ok   ' if clause.holds else 'fails'} {clause}" for clause in self.clauses)
         return (f"rule {self.rule!r} {head}", *clauses, *self._stops())
 

@@ -75,6 +75,8 @@ def forward(ruleset: RuleSet, facts: Facts) -> Forwarding:
 
 def tightened(policy: CompletenessPolicy, ruleset: RuleSet, facts: Facts) -> CompletenessPolicy:
     """The policy with the waiting times that matching rules lower; a rule never raises one."""
+    if all(rule.quiet_s is rule.deadline_s is None for rule in ruleset.rules):
+        return policy
     rules = tuple(_matching(ruleset, facts))
     return replace(
         policy,

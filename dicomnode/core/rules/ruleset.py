@@ -16,7 +16,6 @@ from engines.card import SettingValue
 
 Priority = Literal["urgent", "normal"]
 Settings = Mapping[str, Mapping[str, SettingValue]]
-_NO_SETTINGS: Final[Settings] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class RuleSpec:
     send: tuple[str, ...] = ()
     send_originals: tuple[str, ...] = ()
     send_results: tuple[str, ...] = ()
-    settings: Settings = field(default=_NO_SETTINGS)
+    settings: Settings = field(default_factory=dict)
     stop: bool = False
     echo: bool = False
     quiet_s: float | None = None
