@@ -1,0 +1,50 @@
+"""Where the data set begins in a DICOM file (PS3.10 7.1), and what its file meta information says of it."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from dicomnode.errors import InputError
+from dicomnode.net.contexts import UID_FORM
+
+_PREAMBLE_BYTES: Final = 128
+_LONG_VRS: Final = frozenset({b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR", b"OD", b"OF", b"OL", b"OV"})
+_MAXIMUM_META_BYTES: Final = 1 << 20
+_SHORT: Final = struct.Struct("<HH2sH")
+_LONG: Final = struct.Struct("<L")
+
+
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """What group 2 says: `offset_bytes` is where the data set begins."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    offset_bytes: int
+
+
+def read_file_meta(file: BinaryIO) -> FileMeta:
+    """Read preamble and group 2 of a file opened at its start. Raises InputError."""
+    if file.read(_PREAMBLE_BYTES + 4)[_PREAMBLE_BYTES:] != b"DICM":
+        raise InputError("not a DICOM Part 10 file", "it lacks the prefix DICM after 128 bytes")
+    values: dict[int, str] = {}
+    offset = _PREAMBLE_BYTES + 4
+    while len(head := file.read(_SHORT.size)) == _SHORT.size:
+        group, element, vr, length = _SHORT.unpack(head)
+        if group != 2:
+            break
+        offset += _SHORT.size
+        if vr in _LONG_VRS:
+            (length,) = _LONG.unpack(file.read(4).ljust(4, b"\0"))
+            offset += 4
+        offset += length
+        if offset > _MAXIMUM_META_BYTES:
+            raise InputError("the file meta information has no end")
+        values[element] = file.read(length).rstrip(b"\0 ").decode("ascii", "replace")
+    meta = FileMeta(values.get(0x0002, ""), values.get(0x0003, ""), values.get(0x0010, ""), offset)
+    if not UID_FORM.fullmatch(meta.transfer_syntax_uid):
+        raise InputError("the file meta information names no transfer syntax")
+    return meta

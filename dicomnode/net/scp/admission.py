@@ -1,0 +1,125 @@
+"""Who may open an association: called AE title, calling AE title and address (PS3.8 9.3.4, table 9-21).
+
+AE titles identify, they do not authenticate; on a network that is not trusted that is a firewall's job.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from dicomnode.net.negotiation import APPLICATION_CONTEXT, AssociationRequest
+from dicomnode.net.scp.settings import Caller, ScpSettings
+
+AddressesOf = Callable[[str], Collection[str]]
+"""From a host name or address to addresses as `normal_address` writes them; empty where it cannot be resolved."""
+
+
+class RejectReason(Enum):
+    """(result, source, reason) of an A-ASSOCIATE-RJ."""
+
+    APPLICATION_CONTEXT = (1, 1, 2)
+    CALLING_AE = (1, 1, 3)
+    CALLED_AE = (1, 1, 7)
+    PROTOCOL_VERSION = (1, 2, 2)
+    CONGESTION = (2, 3, 1)
+    LOCAL_LIMIT = (2, 3, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The caller may associate. `peer` is its configured name, "" where it has none."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The caller may not; `hint` says what to configure if it should."""
+
+    reason: RejectReason
+    why: str
+    hint: str
+
+
+def admit(
+    request: AssociationRequest, address: str, settings: ScpSettings, addresses_of: AddressesOf
+) -> Admitted | Rejected:
+    """Judge a request that came from `address`."""
+    if not request.protocol_version & 1:
+        return Rejected(RejectReason.PROTOCOL_VERSION, "unknown protocol version", "this is no DICOM application")
+    if request.application_context != APPLICATION_CONTEXT:
+        return Rejected(RejectReason.APPLICATION_CONTEXT, "unknown application context", "this is no DICOM application")
+    if request.called_ae not in settings.ae_titles:
+        return Rejected(
+            RejectReason.CALLED_AE,
+            "called AE title not recognized",
+            f"call us {settings.ae_titles[0]} there, or add {request.called_ae!r} to node.ae_titles",
+        )
+    return _admit_caller(request.calling_ae, address, settings, addresses_of)
+
+
+def _admit_caller(
+    calling_ae: str, address: str, settings: ScpSettings, addresses_of: AddressesOf
+) -> Admitted | Rejected:
+    namesakes = [caller for caller in settings.callers if caller.ae_title == calling_ae]
+    for caller in sorted(namesakes, key=lambda caller: caller.host is None):  # an address tells namesakes apart
+        if caller.host is None or address in addresses_of(caller.host):
+            return Admitted(caller.peer)
+    if settings.accept_unknown:
+        return Admitted("")
+    return Rejected(RejectReason.CALLING_AE, _why_not(namesakes), _how_to_allow(namesakes, calling_ae, address))
+
+
+def _why_not(namesakes: list[Caller]) -> str:
+    return "calling AE title comes from another address" if namesakes else "calling AE title not recognized"
+
+
+def _how_to_allow(namesakes: list[Caller], calling_ae: str, address: str) -> str:
+    if namesakes:
+        known = namesakes[0]
+        return f'set peer.{known.peer}.host = "{address}" if that is where it is now (configured: {known.host})'
+    return f'to allow it add a [peer.NAME] with ae_title = "{calling_ae}" and host = "{address}"'
+
+
+def normal_address(address: str) -> str:
+    """An address in one spelling: no zone, IPv4 within IPv6 as IPv4."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
+
+
+class HostAddresses:
+    """Resolves host names, and remembers the answer for a while: a name server must not slow each association."""
+
+    def __init__(self, keep_s: float = 60.0) -> None:
+        self._keep_s = keep_s
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, frozenset[str]]] = {}
+
+    def __call__(self, host: str) -> frozenset[str]:
+        now = time.monotonic()
+        with self._lock:
+            until, addresses = self._known.get(host, (0.0, frozenset[str]()))
+        if now < until:
+            return addresses
+        addresses = _resolve(host)
+        with self._lock:
+            self._known[host] = (now + self._keep_s, addresses)
+        return addresses
+
+
+def _resolve(host: str) -> frozenset[str]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return frozenset()
+    return frozenset(normal_address(str(entry[4][0])) for entry in found)

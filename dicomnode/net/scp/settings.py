@@ -1,0 +1,57 @@
+"""What a storage server is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An AE that may call us.
+
+    peer  our name for it
+    host  where it calls from: an address or a host name, or None for anywhere
+    """
+
+    ae_title: str
+    peer: str
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScpLimits:
+    """What others may cost us.
+
+    associations       open at once, from all addresses
+    per_address        open at once, from one address
+    pending            connections that have not asked for an association; one more closes the oldest of them
+    artim_s            time for an A-ASSOCIATE-RQ to arrive whole (ARTIM, PS3.8 9.1.5)
+    idle_s             longest silence within an association, and longest time for one PDU
+    max_dataset_bytes  largest data set taken in
+    """
+
+    associations: int = 200
+    per_address: int = 20
+    pending: int = 100
+    artim_s: float = 30.0
+    idle_s: float = 60.0
+    max_dataset_bytes: int = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ScpSettings:
+    """
+    host, port           where to listen; port 0 takes a free one
+    ae_titles            every AE title that we answer to
+    callers              who may call; an AE title may stand more than once, with different hosts
+    accept_unknown       whether anybody else may too
+    private_sop_classes  SOP Class UIDs to store besides the standard's
+    """
+
+    ae_titles: tuple[str, ...]
+    host: str = "0.0.0.0"  # noqa: S104  a scanner must reach us
+    port: int = 11112
+    callers: tuple[Caller, ...] = ()
+    accept_unknown: bool = False
+    private_sop_classes: tuple[str, ...] = ()
+    limits: ScpLimits = ScpLimits()

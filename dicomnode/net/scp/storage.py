@@ -1,0 +1,163 @@
+"""Storage SCP and Verification SCP (PS3.4 annexes A and B): C-STORE and C-ECHO."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from dicomnode import telemetry
+from dicomnode.core.ports import Incoming, Intake
+from dicomnode.core.types import Offer
+from dicomnode.errors import DicomNodeError
+from dicomnode.net.contexts import UID_FORM
+from dicomnode.net.dimse import Command, Element, read_data_set
+from dicomnode.net.negotiation import AcceptedContext, printable
+from dicomnode.net.scp.exchange import Exchange
+from dicomnode.net.status import Status, status_of
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an instance is not stored: the status, and an Error Comment (LO: 64 characters, no PHI)."""
+
+    status: Status
+    comment: str
+    hint: str = ""
+
+
+def echo(exchange: Exchange, context: AcceptedContext, request: Command) -> None:
+    """C-ECHO (PS3.7 9.1.5)."""
+    if request.has_data_set:
+        read_data_set(exchange.wire, context.context_id, lambda _: None)
+    exchange.respond(context, request, {Element.STATUS: Status.SUCCESS})
+
+
+def unrecognized(exchange: Exchange, context: AcceptedContext, request: Command) -> None:
+    """Any operation that we do not offer (PS3.7 annex C); its data set is read and forgotten."""
+    if request.has_data_set:
+        read_data_set(exchange.wire, context.context_id, lambda _: None)
+    exchange.respond(context, request, {Element.STATUS: Status.UNRECOGNIZED_OPERATION})
+
+
+class StorageService:
+    """C-STORE (PS3.7 9.1.1): data sets go to the intake as they come, none is decoded here."""
+
+    def __init__(self, intake: Intake, max_dataset_bytes: int) -> None:
+        self._intake = intake
+        self._max_dataset_bytes = max_dataset_bytes
+
+    def __call__(self, exchange: Exchange, context: AcceptedContext, request: Command) -> None:
+        """Store one instance and answer. What cannot be stored is read to its end, so that the association goes on."""
+        refusal = _problem(context, request)
+        if refusal is None:
+            refusal = self._receive(exchange, context, request)
+        elif request.has_data_set:
+            read_data_set(exchange.wire, context.context_id, lambda _: None)
+        values: dict[Element, int | str] = {Element.STATUS: Status.SUCCESS}
+        if UID_FORM.fullmatch(sop_instance_uid := request.uid(Element.AFFECTED_SOP_INSTANCE_UID)):
+            values[Element.AFFECTED_SOP_INSTANCE_UID] = sop_instance_uid
+        if refusal is not None:
+            values |= {Element.STATUS: refusal.status, Element.ERROR_COMMENT: refusal.comment}
+            _log_refusal(exchange, request, refusal)
+        exchange.respond(context, request, values)
+
+    def _receive(self, exchange: Exchange, context: AcceptedContext, request: Command) -> Refusal | None:
+        offer = Offer(
+            replace(exchange.sender, received_at=time.time()),
+            exchange.association_id,
+            context.abstract_syntax,
+            request.uid(Element.AFFECTED_SOP_INSTANCE_UID),
+            context.transfer_syntax,
+        )
+        with _Transfer(self._intake, offer, self._max_dataset_bytes) as transfer:
+            read_data_set(exchange.wire, context.context_id, transfer.write)
+            refusal = transfer.finish()
+        if refusal is None:
+            exchange.tally.instances += 1
+            exchange.tally.size_bytes += transfer.size_bytes
+        return refusal
+
+
+class _Transfer:
+    """One data set on its way into the intake. After a failure the rest is swallowed."""
+
+    def __init__(self, intake: Intake, offer: Offer, max_dataset_bytes: int) -> None:
+        self.size_bytes = 0
+        self._max_dataset_bytes = max_dataset_bytes
+        self._incoming: Incoming | None = None
+        self._refusal: Refusal | None = None
+        try:
+            self._incoming = intake.begin(offer)
+        except DicomNodeError as error:
+            self._refusal = _refusal(error)
+
+    def __enter__(self) -> _Transfer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._forget()
+
+    def write(self, chunk: memoryview) -> None:
+        if self._incoming is None:
+            return
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._max_dataset_bytes:
+            self._fail(
+                Refusal(Status.OUT_OF_RESOURCES, "data set larger than accepted", "see limits.max_dataset_bytes")
+            )
+            return
+        try:
+            self._incoming.write(chunk)
+        except DicomNodeError as error:
+            self._fail(_refusal(error))
+
+    def finish(self) -> Refusal | None:
+        """Make it durable; why it is not, or None."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            try:
+                incoming.commit()
+            except DicomNodeError as error:
+                self._refusal = _refusal(error)
+        return self._refusal
+
+    def _fail(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._incoming is not None:
+            self._incoming.abort()
+            self._incoming = None
+
+
+def _problem(context: AcceptedContext, request: Command) -> Refusal | None:
+    """What is wrong with a C-STORE request by its command set alone."""
+    if request.uid(Element.AFFECTED_SOP_CLASS_UID) != context.abstract_syntax:
+        return Refusal(Status.SOP_CLASS_NOT_SUPPORTED, "SOP class is not the one of the presentation context")
+    if not UID_FORM.fullmatch(request.uid(Element.AFFECTED_SOP_INSTANCE_UID)):
+        return Refusal(Status.INVALID_SOP_INSTANCE, "not a UID")
+    if not request.has_data_set:
+        return Refusal(Status.CANNOT_UNDERSTAND, "C-STORE without a data set")
+    return None
+
+
+def _refusal(error: DicomNodeError) -> Refusal:
+    comment = printable(str(error)).replace("\\", "/")[:64]
+    return Refusal(status_of(error), comment, error.hint)
+
+
+def _log_refusal(exchange: Exchange, request: Command, refusal: Refusal) -> None:
+    telemetry.event(
+        "instance_refused",
+        association_id=exchange.association_id,
+        peer=exchange.sender.peer,
+        sop_class_uid=request.uid(Element.AFFECTED_SOP_CLASS_UID),
+        sop_instance_uid=request.uid(Element.AFFECTED_SOP_INSTANCE_UID),
+        status=int(refusal.status),
+        reason=refusal.comment,
+        hint=refusal.hint,
+    )

@@ -1,0 +1,311 @@
+"""Service class user: opening associations, and C-ECHO and C-STORE on them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, cast
+
+from dicomnode.errors import (
+    AssociationLostError,
+    AssociationRejectedError,
+    InputError,
+    PeerUnreachableError,
+)
+from dicomnode.net import pdu
+from dicomnode.net.contexts import VERIFICATION, Kind, ProposedContext
+from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, Command, CommandField, Element, command, read_command
+from dicomnode.net.negotiation import AssociationAnswer, read_answer, request
+from dicomnode.net.part10 import read_file_meta
+from dicomnode.net.pdu import AbortedError, Pdu, PduType, ProtocolError, Wire, data_header, fragment_bytes, fragments
+
+_SEND_BUFFER_BYTES: Final = 1 << 20
+_BLOCK_BYTES: Final = 1 << 18
+_MOST_PIECES: Final = 256  # of one write: IOV_MAX is 1024
+_MEDIUM_PRIORITY: Final = 0
+
+_REJECTIONS: Final[Mapping[tuple[int, int], tuple[str, str]]] = {
+    (1, 1): ("no reason given", "look at its log; most often it does not know our AE title or address"),
+    (1, 2): ("application context not supported", "it is no DICOM application"),
+    (1, 3): ("calling AE title not recognized", "add our AE title, address and port to its list of known applications"),
+    (1, 7): (
+        "called AE title not recognized",
+        "the peer does not know this name as its own: check the peer's ae_title in the configuration",
+    ),
+    (2, 1): ("no reason given by its protocol layer", "look at its log"),
+    (2, 2): ("protocol version not supported", "it is no DICOM application of this century"),
+    (3, 1): ("temporary congestion", "it is busy; it will be tried again"),
+    (3, 2): ("local limit exceeded", "it has too many associations open; it will be tried again"),
+}
+"""(source, reason) of an A-ASSOCIATE-RJ (PS3.8 table 9-21) in words, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Where a peer listens, and the AE title that it answers to."""
+
+    host: str
+    port: int
+    called_ae: str
+
+    def __str__(self) -> str:
+        return f"{self.called_ae} at {self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long the other side may take: to be connected to, to answer our request, to answer an operation."""
+
+    connect_s: float = 10.0
+    associate_s: float = 30.0
+    response_s: float = 120.0
+
+
+def associate(
+    address: PeerAddress,
+    calling_ae: str,
+    contexts: Sequence[ProposedContext],
+    timeouts: Timeouts = Timeouts(),
+) -> Association:
+    """Open an association; its accepted contexts may be none.
+
+    Raises PeerUnreachableError, AssociationRejectedError, AssociationLostError.
+    """
+    wire = _connect(address, timeouts)
+    try:
+        wire.set_timeout(timeouts.associate_s)
+        wire.send(request(address.called_ae, calling_ae, contexts))
+        answer = _answer(wire, address)
+        wire.set_timeout(timeouts.response_s)
+    except BaseException:
+        wire.close()
+        raise
+    return Association(wire, contexts, answer)
+
+
+def _connect(address: PeerAddress, timeouts: Timeouts) -> Wire:
+    try:
+        connection = socket.create_connection((address.host, address.port), timeouts.connect_s)
+    except (OSError, UnicodeError) as error:
+        why = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or "no such host"
+        raise PeerUnreachableError(
+            f"cannot connect to {address}: {why}", "check host and port, that the peer runs, and firewalls between"
+        ) from None
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    return Wire(connection, address.host)
+
+
+def _answer(wire: Wire, address: PeerAddress) -> AssociationAnswer:
+    try:
+        answer = wire.read()
+    except AbortedError:
+        hint = "many applications do so to a caller they do not know: add our AE title and address there"
+        raise AssociationRejectedError(f"{address} aborted our association request", hint) from None
+    match answer:
+        case Pdu(PduType.ASSOCIATE_AC, body):
+            return read_answer(body)
+        case Pdu(PduType.ASSOCIATE_RJ, body):
+            raise _rejection(body, address)
+        case _:
+            raise ProtocolError("the answer to A-ASSOCIATE-RQ is none", pdu.AbortReason.UNEXPECTED_PDU)
+
+
+def _rejection(body: bytes, address: PeerAddress) -> AssociationRejectedError:
+    _, result, source, reason = body
+    words, hint = _REJECTIONS.get((source, reason), (f"source {source}, reason {reason}", "look at its log"))
+    error = AssociationRejectedError(f"{address} rejected the association: {words}", hint)
+    error.transient = result == 2
+    return error
+
+
+class Association:
+    """An open association; one operation at a time. As a context manager it is released at the end, or aborted.
+
+    After AssociationLostError, and after `store` failed within a file, it is closed.
+    """
+
+    def __init__(self, wire: Wire, contexts: Sequence[ProposedContext], answer: AssociationAnswer) -> None:
+        self._wire = wire
+        self._maximum_bytes = answer.maximum_bytes
+        self._message_id = 0
+        self._closed = False
+        self._buffer = memoryview(b"")
+        self._contexts: dict[Kind, int] = {}
+        self._results: dict[str, set[int]] = {}
+        for number, context in enumerate(contexts):
+            result, syntax = answer.results.get(2 * number + 1, (2, ""))  # unanswered: rejected by the provider
+            self._results.setdefault(context.abstract_syntax, set()).add(result)
+            if result == 0 and syntax in context.transfer_syntaxes:
+                self._contexts.setdefault(Kind(context.abstract_syntax, syntax), 2 * number + 1)
+
+    def __enter__(self) -> Association:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.release()
+        else:
+            self.abort()
+
+    @property
+    def accepted(self) -> frozenset[Kind]:
+        """What the peer accepted: SOP classes with a transfer syntax."""
+        return frozenset(self._contexts)
+
+    def class_refused(self, sop_class_uid: str) -> bool:
+        """Whether the peer said that it does not support the class at all (result 3, PS3.8 9.3.3.2)."""
+        return self._results.get(sop_class_uid, set()) == {3}
+
+    @property
+    def usable(self) -> bool:
+        """Whether the next operation has a chance: open here, and nothing (an abort, an end) waits to be read."""
+        return not self._closed and self._wire.is_silent()
+
+    def echo(self) -> int:
+        """C-ECHO; the status. Raises AssociationRejectedError where Verification was not accepted."""
+        kind = next((kind for kind in self._contexts if kind.sop_class_uid == VERIFICATION), None)
+        if kind is None:
+            raise AssociationRejectedError("the peer does not accept the Verification SOP Class", "it cannot be echoed")
+        with self._closing_on_loss():
+            self._wire.send(*self._request(kind, CommandField.C_ECHO_RQ, {Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET}))
+            return self._status()
+
+    def store(self, path: Path, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> int:
+        """Send the data set of a DICOM file as it is, undecoded; the status.
+
+        Class and transfer syntax must be accepted, and be the file's. Raises InputError where the file cannot be read
+        or is in another syntax, AssociationLostError.
+        """
+        kind = Kind(sop_class_uid, transfer_syntax_uid)
+        with _reading(path) as file:
+            meta = read_file_meta(file)
+            if meta.transfer_syntax_uid != transfer_syntax_uid:
+                raise InputError("the file is in another transfer syntax than was said")
+            size_bytes = file.seek(0, io.SEEK_END) - meta.offset_bytes
+            file.seek(meta.offset_bytes)
+            return self._store(file, size_bytes, kind, sop_instance_uid)
+
+    def store_encoded(
+        self, data_set: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
+    ) -> int:
+        """Send a data set that is already encoded, verbatim; the status. Raises AssociationLostError."""
+        kind = Kind(sop_class_uid, transfer_syntax_uid)
+        return self._store(io.BytesIO(data_set), len(data_set), kind, sop_instance_uid)
+
+    def release(self) -> None:
+        """End in good order. A peer that does not answer, or is gone, changes nothing for us."""
+        if self._closed:
+            return
+        with contextlib.suppress(AssociationLostError):
+            self._wire.send(pdu.RELEASE_RQ)
+            while not isinstance(self._wire.read(), Pdu):  # responses that nobody waits for any more
+                pass
+        self._close()
+
+    def abort(self) -> None:
+        """End at once."""
+        if self._closed:
+            return
+        with contextlib.suppress(AssociationLostError):
+            self._wire.send(pdu.ABORT_BY_USER)
+        self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._wire.close()
+
+    def _store(self, data_set: BinaryIO, size_bytes: int, kind: Kind, sop_instance_uid: str) -> int:
+        head = self._request(
+            kind,
+            CommandField.C_STORE_RQ,
+            {
+                Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+                Element.PRIORITY: _MEDIUM_PRIORITY,
+                Element.COMMAND_DATA_SET_TYPE: DATA_SET,
+            },
+        )
+        with self._closing_on_loss():
+            for block in self._blocks(data_set, size_bytes, self._contexts[kind]):
+                self._wire.send(*head, *block)
+                head = ()
+            return self._status()
+
+    def _blocks(self, data_set: BinaryIO, size_bytes: int, context_id: int) -> Iterator[Sequence[bytes | memoryview]]:
+        """A data set as PDUs, one read and one write for a block of many. A block is valid until the next."""
+        piece_bytes = fragment_bytes(self._maximum_bytes)
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(min(_BLOCK_BYTES // piece_bytes, _MOST_PIECES) * piece_bytes))
+        buffer = self._buffer
+        left_bytes = size_bytes
+        while True:
+            block = buffer[: min(left_bytes, len(buffer))]
+            self._fill(block, data_set)
+            left_bytes -= len(block)
+            parts: list[bytes | memoryview] = []
+            for start in range(0, max(len(block), 1), piece_bytes):
+                piece = block[start : start + piece_bytes]
+                is_last = not left_bytes and start + piece_bytes >= len(block)
+                parts += [data_header(context_id, False, is_last, len(piece)), piece]
+            yield parts
+            if not left_bytes:
+                return
+
+    def _fill(self, block: memoryview, data_set: BinaryIO) -> None:
+        """Read exactly; a message that was begun and cannot be ended costs the association."""
+        try:
+            read = cast(io.BufferedIOBase, data_set).readinto(block)
+        except OSError as error:
+            self.abort()
+            raise InputError(f"the file cannot be read: {error.strerror}") from None
+        if read != len(block):
+            self.abort()
+            raise InputError("the file became shorter while it was sent")
+
+    def _request(
+        self, kind: Kind, field: CommandField, values: Mapping[Element, int | str]
+    ) -> Sequence[bytes | memoryview]:
+        self._message_id = self._message_id % 0xFFFF + 1
+        encoded = command(
+            {
+                Element.AFFECTED_SOP_CLASS_UID: kind.sop_class_uid,
+                Element.COMMAND_FIELD: field,
+                Element.MESSAGE_ID: self._message_id,
+                **values,
+            }
+        )
+        return fragments(self._contexts[kind], True, encoded, self._maximum_bytes)
+
+    def _status(self) -> int:
+        """Wait for the response to the last request."""
+        read = read_command(self._wire)
+        if isinstance(read, Pdu):
+            raise ProtocolError(f"{read.type.name} where a response was due", pdu.AbortReason.UNEXPECTED_PDU)
+        response: Command = read[1]
+        status = response.number(Element.STATUS)
+        if status is None or response.number(Element.MESSAGE_ID_BEING_RESPONDED_TO) != self._message_id:
+            raise ProtocolError("a response without a status, or to another request", pdu.AbortReason.UNEXPECTED_PDU)
+        return status
+
+    @contextlib.contextmanager
+    def _closing_on_loss(self) -> Iterator[None]:
+        try:
+            yield
+        except AssociationLostError:
+            self.abort()
+            raise
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"the file cannot be read: {error.strerror}", "is the data folder complete?") from None
