@@ -45,12 +45,10 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "sop_instance_uid": "SOP Instance UID",
         "series_instance_uid": "Series Instance UID",
         "transfer_syntax_uid": "Transfer Syntax UID",
-        "instance_id": "row id of an instance",
         "series_id": "row id of a series",
         "job_id": "row id of an enhancement job",
         "outbox_id": "row id of a delivery",
         "instances": "how many instances",
-        "associations": "how many associations",
         "bytes": "how many bytes",
         "seconds": "how long it took",
         "retry_s": "when it will be tried again",
@@ -122,6 +120,15 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "association_refused": Event(
             "warning", "a caller was refused",
             "calling_ae called_ae source_address peer association_id reason hint",
+        ),
+        "connection_ended": Event(
+            "debug", "a connection ended without an association",
+            "source_address reason",
+        ),
+        "connection_failed": Event("error", "a connection could not be taken in", "reason hint"),
+        "protocol_violated": Event(
+            "warning", "a caller broke the DICOM protocol and was cut off",
+            "source_address association_id reason",
         ),
         "instance_stored": Event(
             "debug", "an instance was made durable",
