@@ -35,7 +35,8 @@ MAX_INFLATED_HEADER_BYTES: Final = 16 << 20
 MAX_INFLATED_BYTES: Final = 512 << 20
 MAX_DEFLATE_RATIO: Final = 100
 
-_PIXELS: Final = 0x7FE00001  # from the extended offset table on: pixel data in all its forms (PS3.6)
+FIRST_PIXEL_TAG: Final = 0x7FE00001
+"""Extended Offset Table: from here on there is nothing but pixel data in all its forms (PS3.6)."""
 _CHARACTER_SET: Final = 0x00080005
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _NO_SPLIT: Final = frozenset({"LT", "ST", "UT", "UR"})
@@ -169,7 +170,7 @@ def _elements(source: BinaryIO, implicit: bool, little: bool, tags: list[int]) -
         source,
         implicit,
         little,
-        stop_when=lambda tag, vr, length: tag >= _PIXELS,
+        stop_when=lambda tag, vr, length: tag >= FIRST_PIXEL_TAG,
         defer_size=MAX_VALUE_BYTES,
         specific_tags=list(tags),
     )

@@ -146,7 +146,7 @@ def _place(dataset: Dataset, size: int, height_mm: float) -> None:
     corner_mm = (spacing_mm - _FIELD_OF_VIEW_MM) / 2
     dataset.PixelSpacing = [f"{spacing_mm:.6f}"] * 2
     dataset.ImagePositionPatient = [f"{corner_mm:.6f}", f"{corner_mm:.6f}", f"{height_mm:.6f}"]
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
     dataset.SliceThickness = f"{_STEP_MM:g}"
     dataset.SliceLocation = f"{height_mm:.6f}"
 

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset as parse_dataset
 from pydicom.uid import UID
 
-from dicomnode.core.headers import DEFLATED, encoding_of, inflate, scan_header, unreadable
+from dicomnode.core.headers import DEFLATED, FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, unreadable
 from dicomnode.core.types import Header
 from dicomnode.errors import InputError, NotFoundError, UnsupportedError
 
@@ -24,7 +24,6 @@ MAX_FILE_BYTES: Final = 1 << 30
 MAX_META_BYTES: Final = 1 << 20
 
 _PREAMBLE_BYTES: Final = 128
-_PIXELS: Final = 0x7FE00001
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR", b"OD", b"OF", b"OL", b"OV", b"SV", b"UV"}
 )
@@ -62,7 +61,7 @@ def read_dataset(path: Path, *, with_pixels: bool) -> Dataset:
     implicit, little = encoding_of(source, transfer_syntax_uid)
     try:
         parsed = parse_dataset(
-            source, implicit, little, stop_when=None if with_pixels else lambda tag, vr, length: tag >= _PIXELS
+            source, implicit, little, stop_when=None if with_pixels else lambda tag, vr, length: tag >= FIRST_PIXEL_TAG
         )
     except MemoryError:
         raise
