@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import queue
 import resource
 import signal
 import socket
@@ -18,7 +19,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from dicomnode import errors
+from dicomnode import errors, telemetry
 from dicomnode.errors import DicomNodeError, EngineError, WorkerError
 
 Operation = Callable[..., Mapping[str, Any]]
@@ -97,6 +98,28 @@ class WorkerProcess:
         return code
 
 
+class WorkerPool:
+    """Several workers of one kind; a call takes one that is idle, or waits for it."""
+
+    def __init__(self, module: str, size: int, memory_bytes: int | None = None) -> None:
+        self._workers = tuple(WorkerProcess(module, memory_bytes) for _ in range(size))
+        self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def call(self, operation: str, timeout_s: float, **arguments: Any) -> Mapping[str, Any]:
+        """As `WorkerProcess.call`."""
+        worker = self._idle.get()
+        try:
+            return worker.call(operation, timeout_s, **arguments)
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
 def _read_line(channel: socket.socket) -> dict[str, Any]:
     parts = []
     while True:
@@ -137,6 +160,7 @@ def main() -> None:
     module, descriptor, memory_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    telemetry.configure_child()
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     serve(module, socket.socket(fileno=descriptor))

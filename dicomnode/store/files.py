@@ -48,12 +48,9 @@ class FileStore:
     def path(self, digest: str) -> Path:
         return self._objects / digest[:2] / digest[2:4] / f"{digest}.dcm"
 
-    def free_bytes(self) -> int:
-        return shutil.disk_usage(self._objects).free
-
     def require_space(self) -> None:
         """Raise DiskFullError where less than the reserve is left."""
-        free = self.free_bytes()
+        free, _ = free_bytes(self._objects)
         if free < self._reserve_bytes:
             raise DiskFullError(
                 f"{free // 1_000_000} MB are left on the disk, the reserve is {self._reserve_bytes // 1_000_000} MB",
@@ -87,6 +84,12 @@ class FileStore:
     @property
     def syncs(self) -> bool:
         return self._sync
+
+
+def free_bytes(folder: Path) -> tuple[int, int]:
+    """(free, total) bytes of the disk under a folder."""
+    usage = shutil.disk_usage(folder)
+    return usage.free, usage.total
 
 
 class WritingFile:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Final
 
 from dicomnode import telemetry
@@ -70,6 +71,15 @@ class StorageServer:
             ) from None
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         self._accepting.start()
+
+    def reconfigure(self, settings: ScpSettings) -> None:
+        """Judge associations by other settings from now on. Open ones go on; host and port stay what they are."""
+        self._settings = settings
+        services = {
+            **self._acceptor.services,
+            CommandField.C_STORE_RQ: StorageService(self._acceptor.intake, settings.limits.max_dataset_bytes),
+        }
+        self._acceptor = replace(self._acceptor, settings=settings, services=services)
 
     def stop(self, grace_s: float = 30.0) -> None:
         """Accept nothing new, let associations finish for at most `grace_s`, abort the others."""

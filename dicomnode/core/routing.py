@@ -1,0 +1,102 @@
+"""What is decided of an instance when it arrives: where it belongs, where it goes, how long its series is waited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dicomnode.core.headers import number, numbers, value
+from dicomnode.core.identity import is_valid_uid
+from dicomnode.core.rules import Facts, Forwarding, RuleSet, forward, tightened
+from dicomnode.core.types import CompletenessPolicy, Header
+from dicomnode.errors import InputError
+
+INTAKE_KEYWORDS: Final = frozenset(
+    {
+        "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "IssuerOfPatientID",
+        "AccessionNumber", "Modality", "ImagePositionPatient", "ImageOrientationPatient",
+        "NumberOfSeriesRelatedInstances",
+    }
+)  # fmt: skip
+"""What the receiver reads of every instance, beside what the rules name."""
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationPolicy:
+    """How a destination is fed. `calling_ae` is "" where the sender's own AE title is passed through."""
+
+    when_complete: bool = False
+    calling_ae: str = ""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The configuration as far as arrivals need it: immutable, replaced as a whole at a reload."""
+
+    rules: RuleSet
+    destinations: Mapping[str, DestinationPolicy]
+    completeness: CompletenessPolicy
+    completeness_of_peer: Mapping[str, CompletenessPolicy]
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        return INTAKE_KEYWORDS | self.rules.keywords
+
+    def destinations_of_peer(self, peer: str) -> tuple[str, ...]:
+        """Destinations that lead to a peer; none for a caller without a name."""
+        return tuple(name for name, to in self.rules.destination_peers.items() if peer and to == peer)
+
+    def calling_ae(self, destination: str, sender_ae: str) -> str:
+        """The AE title to call a destination with, for an object that `sender_ae` sent us."""
+        return self.destinations[destination].calling_ae or sender_ae
+
+    def echoes(self, forwarding: Forwarding) -> bool:
+        """Whether a rule that matched says `echo`."""
+        return any(rule.echo and rule.name in forwarding.matched for rule in self.rules.rules)
+
+    def decide(self, facts: Facts) -> tuple[Forwarding, CompletenessPolicy]:
+        """Where an original goes, and how long its series is waited for."""
+        policy = self.completeness_of_peer.get(facts.sender.peer, self.completeness)
+        return forward(self.rules, facts), tightened(policy, self.rules, facts)
+
+
+PRIORITIES: Final[Mapping[str, int]] = {"urgent": 10, "normal": 100}
+"""A rule's priority as queues and the outbox sort it: the lower the sooner."""
+
+
+def required_uids(header: Header) -> tuple[str, str]:
+    """Study and Series Instance UID; raises InputError where one is missing or no UID (PS3.3 C.7.2.1, C.7.3.1)."""
+    study, series = value(header, "StudyInstanceUID"), value(header, "SeriesInstanceUID")
+    for name, uid in (("Study", study), ("Series", series)):
+        if not is_valid_uid(uid):
+            raise InputError(
+                f"the data set has no valid {name} Instance UID",
+                "the sender must write one: nothing can be filed without",
+            )
+    return study, series
+
+
+def position_along_normal(header: Header) -> tuple[float, str] | None:
+    """(position in mm along the slice normal, the orientation as text); None where the object has no geometry.
+
+    PS3.3 C.7.6.2.1.1. Orientations are rounded to 0.001: scanners write the last digits differently slice by slice.
+    """
+    position = numbers(header, "ImagePositionPatient", 3)
+    cosines = numbers(header, "ImageOrientationPatient", 6)
+    if position is None or cosines is None:
+        return None
+    normal = np.cross(cosines[:3], cosines[3:])
+    rounded = "\\".join(f"{round(cosine, 3) + 0.0:.3f}" for cosine in cosines)
+    return float(np.dot(normal, position)), rounded
+
+
+def expected_instances(header: Header) -> tuple[int, str] | None:
+    """How many instances the series is said to have, and by what.
+
+    ImagesInAcquisition is not taken: it counts acquired images, of which a series may hold a part or several sets.
+    """
+    count = number(header, "NumberOfSeriesRelatedInstances")
+    return (int(count), "NumberOfSeriesRelatedInstances") if count is not None and count >= 1 else None

@@ -1,0 +1,304 @@
+"""The steps of a closed series: plan, enhance, derive. Each is idempotent, and leaves its result in our own tables.
+
+plan     headers of its instances -> stacks -> rules -> plan and jobs
+enhance  a job's stack -> volume -> gates and engines -> result at rest
+derive   result and sources -> derived objects -> file store, index and outbox
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from dicomnode.core.ports import Worker
+from dicomnode.core.routing import PRIORITIES, Routing
+from dicomnode.core.rules import RoutingPlan, plan
+from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
+from dicomnode.core.types import Header, Sender, Slice, Stack
+from dicomnode.faults import kill_point
+from dicomnode.store.database import Database
+from dicomnode.store.files import FileStore
+from dicomnode.store.index import jobs as job_index
+from dicomnode.store.index import outbox
+from dicomnode.store.index import series as series_index
+from dicomnode.store.index.arrivals import Identity, StoredFile, record_derived
+from dicomnode.store.results import ResultStore, result_key
+from dicomnode.store.schema import Instance, Job, JobState, Patient, Series, Study
+from dicomnode.telemetry import event
+
+Told = dict[str, str | int]
+"""Fields that several log events share."""
+
+HEADERS_TIMEOUT_S: Final = 600.0
+DECODE_TIMEOUT_S: Final = 1800.0
+ENGINE_TIMEOUT_S: Final = 3600.0
+SOURCES_FIRST_S: Final = 3600.0
+"""How long a derived object waits for its sources to arrive at a destination before it goes without them."""
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the steps work with."""
+
+    database: Database
+    files: FileStore
+    results: ResultStore
+    pixels: Worker
+    engines: Worker
+
+
+@dataclass(frozen=True)
+class Deriving:
+    """What derived objects say of us: passed on to `dicomnode.pixels.encode.derive_stack`."""
+
+    ae_title: str
+    series: Mapping[str, Any]
+    equipment: Mapping[str, Any]
+    content_qualification: str
+
+
+class Pipeline:
+    """The steps. `routing` and `deriving` are replaced at a reload; a step uses what it found at its start."""
+
+    def __init__(self, rooms: Rooms, routing: Routing, deriving: Deriving) -> None:
+        self._rooms = rooms
+        self.routing = routing
+        self.deriving = deriving
+
+    def plan(self, series_row: int, generation: int) -> list[list[int]]:
+        """Apply the rules to a closed series; (job row, priority) of each job that follows from it."""
+        kill_point("route.before_plan")
+        routing = self.routing
+        with self._rooms.database.read() as session:
+            series = session.get_one(Series, series_row)
+            instances = series_index.active_instances(session, series_row)
+        stacks, unreadable = self._stacks(instances, routing)
+        sender = _sender_of(instances[0])
+        decided = plan(routing.rules, stacks, sender, time.localtime(sender.received_at).tm_hour)
+        content = {**json.loads(decided.to_json()), "unreadable": unreadable}
+        members = {stack.key: [one.instance_id for one in stack.slices] for stack in stacks}
+        jobs = [(asdict(job), members[job.stack_key]) for job in decided.jobs]
+        with self._rooms.database.write() as session:
+            rows = job_index.record_plan(session, series_row, generation, content, jobs, time.time())
+        _tell_plan(series, decided, any(instance.matched for instance in instances))
+        kill_point("route.after_plan")
+        return [[row, PRIORITIES[job.priority]] for row, job in zip(rows, decided.jobs, strict=True)]
+
+    def enhance(self, job_row: int) -> bool:
+        """Run a job's engines; whether there is a result to derive from."""
+        with self._rooms.database.read() as session:
+            job = job_index.job(session, job_row)
+            instances = job_index.job_instances(session, job)
+        if job.state not in (JobState.PLANNED, JobState.ENHANCED):
+            return False
+        started = time.monotonic()
+        key, report, _ = self._result(job, instances)
+        state = {"done": JobState.ENHANCED, "refused": JobState.REFUSED, "withheld": JobState.WITHHELD}[report["state"]]
+        with self._rooms.database.write() as session:
+            job_index.record_result(session, job_row, state, report, key, time.time())
+        _tell_job(job, report, time.monotonic() - started)
+        return state == JobState.ENHANCED
+
+    def derive(self, job_row: int) -> None:
+        """Build, store and enqueue a job's derived objects."""
+        with self._rooms.database.read() as session:
+            job = job_index.job(session, job_row)
+            instances = job_index.job_instances(session, job)
+        if job.state != JobState.ENHANCED:
+            return
+        started = time.monotonic()
+        key, report, folder = self._result(job, instances)
+        with self._rooms.results.scratch() as scratch:
+            kill_point("derive.before_build")
+            built = [
+                self._built(job, instances, (output, report, folder), scratch) for output in job.content["outputs"]
+            ]
+            kill_point("derive.after_build")
+            stored = [[self._stored(one) for one in made["instances"]] for made in built]
+            kill_point("derive.before_commit")
+            with self._rooms.database.write() as session:
+                for output, made, files in zip(job.content["outputs"], built, stored, strict=True):
+                    self._record(session, job, (output, made["series_instance_uid"]), files)
+                job_index.end_job(session, job_row, JobState.DERIVED, [], time.time())
+        kill_point("derive.after_commit")
+        self._rooms.results.forget(key)
+        for output, made in zip(job.content["outputs"], built, strict=True):
+            event(
+                "series_derived",
+                job_id=job.id,
+                series_id=job.series_row,
+                series_instance_uid=made["series_instance_uid"],
+                engine=output["engine"],
+                instances=len(made["instances"]),
+                seconds=time.monotonic() - started,
+            )
+
+    def fail(self, job_row: int, reason: str, hint: str) -> None:
+        """End a job that cannot be done."""
+        with self._rooms.database.write() as session:
+            job = job_index.job(session, job_row)
+            if job.state in (JobState.PLANNED, JobState.ENHANCED):
+                job_index.end_job(session, job_row, JobState.FAILED, [reason, hint] if hint else [reason], time.time())
+
+    def fail_plan(self, series_row: int, generation: int, reason: str) -> None:
+        """Record that no plan could be made."""
+        content = {"jobs": [], "stacks": [], "unreadable": [], "failed": reason}
+        with self._rooms.database.write() as session:
+            job_index.record_plan(session, series_row, generation, content, [], time.time())
+
+    def _stacks(
+        self, instances: Sequence[Instance], routing: Routing
+    ) -> tuple[tuple[Stack, ...], list[dict[str, Any]]]:
+        answer = self._rooms.pixels.call(
+            "read_headers",
+            HEADERS_TIMEOUT_S,
+            paths=[str(self._rooms.files.path(instance.digest)) for instance in instances],
+            keywords=sorted(STACK_KEYWORDS | routing.keywords),
+        )
+        slices: list[Slice] = []
+        unreadable: list[dict[str, Any]] = []
+        for instance, read in zip(instances, answer["headers"], strict=True):
+            if "reason" in read:
+                unreadable.append({"instance_id": instance.id, "reason": read["reason"]})
+                continue
+            header: Header = {keyword: tuple(values) for keyword, values in read["header"].items()}
+            slices.append(slice_of(instance.id, instance.sop_instance_uid, instance.sop_class_uid, header))
+        return split_stacks(slices), unreadable
+
+    def _result(self, job: Job, instances: Sequence[Instance]) -> tuple[str, dict[str, Any], Path]:
+        """Key, report and folder of a job's result: what lies there from before, else computed now."""
+        found = self._rooms.results.find(job.result) if job.result is not None else None
+        if job.result is not None and found is not None:
+            return job.result, found[1], found[0]
+        return self._computed(job, instances)
+
+    def _computed(self, job: Job, instances: Sequence[Instance]) -> tuple[str, dict[str, Any], Path]:
+        chain = [
+            {"engine": engine, "settings": job.content["settings"].get(engine, {})} for engine in job.content["engines"]
+        ]
+        with self._rooms.results.scratch() as scratch:
+            volume, out = scratch / "volume", scratch / "out"
+            volume.mkdir()
+            out.mkdir()
+            paths = [str(self._rooms.files.path(instance.digest)) for instance in instances]
+            decoded = self._rooms.pixels.call("decode_stack", DECODE_TIMEOUT_S, paths=paths, out=str(volume))
+            key = f"{job.id}-{self._key(decoded['digests'], chain)}"
+            found = self._rooms.results.find(key)
+            if found is not None:
+                return key, found[1], found[0]
+            kill_point("enhance.before_engine")
+            header = self._header(paths[0])
+            report = self._rooms.engines.call(
+                "run_chain", ENGINE_TIMEOUT_S, chain=chain, volume=str(volume), header=header, out=str(out)
+            )
+            kill_point("enhance.after_engine")
+            kept = {**report, "digests": decoded["digests"]}
+            folder = self._rooms.results.keep(out, key, kept) if report["state"] == "done" else out
+            kill_point("enhance.after_result")
+            return key, kept, folder
+
+    def _header(self, path: str) -> Mapping[str, Any]:
+        keywords = sorted(STACK_KEYWORDS)
+        answer = self._rooms.pixels.call("read_headers", HEADERS_TIMEOUT_S, paths=[path], keywords=keywords)
+        header: Mapping[str, Any] = answer["headers"][0].get("header", {})
+        return header
+
+    def _key(self, digests: list[str], chain: list[dict[str, Any]]) -> str:
+        engines = [self._rooms.engines.call("describe", HEADERS_TIMEOUT_S, engine=one["engine"]) for one in chain]
+        return result_key(
+            digests, [{**one, "digest": card["digest"]} for one, card in zip(chain, engines, strict=True)]
+        )
+
+    def _built(
+        self,
+        job: Job,
+        instances: Sequence[Instance],
+        result: tuple[Mapping[str, Any], Mapping[str, Any], Path],
+        scratch: Path,
+    ) -> Mapping[str, Any]:
+        output, report, folder = result
+        position = job.content["engines"].index(output["engine"])
+        stages = report["stages"][: position + 1]
+        out = scratch / str(position)
+        out.mkdir()
+        return self._rooms.pixels.call(
+            "derive_stack",
+            DECODE_TIMEOUT_S,
+            sources=[str(self._rooms.files.path(instance.digest)) for instance in instances],
+            digests=report["digests"],
+            stack_key=job.content["stack_key"],
+            result=str(folder / stages[-1]["folder"]),
+            stages=stages,
+            series=dict(self.deriving.series),
+            equipment=dict(self.deriving.equipment),
+            content_qualification=self.deriving.content_qualification,
+            created_at=job.created_at,
+            out=str(out),
+        )
+
+    def _stored(self, made: Mapping[str, Any]) -> StoredFile:
+        digest, size_bytes = self._rooms.files.adopt(Path(made["path"]))
+        return StoredFile(
+            made["sop_instance_uid"], made["sop_class_uid"], made["transfer_syntax_uid"], digest, size_bytes
+        )
+
+    def _record(self, session: Session, job: Job, made: tuple[Mapping[str, Any], str], files: list[StoredFile]) -> None:
+        output, series_instance_uid = made
+        now = time.time()
+        source = job_index.job_instances(session, job)[0]
+        us = Sender("", self.deriving.ae_title, self.deriving.ae_title, "", now)
+        identity = _identity_of(session, job.series_row, series_instance_uid)
+        instances = record_derived(session, identity, files, job.id, us)
+        for target in output["targets"]:
+            to = outbox.DerivedOutgoing(
+                destination=target["destination"],
+                rules=tuple(target["rules"]),
+                calling_ae=self.routing.calling_ae(target["destination"], source.calling_ae),
+                priority=PRIORITIES[target["priority"]],
+                after_series=job.series_row,
+                hold_until=now + SOURCES_FIRST_S,
+            )
+            outbox.enqueue_derived(session, instances, to, now)
+
+
+def _sender_of(instance: Instance) -> Sender:
+    return Sender(instance.peer, instance.calling_ae, instance.called_ae, instance.source_address, instance.received_at)
+
+
+def _identity_of(session: Session, series_row: int, series_instance_uid: str) -> Identity:
+    """A derived series belongs to the study and patient of its source."""
+    series = session.get_one(Series, series_row)
+    study = session.get_one(Study, series.study_row)
+    patient = session.get_one(Patient, study.patient_row)
+    return Identity(
+        patient_id=patient.patient_id,
+        issuer=patient.issuer,
+        study_instance_uid=study.study_instance_uid,
+        accession_number=study.accession_number,
+        series_instance_uid=series_instance_uid,
+        modality=series.modality,
+    )
+
+
+def _tell_plan(series: Series, decided: RoutingPlan, forwarded: bool) -> None:
+    rules = sorted({rule for job in decided.jobs for rule in job.rules})
+    told: Told = {"series_id": series.id, "series_instance_uid": series.series_instance_uid}
+    if decided.unrouted and not forwarded:
+        near = next((stack.nearest.rule for stack in decided.stacks if stack.nearest is not None), "")
+        event("series_unrouted", **told, rule=near, reason="no rule matches; see `dicomnode why`")
+    else:
+        event("series_routed", **told, rules=len(rules), rule=", ".join(rules))
+
+
+def _tell_job(job: Job, report: Mapping[str, Any], seconds: float) -> None:
+    told: Told = {"job_id": job.id, "series_id": job.series_row, "engine": ", ".join(job.content["engines"])}
+    if report["state"] == "done":
+        event("job_finished", **told, instances=len(job.instance_rows), seconds=seconds)
+    else:
+        event(f"job_{report['state']}", **told, reason="; ".join(report["reasons"]))

@@ -1,0 +1,197 @@
+"""The workflow engine, DBOS, behind a narrow port: no other file knows it.
+
+A workflow is a plain function of JSON arguments that runs named steps. A step runs at least once: killed half way, it
+runs again after the restart; once its result is recorded it never runs again. So steps are idempotent, and a workflow's
+body holds nothing but steps and enqueueing, under ids that are computed from rows.
+
+Embedded, exactly one process runs workflows: `exclusive` holds a lock beside the database. Whatever a former process
+left unfinished is therefore nobody else's, and is taken over at the start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import dbos
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from dicomnode.errors import ConfigError, DicomNodeError, EngineError
+
+APPLICATION_VERSION: Final = "wf-1"
+"""Raised only when a recorded workflow could not go on in the new code; it must have drained before."""
+
+_NAME: Final = "dicomnode"
+_POLL_S: Final = 0.25
+_MAX_RECOVERIES: Final = 50
+"""A workflow that was interrupted so often is taken to kill its process. Engines and decoders run in processes of their
+own, so nearly always it is the node that was restarted."""
+
+_PRIORITY: Final = 100
+"""Always given: the engine takes an absent priority for the most urgent."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One workflow to be run: `id` is its identity for ever, a second one of the same id does nothing."""
+
+    workflow: str
+    queue: str
+    id: str
+    arguments: tuple[int | str, ...]
+    priority: int = _PRIORITY
+    delay_s: float = 0.0
+
+
+class Workflows:
+    """The engine of this process.
+
+    workflows  by name, the functions that may be run
+    queues     by name, how many of its workflows run at once
+    """
+
+    def __init__(self, url: str, workflows: Mapping[str, Callable[..., None]], queues: Mapping[str, int]) -> None:
+        self._url = url
+        self._queues = queues
+        self._executor_id = f"{socket.gethostname()}:{uuid.uuid4().hex}"
+        self._client: dbos.DBOSClient | None = None
+        _quiet_logger()
+        dbos.DBOS(
+            config={
+                "name": _NAME,
+                "system_database_url": url,
+                "executor_id": self._executor_id,
+                "application_version": APPLICATION_VERSION,
+                "serializer": _JsonSerializer(),
+                "sys_db_pool_size": 8,
+                "log_level": "CRITICAL",
+            }
+        )
+        for name, function in workflows.items():
+            dbos.DBOS.workflow(name=name, max_recovery_attempts=_MAX_RECOVERIES)(function)
+
+    def start(self) -> int:
+        """Begin to work, taking over what a killed process had left; how many workflows that were."""
+        dbos.DBOS.listen_queues(list(self._queues))
+        dbos.DBOS.launch()
+        for name, concurrency in self._queues.items():
+            dbos.DBOS.register_queue(
+                name, worker_concurrency=concurrency, polling_interval_sec=_POLL_S, on_conflict="always_update"
+            )
+        return self._take_over()
+
+    def stop(self, grace_s: int) -> None:
+        """Take no more work and wait for what runs; what is left goes on at the next start."""
+        if self._client is not None:
+            self._client.destroy()
+        dbos.DBOS.destroy(workflow_completion_timeout_sec=grace_s)
+
+    def enqueue(self, transaction: Session | Connection, call: Call) -> None:
+        """Add a workflow in an open transaction of ours: both are committed, or neither."""
+        if self._client is None:
+            self._client = dbos.DBOSClient(
+                system_database_url=self._url,
+                serializer=_JsonSerializer(),
+                application_name=_NAME,
+                retry_connection_errors=False,
+            )
+        self._client.enqueue_in_transaction(transaction, _options(call), *call.arguments)
+
+    def unfinished(self) -> frozenset[str]:
+        """The ids of all workflows that are waiting or running."""
+        found = dbos.DBOS.list_workflows(status=["PENDING", "ENQUEUED", "DELAYED"], load_input=False, load_output=False)
+        return frozenset(workflow.workflow_id for workflow in found)
+
+    def _take_over(self) -> int:
+        pending = dbos.DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        owners = {workflow.executor_id for workflow in pending if workflow.executor_id is not None}
+        dead = owners - {self._executor_id}
+        # Not part of the engine's public interface; the public way (resume_workflows) would reset the counter that
+        # ends a workflow which kills its process every time.
+        return len(dbos.DBOS._recover_pending_workflows(sorted(dead))) if dead else 0
+
+
+def step(name: str, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Run a step inside a workflow: its result, a JSON value, is recorded."""
+    result: _Result = dbos.DBOS.run_step({"name": name}, function, *arguments)
+    return result
+
+
+def follow_up(call: Call) -> None:
+    """Enqueue a workflow from inside another."""
+    dbos.DBOS.enqueue_workflow_with_options(_options(call), *call.arguments)
+
+
+@contextmanager
+def exclusive(folder: Path, name: str = "flow.lock") -> Iterator[None]:
+    """Hold a lock of a data folder; "flow.lock" makes this the one process which runs workflows on it."""
+    with (folder / name).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another dicomnode is running on {folder}", "stop it first, or give this one another data folder"
+            ) from None
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def migrate_engine(url: str) -> None:
+    """Create or update the engine's own tables. They share our database, so that both commit together."""
+    dbos.run_dbos_database_migrations(url)
+
+
+def _options(call: Call) -> dbos.EnqueueOptions:
+    options: dbos.EnqueueOptions = {
+        "workflow_name": call.workflow,
+        "queue_name": call.queue,
+        "workflow_id": call.id,
+        "app_version": APPLICATION_VERSION,
+        "priority": call.priority,
+    }
+    if call.delay_s:
+        options["delay_seconds"] = call.delay_s
+    return options
+
+
+class _JsonSerializer(dbos.Serializer):
+    """JSON in place of the engine's pickle: who can write to the database must not be able to run code here."""
+
+    def name(self) -> str:
+        return "dicomnode_json"
+
+    def serialize(self, data: Any) -> str:
+        return json.dumps(data, default=_describe_error)
+
+    def deserialize(self, serialized_data: str) -> Any:
+        return json.loads(serialized_data, object_hook=_revive_error)
+
+
+def _describe_error(value: object) -> dict[str, str]:
+    if not isinstance(value, BaseException):
+        raise TypeError(f"{type(value).__name__} is not a JSON value")
+    # the text of a foreign error may quote a data set
+    ours = isinstance(value, DicomNodeError | EngineError)
+    return {"__error__": type(value).__name__, "message": str(value) if ours else ""}
+
+
+def _revive_error(value: dict[str, Any]) -> Any:
+    return DicomNodeError(f"{value['__error__']}: {value['message']}") if "__error__" in value else value
+
+
+def _quiet_logger() -> None:
+    """The engine's log lines would quote errors, and it logs thousands of them while a database is away."""
+    logging.getLogger("dbos").setLevel(logging.CRITICAL)

@@ -1,0 +1,157 @@
+"""The three workflows, route, enhance and derive, as the engine runs them: steps, retries and what follows.
+
+A step that fails for a passing reason is tried again by a new workflow with a delay, which holds no worker meanwhile;
+after the last attempt, or for a lasting reason, the job ends as failed, with the reason.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from dicomnode.errors import DicomNodeError, EngineError
+from dicomnode.flow.pipeline import Pipeline
+from dicomnode.flow.port import Call, follow_up, step
+from dicomnode.store.database import Database
+from dicomnode.store.index import jobs as job_index
+from dicomnode.telemetry import event
+
+ATTEMPTS: Final = 5
+_FIRST_RETRY_S: Final = 5.0
+_RECONCILE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _JobCall:
+    """One attempt at one half of a job. `what` is "enhance" or "derive": workflow and queue have that name."""
+
+    what: str
+    row: int
+    attempt: int
+    priority: int
+
+    def call(self, delay_s: float = 0.0) -> Call:
+        identity = f"{self.what}:{self.row}:{self.attempt}"
+        return Call(self.what, self.what, identity, (self.row, self.attempt, self.priority), self.priority, delay_s)
+
+
+class SeriesWorkflows:
+    """The workflows over one pipeline."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def table(self) -> Mapping[str, Callable[..., None]]:
+        """The workflows by the names that `Call.workflow` uses."""
+
+        # plain functions: the engine records a workflow by its name, and these hold no state of their own
+        def route(series_row: int, generation: int, attempt: int = 1) -> None:
+            self._route(series_row, generation, attempt)
+
+        def enhance(job_row: int, attempt: int, priority: int) -> None:
+            self._on_job(_JobCall("enhance", job_row, attempt, priority))
+
+        def derive(job_row: int, attempt: int, priority: int) -> None:
+            self._on_job(_JobCall("derive", job_row, attempt, priority))
+
+        return {"route": route, "enhance": enhance, "derive": derive}
+
+    def _route(self, series_row: int, generation: int, attempt: int) -> None:
+        answer = step("plan", self._attempt, lambda: self._pipeline.plan(series_row, generation))
+        if "error" in answer and answer["transient"] and attempt < ATTEMPTS:
+            follow_up(
+                Call(
+                    "route", "route", f"route:{series_row}:{generation}:{attempt + 1}",
+                    (series_row, generation, attempt + 1), delay_s=_delay_s(attempt),
+                )
+            )  # fmt: skip
+        elif "error" in answer:
+            step("fail plan", self._pipeline.fail_plan, series_row, generation, answer["error"])
+        else:
+            for job_row, priority in answer["result"]:
+                follow_up(_JobCall("enhance", job_row, 1, priority).call())
+
+    def _on_job(self, job: _JobCall) -> None:
+        work = self._pipeline.enhance if job.what == "enhance" else self._pipeline.derive
+        answer = step(job.what, self._attempt, lambda: work(job.row))
+        if "error" in answer:
+            self._failed(job, answer)
+        elif job.what == "enhance" and answer["result"]:
+            follow_up(_JobCall("derive", job.row, 1, job.priority).call())
+
+    def _failed(self, job: _JobCall, answer: Mapping[str, Any]) -> None:
+        again = answer["transient"] and job.attempt < ATTEMPTS
+        step("tell", _tell_failed, job, answer, again)
+        if again:
+            follow_up(replace(job, attempt=job.attempt + 1).call(_delay_s(job.attempt)))
+        else:
+            step("fail", self._pipeline.fail, job.row, answer["error"], answer["hint"])
+
+    def _attempt(self, work: Callable[[], Any]) -> dict[str, Any]:
+        """Run a step's work; its failure is a result like any other, recorded and acted on."""
+        try:
+            return {"result": work()}
+        except (DicomNodeError, EngineError) as error:
+            return {
+                "error": str(error), "hint": error.hint, "transient": error.transient, "kind": type(error).__name__,
+            }  # fmt: skip
+
+
+class Reconciler:
+    """The net under errors that nobody thought of: jobs that no workflow works on any more are ended as failed."""
+
+    def __init__(self, database: Database, unfinished: Callable[[], frozenset[str]], pipeline: Pipeline) -> None:
+        self._database = database
+        self._unfinished = unfinished
+        self._pipeline = pipeline
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconcile")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_RECONCILE_S):
+            self.reconcile(time.time())
+
+    def reconcile(self, now: float) -> int:
+        """End orphaned jobs; how many. A job that changed within the last minute may be between two workflows."""
+        with self._database.read() as session:
+            jobs = [job for job in job_index.unfinished_jobs(session) if job.updated_at < now - _RECONCILE_S]
+        if not jobs:
+            return 0
+        working = self._unfinished()
+        routed = {identity for identity in working if identity.startswith("route:")}
+        orphans = [
+            job
+            for job in jobs
+            if not any(identity.startswith((f"enhance:{job.id}:", f"derive:{job.id}:")) for identity in working)
+            and not any(identity.startswith(f"route:{job.series_row}:") for identity in routed)
+        ]
+        for job in orphans:
+            self._pipeline.fail(job.id, "its workflow ended by an error of the node", "report it with the node's log")
+            event("job_failed", job_id=job.id, series_id=job.series_row, reason="its workflow ended by an error")
+        return len(orphans)
+
+
+def _delay_s(attempt: int) -> float:
+    return _FIRST_RETRY_S * 4.0 ** (attempt - 1)
+
+
+def _tell_failed(job: _JobCall, answer: Mapping[str, Any], again: bool) -> None:
+    event(
+        "job_failed",
+        job_id=job.row,
+        attempt=job.attempt,
+        retry_s=_delay_s(job.attempt) if again else None,
+        error=answer["kind"],
+        reason=answer["error"],
+        hint=answer["hint"],
+    )

@@ -1,0 +1,211 @@
+"""`dicomnode status`: how the node is, from its index. It runs beside a running node, and without one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from dicomnode.config import Config
+from dicomnode.errors import NotFoundError
+from dicomnode.store.database import Database, sqlite_url
+from dicomnode.store.files import free_bytes
+from dicomnode.store.index import overview
+from dicomnode.store.schema import Instance, Job, JobState, Outbox, Receipt, Series
+
+_LISTED: Final = 20
+_ALIVE_S: Final = 20.0
+"""A process that has given no sign of life for so long is taken for dead; they give one every 5 s."""
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    role: str
+    host: str
+    pid: int
+    alive: bool
+    up_s: float
+
+
+@dataclass(frozen=True)
+class DestinationStatus:
+    """`held` waits for a series to close. `down_for_s` is set while the destination is parked after a failure."""
+
+    name: str
+    held: int
+    ready: int
+    sent: int
+    failed: int
+    down_for_s: float | None
+    failures: int
+    last_error: str
+    last_hint: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a person should look at. `uid` names the object; `why` on it tells the whole story."""
+
+    kind: str
+    uid: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that `status` tells; no patient data."""
+
+    running: bool
+    processes: tuple[ProcessStatus, ...]
+    counts: Mapping[str, int]
+    open_associations: int
+    jobs: Mapping[str, int]
+    destinations: tuple[DestinationStatus, ...]
+    problems: tuple[Problem, ...]
+    free_bytes: int
+    reserve_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Sequence[str]:
+        return (
+            *_process_lines(self),
+            *_count_lines(self),
+            *(line for destination in self.destinations for line in _destination_lines(destination)),
+            *_problem_lines(self.problems),
+        )
+
+
+def status(config: Config) -> Status:
+    """Ask the index; raises NotFoundError where there is none yet."""
+    data = config.node.data
+    if not (data / "node.sqlite").exists():
+        raise NotFoundError(f"nothing has been stored in {data} yet", "start the node with: dicomnode serve")
+    database = Database(sqlite_url(data))
+    free, total = free_bytes(data)
+    try:
+        with database.read() as session:
+            return _status(config, session, (free, config.limits.disk_reserve_bytes(total)))
+    finally:
+        database.close()
+
+
+def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
+    now = time.time()
+    processes = tuple(
+        ProcessStatus(row.role, row.host, row.pid, now - row.beat_at < _ALIVE_S, now - row.started_at)
+        for row in overview.processes(session)
+    )
+    return Status(
+        running=bool(processes) and all(process.alive for process in processes),
+        processes=processes,
+        counts=overview.counts(session),
+        open_associations=overview.open_associations(session),
+        jobs=overview.job_counts(session),
+        destinations=_destinations(config, session, now),
+        problems=_problems(session),
+        free_bytes=disk[0],
+        reserve_bytes=disk[1],
+    )
+
+
+def _destinations(config: Config, session: Session, now: float) -> tuple[DestinationStatus, ...]:
+    counts = overview.outbox_counts(session)
+    health = {row.name: row for row in overview.destinations(session)}
+    found = []
+    for name in dict.fromkeys([*config.destination, *counts]):
+        row, count = health.get(name), counts.get(name, {})
+        down = row is not None and row.down_until is not None and row.failures > 0
+        found.append(
+            DestinationStatus(
+                name=name,
+                held=count.get("held", 0),
+                ready=count.get("ready", 0),
+                sent=count.get("sent", 0),
+                failed=count.get("failed", 0),
+                down_for_s=max(0.0, row.down_until - now) if down and row and row.down_until else None,
+                failures=row.failures if row else 0,
+                last_error=(row.last_error or "") if row else "",
+                last_hint=(row.last_hint or "") if row else "",
+            )
+        )
+    return tuple(found)
+
+
+def _problems(session: Session) -> tuple[Problem, ...]:
+    ended = (JobState.FAILED, JobState.WITHHELD, JobState.REFUSED)
+    return (
+        *(_unrouted(series) for series in overview.unrouted_series(session, _LISTED)),
+        *(_job_problem(job, series) for job, series in overview.jobs_in(session, ended, _LISTED)),
+        *(_undelivered(*found) for found in overview.failed_deliveries(session, _LISTED)),
+    )
+
+
+def _unrouted(series: Series) -> Problem:
+    return Problem("unrouted", series.series_instance_uid, "no rule matches this series; it is kept")
+
+
+def _job_problem(job: Job, series: Series) -> Problem:
+    engines = ", ".join(job.content["engines"])
+    return Problem(job.state, series.series_instance_uid, f"{engines}: {'; '.join(job.reasons)}")
+
+
+def _undelivered(row: Outbox, instance: Instance, receipt: Receipt | None) -> Problem:
+    reason = receipt.meaning if receipt is not None else "given up"
+    return Problem("undelivered", instance.sop_instance_uid, f"to {row.destination}: {reason}")
+
+
+def _process_lines(status: Status) -> tuple[str, ...]:
+    if not status.running and not any(process.alive for process in status.processes):
+        return ("not running  (start it with: dicomnode serve)",)
+    return tuple(
+        f"{process.role:<9} {'up ' + _duration(process.up_s) if process.alive else 'DEAD'}  pid {process.pid}"
+        for process in status.processes
+    )
+
+
+def _count_lines(status: Status) -> tuple[str, ...]:
+    counts, jobs = status.counts, status.jobs
+    waiting = jobs["planned"] + jobs["enhanced"]
+    return (
+        f"received  {counts['instances_received']} instances in {counts['series_received']} series of "
+        f"{counts['studies']} studies; {counts['series_arriving']} series arriving over "
+        f"{status.open_associations} associations",
+        f"derived   {counts['instances_derived']} instances in {counts['series_derived']} series; jobs: "
+        f"{waiting} waiting, {jobs['derived']} done, {jobs['refused']} refused, {jobs['withheld']} withheld, "
+        f"{jobs['failed']} failed",
+        f"disk      {counts['bytes'] / 1e9:.2f} GB stored, {status.free_bytes / 1e9:.1f} GB free "
+        f"(new input is refused below {status.reserve_bytes / 1e9:.1f} GB)",
+    )
+
+
+def _destination_lines(destination: DestinationStatus) -> tuple[str, ...]:
+    counted = (
+        f"to {destination.name}: {destination.sent} sent, {destination.ready} waiting, "
+        f"{destination.held} held until their series is complete, {destination.failed} failed"
+    )
+    if destination.down_for_s is None:
+        return (counted,)
+    return (
+        counted,
+        f"  down: {destination.last_error} (failure {destination.failures}, again in {destination.down_for_s:.0f} s)",
+        f"  next: {destination.last_hint}",
+    )
+
+
+def _problem_lines(problems: Sequence[Problem]) -> tuple[str, ...]:
+    if not problems:
+        return ("nothing needs attention",)
+    return (
+        "needs attention (dicomnode why UID tells more):",
+        *(f"  {problem.kind:<11} {problem.uid}  {problem.reason}" for problem in problems),
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {int(seconds % 60)} s"

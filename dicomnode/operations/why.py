@@ -1,0 +1,205 @@
+"""`dicomnode why`: the whole story of an object, from its arrival to each destination, in plain words.
+
+What it tells may hold patient data: it is for the person who asks, never for a log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from dicomnode.config import Config
+from dicomnode.core.headers import value
+from dicomnode.core.rules import RoutingPlan
+from dicomnode.errors import NotFoundError
+from dicomnode.pixels.read import read_header
+from dicomnode.store.database import Database, sqlite_url
+from dicomnode.store.index import overview
+from dicomnode.store.index.overview import Delivery
+from dicomnode.store.schema import Instance, Job, Plan, Series
+
+
+@dataclass(frozen=True)
+class JobStory:
+    """One run of engines on one stack of a series."""
+
+    engines: tuple[str, ...]
+    rules: tuple[str, ...]
+    stack: str
+    state: str
+    reasons: tuple[str, ...]
+    gates: tuple[str, ...]
+    derived_series: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeriesStory:
+    """What happened to one series, in the order in which it happened."""
+
+    series_instance_uid: str
+    origin: str
+    arrival: tuple[str, ...]
+    completeness: tuple[str, ...]
+    decisions: tuple[str, ...]
+    jobs: tuple[JobStory, ...]
+    deliveries: tuple[Delivery, ...]
+
+    def lines(self) -> Sequence[str]:
+        return (
+            f"series {self.series_instance_uid} ({self.origin})",
+            *(f"  {line}" for line in (*self.arrival, *self.completeness, *self.decisions)),
+            *(f"  {line}" for job in self.jobs for line in _job_lines(job)),
+            *(f"  {line}" for delivery in self.deliveries for line in _delivery_lines(delivery)),
+        )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The stories of all series that the subject names."""
+
+    subject: str
+    series: tuple[SeriesStory, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Sequence[str]:
+        return tuple(printable(line) for story in self.series for line in story.lines())
+
+
+def why(config: Config, subject: str) -> Explanation:
+    """Explain a study, series or SOP Instance UID, an accession number, or a DICOM file by its SOP Instance UID.
+
+    Raises NotFoundError where nothing is known of it.
+    """
+    named = _uid_in_file(Path(subject)) if Path(subject).is_file() else subject
+    data = config.node.data
+    database = Database(sqlite_url(data)) if (data / "node.sqlite").exists() else None
+    if database is None:
+        raise NotFoundError(f"nothing has been stored in {data} yet", "start the node with: dicomnode serve")
+    try:
+        with database.read() as session:
+            stories = tuple(_story(session, series, named) for series in overview.series_about(session, named))
+    finally:
+        database.close()
+    if not stories:
+        raise NotFoundError(
+            "nothing is known by that UID, accession number or file",
+            "check it for a missing digit; an association that was refused is told in the log",
+        )
+    return Explanation(named, stories)
+
+
+def printable(text: str) -> str:
+    """Text of a data set, made harmless for a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _uid_in_file(path: Path) -> str:
+    return value(read_header(path, ["SOPInstanceUID"]), "SOPInstanceUID")
+
+
+def _story(session: Session, series: Series, subject: str) -> SeriesStory:
+    instances = overview.instances_of(session, series.id)
+    plans = overview.plans_of(session, series.id)
+    one = subject if any(instance.sop_instance_uid == subject for instance in instances) else None
+    return SeriesStory(
+        series_instance_uid=series.series_instance_uid,
+        origin=series.origin,
+        arrival=_arrival(session, series, instances),
+        completeness=_completeness(series),
+        decisions=_decisions(plans, instances),
+        jobs=tuple(_job(session, job) for job in overview.jobs_of(session, series.id)),
+        deliveries=tuple(overview.deliveries_of(session, series.id, one)),
+    )
+
+
+def _arrival(session: Session, series: Series, instances: Sequence[Instance]) -> tuple[str, ...]:
+    if series.job_row is not None:
+        job = overview.job_of(session, series.job_row)
+        source = overview.series_in_row(session, job.series_row).series_instance_uid
+        return (f"derived by {', '.join(job.content['engines'])} from series {source}: {len(instances)} instances",)
+    senders = dict.fromkeys(
+        f"{one.calling_ae} ({one.peer or 'no configured peer'}, {one.source_address}) calling {one.called_ae}"
+        for one in instances
+    )
+    replaced = sum(not one.active for one in instances)
+    again = (f"{replaced} older or returned versions are kept beside them",) if replaced else ()
+    return (
+        f"{len(instances) - replaced} instances from {_when(series.first_at)} to {_when(series.last_at)}",
+        *(f"from {sender}" for sender in senders),
+        *again,
+    )
+
+
+def _completeness(series: Series) -> tuple[str, ...]:
+    if series.job_row is not None:
+        return ()
+    if series.verdict is None or series.due_at is not None:
+        return (f"still arriving; judged again at {_when(series.due_at or series.last_at)}",)
+    closed = f"{series.verdict['state']} at {_when(series.closed_at or series.last_at)}"
+    return (f"{closed}: {'; '.join(series.verdict['reasons'])}",)
+
+
+def _decisions(plans: Sequence[Plan], instances: Sequence[Instance]) -> tuple[str, ...]:
+    if not plans:
+        return ()
+    content = plans[-1].content
+    if "failed" in content:
+        return (f"no plan could be made: {content['failed']}",)
+    decided = RoutingPlan.from_json(json.dumps(content))
+    unread = (f"{len(content['unreadable'])} instances cannot be read as images",) if content["unreadable"] else ()
+    nothing = decided.unrouted and not any(one.matched for one in instances)
+    return (
+        *(("unrouted: kept here, sent nowhere",) if nothing else ()),
+        *(line for stack in decided.stacks for rule in stack.rules for line in rule.lines()),
+        *decided.lines(),
+        *unread,
+    )
+
+
+def _job(session: Session, job: Job) -> JobStory:
+    return JobStory(
+        engines=tuple(job.content["engines"]),
+        rules=tuple(job.content["rules"]),
+        stack=job.content["stack_key"],
+        state=job.state,
+        reasons=tuple(job.reasons),
+        gates=tuple(line for stage in job.stages for line in _gates(stage)),
+        derived_series=tuple(made.series_instance_uid for made in overview.series_of_job(session, job.id)),
+    )
+
+
+def _gates(stage: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        f"{stage['engine']}, {when} the engine: {'ok   ' if finding['passed'] else 'FAILS'} {finding['sentence']}"
+        for when in ("before", "after")
+        for finding in (stage.get(when) or {}).get("findings", ())
+    )
+
+
+def _job_lines(job: JobStory) -> tuple[str, ...]:
+    return (
+        f"enhanced by {', '.join(job.engines)} (rule {', '.join(job.rules)}), stack {job.stack}: {job.state}",
+        *(f"  {line}" for line in (*job.reasons, *job.gates)),
+        *(f"  derived series {uid}" for uid in job.derived_series),
+    )
+
+
+def _delivery_lines(delivery: Delivery) -> tuple[str, ...]:
+    rules = f" (rule {', '.join(delivery.rules)})" if delivery.rules else ""
+    return (
+        f"to {delivery.destination}{rules}: {delivery.sent} sent, {delivery.waiting} waiting, "
+        f"{delivery.failed} failed, in {delivery.attempts} attempts",
+        *(f"  {trouble}" for trouble in delivery.troubles),
+    )
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

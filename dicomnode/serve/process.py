@@ -1,0 +1,112 @@
+"""What every process of the node does: it starts its role, says that it is ready, gives signs of life, follows signals.
+
+The channel to the supervisor is also the lifeline: where it closes, the supervisor is gone and the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final, Protocol
+
+from dicomnode import telemetry
+from dicomnode.config import Config, load_config
+from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.serve.roles import ROLES
+from dicomnode.serve.wiring import open_store
+from dicomnode.store.database import Database
+from dicomnode.store.schema import Process
+
+BEAT_S: Final = 5.0
+CANNOT_START: Final = 78
+"""Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
+
+
+class Role(Protocol):
+    """What a process runs."""
+
+    def start(self) -> None: ...
+
+    def reload(self, config: Config) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Signals:
+    """SIGTERM and the supervisor's end set `stop`, SIGHUP sets `reload`; both set `any`. SIGINT is the supervisor's."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.any = threading.Event()
+        self.stop = False
+        self.reload = False
+        self._channel = channel
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: self._ask_stop())
+        signal.signal(signal.SIGHUP, lambda *_: self._ask_reload())
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def _watch(self) -> None:
+        while self._channel.recv(1):
+            pass
+        self._ask_stop()
+
+    def _ask_stop(self) -> None:
+        self.stop = True
+        self.any.set()
+
+    def _ask_reload(self) -> None:
+        self.reload = True
+        self.any.set()
+
+
+def run(name: str, config: Config, channel: socket.socket) -> int:
+    """Run one process until it is asked to stop."""
+    signals = Signals(channel)
+    store = open_store(config)
+    role: Role = ROLES[name](config, store)
+    try:
+        role.start()
+    except ConfigError as error:
+        channel.sendall(f"{error}\n{error.hint}\n".encode())
+        return CANNOT_START
+    channel.sendall(b"ready\n")
+    started_at = time.time()
+    while not signals.stop:
+        _beat(store.database, name, started_at)
+        signals.any.wait(BEAT_S)
+        signals.any.clear()
+        if signals.reload:
+            signals.reload = False
+            _reload(role, config.source)
+    role.stop()
+    store.database.close()
+    return 0
+
+
+def _reload(role: Role, source: Path) -> None:
+    try:
+        role.reload(load_config(source))
+    except DicomNodeError as error:  # the supervisor has checked it: it changed in between
+        telemetry.event("config_rejected", path=str(source), error=type(error).__name__, reason=str(error))
+
+
+def _beat(database: Database, name: str, started_at: float) -> None:
+    with database.write() as session:
+        session.merge(
+            Process(role=name, host=socket.gethostname(), pid=os.getpid(), started_at=started_at, beat_at=time.time())
+        )
+
+
+def main() -> int:
+    name, source, descriptor = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    telemetry.configure_child()
+    return run(name, load_config(source), socket.socket(fileno=descriptor))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

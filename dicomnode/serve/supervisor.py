@@ -1,0 +1,208 @@
+"""Starts the processes of the node, watches them, and ends them."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from dicomnode import __version__, telemetry
+from dicomnode.config import Config, load_config
+from dicomnode.errors import ConfigError, UsageError
+from dicomnode.flow.port import exclusive, migrate_engine
+from dicomnode.serve.process import CANNOT_START
+from dicomnode.store.database import migrate, sqlite_url
+
+PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
+"""Each process and the roles it has. All workflows run in one process: SQLite keeps no limits across several."""
+
+_STOP_S: Final = 60.0
+_POLL_S: Final = 0.2
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 30.0
+_STEADY_S: Final = 60.0
+
+
+@dataclass
+class _Child:
+    """A process and how it has fared. `pause_s` is the wait before its next restart, if it dies soon."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    started: float = field(default_factory=time.monotonic)
+    pause_s: float = _FIRST_PAUSE_S
+
+
+class Supervisor:
+    """The node's first process. It holds no association, no database and no lock of work: only the others."""
+
+    def __init__(
+        self, config: Config, log_format: Literal["console", "json"] | None, only: Collection[str] | None
+    ) -> None:
+        self._config = config
+        self._log_format = log_format or config.log.format
+        self._names = _processes_for(only)
+        self._children: list[_Child] = []
+        self._restarts: list[tuple[float, _Child]] = []
+        self._stopping = ""
+        self._reloading = False
+
+    def run(self) -> int:
+        """Run until a signal; 0 after a clean stop. Raises ConfigError where a process cannot start."""
+        telemetry.configure(self._log_format, self._config.log.level)
+        self._config.node.data.mkdir(parents=True, exist_ok=True)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._ask_stop)
+        signal.signal(signal.SIGHUP, self._ask_reload)
+        with exclusive(self._config.node.data, "node.lock"):
+            url = sqlite_url(self._config.node.data)
+            migrate(url)
+            migrate_engine(url)
+            try:
+                self._start_all()
+                self._watch()
+            finally:
+                self._end_all()
+        return 0
+
+    def _start_all(self) -> None:
+        self._children = [self._start(name) for name in self._names]
+        for child in self._children:
+            self._await_ready(child)
+        if not self._stopping:
+            _notify_service_manager(b"READY=1")
+            telemetry.event(
+                "node_started",
+                version=__version__,
+                address=f"{self._config.node.host}:{self._config.node.port}",
+                pid=os.getpid(),
+                rules=len(self._config.rule),
+                path=str(self._config.source),
+            )
+
+    def _start(self, name: str, pause_s: float = _FIRST_PAUSE_S) -> _Child:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dicomnode.serve.process", name, str(self._config.source), str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+            )
+        telemetry.event("process_started", role=name, pid=process.pid)
+        return _Child(name, process, ours, pause_s=pause_s)
+
+    def _await_ready(self, child: _Child) -> None:
+        said = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.channel, selectors.EVENT_READ)
+            while not self._stopping:
+                if not selector.select(_POLL_S):
+                    continue
+                chunk = child.channel.recv(4096)
+                said += chunk
+                if said == b"ready\n":
+                    return
+                if not chunk:
+                    break
+        if not self._stopping:
+            what, _, hint = said.decode(errors="replace").strip().partition("\n")
+            raise ConfigError(what or f"the {child.name} process ended while it started", hint or "see the log above")
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            time.sleep(_POLL_S)
+            for child in [child for child in self._children if child.process.poll() is not None]:
+                self._plan_restart(child)
+            due = [child for at, child in self._restarts if at <= time.monotonic()]
+            self._restarts = [(at, child) for at, child in self._restarts if child not in due]
+            self._children += [self._start(child.name, child.pause_s) for child in due]
+            if self._reloading:
+                self._reloading = False
+                self._reload()
+
+    def _plan_restart(self, child: _Child) -> None:
+        child.channel.close()
+        self._children.remove(child)
+        code = child.process.returncode
+        telemetry.event("process_ended", role=child.name, pid=child.process.pid, exit_status=code)
+        steady = time.monotonic() - child.started > _STEADY_S and code != CANNOT_START
+        pause_s = _FIRST_PAUSE_S if steady else child.pause_s
+        child.pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        self._restarts.append((time.monotonic() + pause_s, child))
+
+    def _reload(self) -> None:
+        try:
+            changed = load_config(self._config.source)
+        except ConfigError as error:
+            telemetry.event(
+                "config_rejected",
+                path=str(self._config.source),
+                error=type(error).__name__,
+                reason=str(error),
+                hint=error.hint,
+            )
+            return
+        for name in ("port", "host", "data", "durability"):
+            if getattr(changed.node, name) != getattr(self._config.node, name):
+                telemetry.event("config_needs_restart", reason=f"node.{name} changed; it takes effect at a restart")
+        self._config = changed
+        telemetry.event("config_loaded", path=str(changed.source), rules=len(changed.rule))
+        for child in self._children:
+            child.process.send_signal(signal.SIGHUP)
+
+    def _end_all(self) -> None:
+        started = time.monotonic()
+        telemetry.event("node_stopping", reason=self._stopping or "a process could not start")
+        _notify_service_manager(b"STOPPING=1")
+        for child in self._children:
+            child.process.terminate()
+        for child in self._children:
+            try:
+                child.process.wait(max(0.1, _STOP_S - (time.monotonic() - started)))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            child.channel.close()
+        telemetry.event("node_stopped", seconds=time.monotonic() - started)
+
+    def _ask_stop(self, number: int, _frame: object) -> None:
+        self._stopping = signal.Signals(number).name
+
+    def _ask_reload(self, _number: int, _frame: object) -> None:
+        self._reloading = True
+
+
+def _processes_for(only: Collection[str] | None) -> tuple[str, ...]:
+    """The processes that have the roles asked for."""
+    if not only:
+        return tuple(PROCESSES)
+    known = {role for roles in PROCESSES.values() for role in roles}
+    unknown = sorted(set(only) - known)
+    if unknown:
+        raise UsageError(f"there is no role {unknown[0]!r}", f"roles are: {', '.join(sorted(known))}")
+    chosen = tuple(name for name, roles in PROCESSES.items() if set(roles) & set(only))
+    for name in chosen:
+        missing = sorted(set(PROCESSES[name]) - set(only))
+        if missing:
+            raise UsageError(
+                f"without {', '.join(missing)} the others of {', '.join(PROCESSES[name])} cannot run",
+                "on SQLite these roles share one process: name them together",
+            )
+    return chosen
+
+
+def _notify_service_manager(state: bytes) -> None:
+    """Tell systemd (sd_notify(3)), where it asked to be told."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+            notify.sendall(state)

@@ -1,0 +1,80 @@
+"""Engine results at rest: folders of arrays with a manifest, named by what they were computed from.
+
+A result is written aside, made durable and renamed into place, so one that is there is whole. It saves a second run of
+the engines after a crash, and is removed once its derived objects are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+_MANIFEST: Final = "manifest.json"
+
+
+class ResultStore:
+    """Results below one folder; scratch space beside them, emptied at each start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._results = folder / "results"
+        self._scratch = folder / "scratch"
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        for made in (self._results, self._scratch):
+            made.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder that is gone afterwards."""
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            yield Path(folder)
+
+    def find(self, key: str) -> tuple[Path, dict[str, Any]] | None:
+        """The folder and the report of a result that is there and whole."""
+        folder = self._results / key
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_text())
+            whole = all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
+        except (OSError, ValueError):
+            return None
+        return (folder, manifest["report"]) if whole else None
+
+    def keep(self, made: Path, key: str, report: Mapping[str, Any]) -> Path:
+        """Move a folder of files into the store under `key`, durably; its place."""
+        files = {str(path.relative_to(made)): _digest(path) for path in sorted(made.rglob("*")) if path.is_file()}
+        (made / _MANIFEST).write_text(json.dumps({"files": files, "report": report}))
+        for path in made.rglob("*"):
+            _sync(path)
+        _sync(made)
+        target = self._results / key
+        shutil.rmtree(target, ignore_errors=True)  # only ever a damaged one: `find` was asked first
+        made.rename(target)
+        _sync(self._results)
+        return target
+
+    def forget(self, key: str) -> None:
+        shutil.rmtree(self._results / key, ignore_errors=True)
+
+
+def result_key(digests: list[str], chain: list[Mapping[str, Any]]) -> str:
+    """The name of a result: from the digests of its source slices and the chain (engine digests and settings)."""
+    return hashlib.sha256(json.dumps([digests, chain], sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
