@@ -56,9 +56,9 @@ def check(path: Path) -> CheckReport:
 
 
 def is_running(data: Path) -> bool:
-    """Whether a node runs on this data folder: it holds the lock that allows only one."""
+    """Whether a node runs on this data folder: its supervisor holds the lock that allows only one."""
     try:
-        with (data / "flow.lock").open() as lock:
+        with (data / "node.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -1,0 +1,34 @@
+"""engines list, and how `--set` becomes the setting that a card asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicomnode.errors import UsageError
+from dicomnode.operations.engines import parse_settings
+from engines.base import default_registry
+from tests.cli.conftest import Command
+
+
+def test_every_engine_is_listed_with_its_settings(command: Command) -> None:
+    registry = default_registry()
+    ran = command("engines", "list", "--json")
+    assert ran.code == 0
+    listed = {engine["name"]: engine for engine in ran.json["engines"]}
+    assert set(listed) == set(registry.names())
+    for name, engine in listed.items():
+        assert set(engine["settings"]) == set(registry.get(name).card.settings)
+        assert registry.get(name).card.reference in command("engines", "list").out
+
+
+def test_a_setting_gets_the_type_of_its_default() -> None:
+    card = default_registry().get("ct-nlm").card
+    pairs = [f"{name}={spec.default}" for name, spec in card.settings.items()]
+    assert card.resolve(parse_settings("ct-nlm", pairs)) == card.resolve({})
+
+
+def test_text_for_a_number_is_refused() -> None:
+    card = default_registry().get("ct-nlm").card
+    name = next(name for name, spec in card.settings.items() if isinstance(spec.default, float))
+    with pytest.raises(UsageError, match=name):
+        parse_settings("ct-nlm", [f"{name}=much"])

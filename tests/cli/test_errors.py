@@ -1,0 +1,83 @@
+"""What goes wrong is said in two lines, on standard error, with an exit code that says whose fault it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicomnode.cli import ask
+from dicomnode.cli.app import app, run
+from dicomnode.cli.console import outcome
+from tests.cli.conftest import Command
+
+USAGE = [
+    (["nonsense"], "No such command", "dicomnode --help"),
+    (["check", "--nonsense"], "No such option: --nonsense", "dicomnode check --help"),
+    (["echo"], "Missing argument 'PEER'", "dicomnode echo --help"),
+    (["send", "."], "Missing option '--to'", "dicomnode send --help"),
+    (["serve", "--log-format", "xml"], "xml", "dicomnode serve --help"),
+    (["rules", "explain", "nowhere.dcm"], "nowhere.dcm", "dicomnode rules --help"),
+    (["enhance", ".", "out", "--engine", "ct-nlm", "--set", "strength"], "no '='", "KEY=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "what", "hint"), USAGE)
+def test_a_wrong_command_line_exits_2(command: Command, arguments: list[str], what: str, hint: str) -> None:
+    ran = command(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    first, second = ran.error_lines
+    assert first.startswith("error: ")
+    assert what in first
+    assert second.startswith(" next: ")
+    assert hint in second
+
+
+@pytest.mark.parametrize("name", ["check", "serve", "status", "echo", "send", "why", "rules"])
+def test_a_missing_configuration_exits_1_and_says_how_to_get_one(command: Command, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.dcm"
+    file.touch()
+    arguments = {
+        "echo": ["echo", "pacs"],
+        "send": ["send", tmp_path, "--to", "pacs"],
+        "why": ["why", "1.2.3"],
+        "rules": ["rules", "explain", file],
+    }
+    ran = command(*arguments.get(name, [name]))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.error_lines == [
+        "error: there is no configuration file dicomnode.toml",
+        " next: write one with: dicomnode init (or name one: --config FILE)",
+    ]
+
+
+def test_a_faulty_configuration_is_two_lines(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("[node]\nprot = 1\n")
+    ran = command("status", "--config", tmp_path / "x.toml")
+    assert ran.code == 1
+    assert ran.error_lines == [f"error: {tmp_path}/x.toml: [node] prot: unknown key", " next: did you mean 'port'?"]
+
+
+def test_an_unknown_engine_is_answered_with_the_nearest(command: Command) -> None:
+    ran = command("enhance", ".", "out", "--engine", "ct-nml")
+    assert ran.code == 1
+    assert ran.error_lines == ["error: there is no engine 'ct-nml'", " next: did you mean 'ct-nlm'?"]
+
+
+def test_ctrl_c_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ask, "configured", interrupted)
+    assert run(["status"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("failed", "partly", "code"), [(False, False, 0), (True, False, 1), (False, True, 3)])
+def test_work_that_has_parts_tells_all_from_some(failed: bool, partly: bool, code: int) -> None:
+    assert outcome(failed, partly) == code
+
+
+def test_crashes_are_left_to_the_log() -> None:
+    """typer would print local variables, and with them whatever a data set holds."""
+    assert app.pretty_exceptions_enable is False

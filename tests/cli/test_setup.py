@@ -1,0 +1,135 @@
+"""init writes a file that check finds nothing wrong with; check finds what is wrong, and touches nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dicomnode.config import load_config
+from dicomnode.errors import UsageError
+from dicomnode.operations import setup
+from tests.cli.conftest import Command
+
+PACS = "MAINPACS,127.0.0.1,104"
+SCANNER = "ct1,CT1,127.0.0.1"
+
+
+def test_five_questions_make_a_configuration(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO(f"ROUTER\n11113\nstore\n{SCANNER}\n{PACS}\n"))
+    ran = command("init")
+    assert ran.code == 0
+    assert "next: dicomnode check" in ran.out
+    config = load_config(tmp_path / "dicomnode.toml")
+    assert (config.node.ae_title, config.node.port, config.node.data) == ("ROUTER", 11113, tmp_path / "store")
+    assert config.peer["ct1"].ae_title == "CT1"
+    assert config.peer_of("pacs").port == 104
+    assert len(config.rules().rules) == 1
+
+
+def test_a_wrong_answer_is_asked_for_again(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO("MUCH_TOO_LONG_FOR_AN_AE\nROUTER\nx\n11113\n\n\n\n"))
+    assert command("init").code == 0
+    assert load_config(tmp_path / "dicomnode.toml").node.port == 11113
+
+
+def test_options_answer_questions(command: Command, tmp_path: Path) -> None:
+    ran = command("init", "--yes", "--ae-title", "ROUTER", "--port", "104", "--pacs", PACS, "--config", "sub/x.toml")
+    assert ran.code == 0
+    assert load_config(tmp_path / "sub/x.toml").local_ae_titles == ("ROUTER",)
+
+
+def test_nothing_is_overwritten(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "dicomnode.toml"
+    path.write_text("# precious")
+    refused = command("init", "--yes")
+    assert (refused.code, path.read_text()) == (2, "# precious")
+    assert "--force" in refused.err
+    assert command("init", "--yes", "--force").code == 0
+    assert load_config(path).node.ae_title == "DICOMNODE"
+
+
+@pytest.mark.parametrize("option", ["--ae-title=", "--port=0", "--data=", "--scanner=ct1", "--pacs=A,h,x"])
+def test_a_wrong_option_writes_nothing(command: Command, tmp_path: Path, option: str) -> None:
+    ran = command("init", "--yes", option)
+    assert ran.code == 2
+    assert option.partition("=")[0] in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+TEXT = st.text(max_size=12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=TEXT, name=TEXT, ae=TEXT, host=TEXT)
+def test_whatever_is_answered_the_file_says_it(
+    tmp_path_factory: pytest.TempPathFactory, data: str, name: str, ae: str, host: str
+) -> None:
+    answers = {"ae_title": ae, "port": "104", "data": data, "scanner": f"{name},{ae},{host}", "pacs": f"{ae},{host},9"}
+    try:
+        site = setup.site(answers)
+    except UsageError:
+        return
+    path = tmp_path_factory.mktemp("site") / "dicomnode.toml"
+    setup.write(path, site)
+    config = load_config(path)
+    assert site.scanner is None or config.peer[site.scanner.name].host == site.scanner.host
+    assert config.local_ae_titles == (site.ae_title,)
+
+
+def test_check_is_content_with_what_init_writes(command: Command, tmp_path: Path, port: int) -> None:
+    command("init", "--yes", "--port", str(port), "--scanner", SCANNER, "--pacs", PACS)
+    before = sorted(tmp_path.rglob("*"))
+    ran = command("check")
+    assert ran.code == 0, ran.out
+    assert "ok: dicomnode serve" in ran.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_check_lists_every_problem(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (tmp_path / "dicomnode.toml").write_text(
+            f'[node]\nhost = "127.0.0.1"\nport = {port}\ndata = "file/data"\n'
+            '[peer.a]\nae_title = "A"\nhost = "nowhere.invalid"\n'
+            '[destination.b]\npeer = "c"\n'
+        )
+        ran = command("check", "--json")
+    assert ran.code == 1
+    problems = " ".join(problem["what"] for problem in ran.json["problems"])
+    for what in ("there is no [peer.c]", "is a file", "nowhere.invalid cannot be resolved", "cannot be listened on"):
+        assert what in problems
+    assert all(problem["next"] for problem in ran.json["problems"])
+
+
+def test_check_finds_a_disk_that_is_too_full(command: Command, tmp_path: Path, port: int) -> None:
+    (tmp_path / "dicomnode.toml").write_text(f'[node]\nport = {port}\n[limits]\ndisk_reserve = "99.9%"\n')
+    ran = command("check")
+    assert ran.code == 1
+    assert "would refuse every instance" in ran.out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_check_finds_a_folder_that_cannot_be_written(command: Command, tmp_path: Path, port: int) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    (tmp_path / "dicomnode.toml").write_text(f'[node]\nport = {port}\ndata = "locked/data"\n')
+    assert "cannot be written to" in command("check").out
+
+
+def test_check_beside_a_running_node_does_not_mind_its_port(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server, (tmp_path / "data/node.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        port = server.getsockname()[1]
+        (tmp_path / "dicomnode.toml").write_text(f'[node]\nhost = "127.0.0.1"\nport = {port}\n')
+        ran = command("check")
+    assert ran.code == 0, ran.out
+    assert "running" in ran.out
