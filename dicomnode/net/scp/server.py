@@ -19,6 +19,7 @@ from dicomnode.net.negotiation import supported_contexts
 from dicomnode.net.pdu import Wire
 from dicomnode.net.scp.admission import AddressesOf, HostAddresses, normal_address
 from dicomnode.net.scp.association import Acceptor, serve
+from dicomnode.net.scp.exchange import Service
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.storage import StorageService, echo
 
@@ -75,7 +76,7 @@ class StorageServer:
     def reconfigure(self, settings: ScpSettings) -> None:
         """Judge associations by other settings from now on. Open ones go on; host and port stay what they are."""
         self._settings = settings
-        services = {
+        services: dict[int, Service] = {
             **self._acceptor.services,
             CommandField.C_STORE_RQ: StorageService(self._acceptor.intake, settings.limits.max_dataset_bytes),
         }
