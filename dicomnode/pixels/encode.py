@@ -115,7 +115,7 @@ def derive_stack(
         presentation=chain.presentation,
         sources=tuple(one.reference for one in stack),
         created_at=datetime.fromtimestamp(created_at, UTC).astimezone(),
-        equipment=_equipment(equipment),
+        equipment=Equipment(**equipment),
         content_qualification=cast(ContentQualification, content_qualification),
     )
     by_slice = chain_influence(chain.identity) == "slice"
@@ -180,12 +180,6 @@ def _label(series: Mapping[str, Any], chain: _Chain, header: Header) -> SeriesLa
         description_prefix=f"{series['description_prefix']}{chain.engines} {not_hu}",
         number_offset=int(series["number_offset"]) + len(chain.stages) - 1,
     )
-
-
-def _equipment(described: Mapping[str, Any]) -> Equipment:
-    versions = described.get("software_versions")
-    given = {**described, "software_versions": tuple(versions)} if versions else described
-    return Equipment(**given)
 
 
 def _derived(source: _Source, voxels: NDArray[np.float32], derivation: Derivation) -> Dataset:

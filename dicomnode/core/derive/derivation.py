@@ -42,14 +42,17 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What made the object (PS3.3 C.7.5.1). An empty text is not written."""
+    """What made the object (PS3.3 C.7.5.1). An empty text is not written.
+
+    software_version  of the node; the engines' own follow it in Software Versions
+    """
 
     manufacturer: str = "dicomnode"
     model_name: str = "dicomnode"
-    software_versions: tuple[str, ...] = (f"dicomnode {__version__}",)
+    software_version: str = __version__
     device_uid: str = DEVICE_UID
     device_serial_number: str = ""
-    institution_name: str = ""
+    institution: str = ""
     station_name: str = ""
 
 

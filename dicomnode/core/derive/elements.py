@@ -28,6 +28,10 @@ Element = DataElement | RawDataElement
 _MAX_DEPTH: Final = 16
 _UNDEFINED: Final = 0xFFFFFFFF
 _MAX_SHORT_BYTES: Final = 0xFFFE
+_ITEM_STARTS: Final = {
+    little: tuple(struct.pack("<HH" if little else ">HH", 0xFFFE, element) for element in (0xE000, 0xE0DD))
+    for little in (True, False)
+}
 _LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _ZERO_PADDED: Final = frozenset({"OB", "UI", "UN"})
 _SWAPPED_BYTES: Final = {
@@ -167,14 +171,17 @@ def _definite_vr(element: Element, signed: bool) -> str:
 def _items(element: Element, how: _Source, depth: int) -> Iterator[bytes]:
     if depth == _MAX_DEPTH:
         raise ValueError("sequences are nested too deeply")
-    if isinstance(element, DataElement):
-        items = element.value
-    else:
-        # A value whose VR is UN is in Implicit VR Little Endian whatever the transfer syntax (PS3.5 6.2.2, note 2)
-        unknown = element.VR == "UN"
-        items = convert_SQ(element.value or b"", element.is_implicit_VR or unknown, element.is_little_endian or unknown)
-    for item in items:
+    for item in element.value if isinstance(element, DataElement) else _parsed_items(element):
         yield _item(_framed(_explicit(held, how, depth + 1)) for held in _public(item))
+
+
+def _parsed_items(element: RawDataElement) -> Iterable[Dataset]:
+    # A value whose VR is UN is in Implicit VR Little Endian whatever the transfer syntax (PS3.5 6.2.2, note 2)
+    unknown, value = element.VR == "UN", element.value or b""
+    implicit, little = element.is_implicit_VR or unknown, element.is_little_endian or unknown
+    if value and value[:4] not in _ITEM_STARTS[little]:  # pydicom takes any eight bytes for the start of an item
+        raise ValueError("a sequence that does not begin with an item")
+    return convert_SQ(value, implicit, little)
 
 
 def _public(item: Dataset) -> Iterator[Element]:

@@ -151,15 +151,15 @@ def _in_series(series_instance_uid: str, sources: tuple[SourceReference, ...]) -
 
 
 def _our_equipment(equipment: Equipment, stages: tuple[Stage, ...]) -> Dataset:
-    engines = [f"{stage.reference} {stage.digest[:16]}" for stage in stages]
+    versions = [f"dicomnode {equipment.software_version}", *(f"{one.reference} {one.digest[:16]}" for one in stages)]
     ours = Dataset()
     ours.Manufacturer = our_text(equipment.manufacturer, _LO_CHARACTERS)
     ours.ManufacturerModelName = our_text(equipment.model_name, _LO_CHARACTERS)
-    ours.SoftwareVersions = [our_text(version, _LO_CHARACTERS) for version in (*equipment.software_versions, *engines)]
+    ours.SoftwareVersions = [our_text(version, _LO_CHARACTERS) for version in versions]
     ours.DeviceUID = equipment.device_uid
     optional = {
         "DeviceSerialNumber": (equipment.device_serial_number, _LO_CHARACTERS),
-        "InstitutionName": (equipment.institution_name, _LO_CHARACTERS),
+        "InstitutionName": (equipment.institution, _LO_CHARACTERS),
         "StationName": (equipment.station_name, 16),
     }
     for keyword, (text, characters) in optional.items():
