@@ -38,6 +38,11 @@ DIGEST_KEYWORDS: Final = (*PIXEL_KEYWORDS, *_GRID_KEYWORDS)
 """What `source_digest` reads."""
 
 
+_SMALLEST: Final = 1e-30
+_LARGEST: Final = 1e30
+"""Slopes and values beyond these are no measurement, and come near to what float32 can write."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlicePixels:
     """What the stored values of one slice mean.
@@ -117,7 +122,9 @@ def to_stored(values: NDArray[np.float32], source: Stored, pixels: SlicePixels) 
         raise InputError("values that are not finite cannot be stored", "the engine's output is broken: report it")
     low, high = pixels.stored_range
     # clamped before it is rounded to integers: beyond int32 a cast is undefined
-    stored: Stored = np.rint(((values.astype(np.float64) - pixels.intercept) / pixels.slope).clip(low, high)).astype(np.int32)
+    stored: Stored = np.rint(((values.astype(np.float64) - pixels.intercept) / pixels.slope).clip(low, high)).astype(
+        np.int32
+    )
     if pixels.inverted:
         stored = low + high - stored
     if pixels.padding is None:
@@ -230,7 +237,7 @@ def _same_bits(bound: float, signed: bool) -> int:
 def _require_distinct(pixels: SlicePixels) -> None:
     """Two neighbouring stored values must not become one float32, or nothing could be written back."""
     largest = max(abs(pixels.slope * bound + pixels.intercept) for bound in pixels.stored_range)
-    if largest > np.finfo(np.float32).max:
+    if not (_SMALLEST < abs(pixels.slope) and largest < _LARGEST):
         raise InputError("the rescale slope or intercept is out of any range", "its values mean nothing")
     if largest * 2.0**-24 > abs(pixels.slope) / 4:  # half a step of float32 against a quarter of one stored step
         raise UnsupportedError("the rescale slope is too small for the intercept", "its values need more than 32 bits")
