@@ -46,7 +46,13 @@ def site(answers: Mapping[str, str]) -> Site:
         except ValueError as error:
             option = question.key.replace("_", "-")
             raise UsageError(f"--{option}: {error}", "give it again; see: dicomnode init --help") from None
-    return Site(**values)
+    answered = Site(**values)
+    scanner, pacs = answered.scanner, answered.pacs
+    if scanner and pacs and (scanner.name == "pacs" or (scanner.ae_title, scanner.host) == (pacs.ae_title, pacs.host)):
+        raise UsageError(
+            "--scanner and --pacs have one name, or are one application", 'the PACS may send too: give --scanner ""'
+        )
+    return answered
 
 
 def require_absent(path: Path, force: bool) -> None:
