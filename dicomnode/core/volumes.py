@@ -237,7 +237,7 @@ def _same_bits(bound: float, signed: bool) -> int:
 def _require_distinct(pixels: SlicePixels) -> None:
     """Two neighbouring stored values must not become one float32, or nothing could be written back."""
     largest = max(abs(pixels.slope * bound + pixels.intercept) for bound in pixels.stored_range)
-    if not (_SMALLEST < abs(pixels.slope) and largest < _LARGEST):
+    if abs(pixels.slope) < _SMALLEST or largest > _LARGEST:
         raise InputError("the rescale slope or intercept is out of any range", "its values mean nothing")
     if largest * 2.0**-24 > abs(pixels.slope) / 4:  # half a step of float32 against a quarter of one stored step
         raise UnsupportedError("the rescale slope is too small for the intercept", "its values need more than 32 bits")
