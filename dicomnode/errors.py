@@ -20,17 +20,18 @@
     ├── SettingError
     └── EngineInputError
 
-No message carries a patient's name, ID, birth date, accession number or free text from a data set: UIDs and row ids only.
+No message carries a patient's name, ID, birth date, accession number or free text from a data set: UIDs and row ids
+only.
 """
 
 from __future__ import annotations
 
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineInputError, EngineNotFoundError, SettingError
 
 __all__ = [
     "AssociationLostError", "AssociationRejectedError", "ConfigError", "DicomNodeError", "DiskFullError", "EngineError",
-    "InputError", "MismatchError", "NotFoundError", "PeerError", "PeerUnreachableError", "StoreError",
-    "UnsupportedError", "UsageError", "WorkerError",
+    "EngineInputError", "EngineNotFoundError", "InputError", "MismatchError", "NotFoundError", "PeerError",
+    "PeerUnreachableError", "SettingError", "StoreError", "UnsupportedError", "UsageError", "WorkerError",
 ]  # fmt: skip
 
 

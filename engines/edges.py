@@ -17,6 +17,7 @@ from scipy import ndimage
 Pixels = NDArray[np.float32]
 Places = NDArray[np.bool_]
 
+_SMOOTHING_PX: Final = 2.0  # less, and an edge is found where noise steepens it: a noisy source then seems sharper
 _REACH_PX: Final = 8.0
 _STEP_PX: Final = 0.25
 _PLATEAU_PX: Final = 4.0
@@ -54,7 +55,7 @@ class Edges:
 
 def find_edges(pixels: Pixels, measured: Places, steps: tuple[float, float]) -> Edges:
     """Edges whose height lies in `steps` and whose two sides are flat; `measured` is False where there is padding."""
-    smoothed = ndimage.gaussian_filter(pixels, 1.0)
+    smoothed = ndimage.gaussian_filter(pixels, _SMOOTHING_PX)
     candidates = _steepest_points(smoothed, measured, steps[0])
     if not len(candidates.row):
         return candidates
@@ -91,8 +92,8 @@ def _steepest_points(smoothed: Pixels, measured: Places, least_step: float) -> E
     down, across = (np.asarray(part) for part in np.gradient(smoothed.astype(np.float64)))
     slope: NDArray[np.float64] = np.hypot(down, across)
     inside = ndimage.minimum_filter(measured, size=2 * int(_REACH_PX) + 3, mode="constant", cval=False)
-    # An edge of the least step, spread over some 5 px, is this steep.
-    row, column = np.nonzero(inside & (slope > least_step / 5.0))
+    # An edge of the least step that the scanner and the smoothing blur by 3 px is this steep: 1 / (sqrt(2 pi) 3 px).
+    row, column = np.nonzero(inside & (slope > least_step / 7.5))
     unit_down, unit_across = down[row, column] / slope[row, column], across[row, column] / slope[row, column]
     here = slope[row, column]
     ahead, behind = (
