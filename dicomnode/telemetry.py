@@ -44,7 +44,6 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "sop_class_uid": "SOP Class UID",
         "sop_instance_uid": "SOP Instance UID",
         "series_instance_uid": "Series Instance UID",
-        "transfer_syntax_uid": "Transfer Syntax UID",
         "series_id": "row id of a series",
         "job_id": "row id of an enhancement job",
         "outbox_id": "row id of a delivery",
@@ -94,12 +93,14 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "node_stopping": Event("info", "the node was asked to stop and finishes what is open", "reason"),
         "node_stopped": Event("info", "the node has stopped", "seconds"),
         "config_loaded": Event("info", "the configuration was read (again)", "path rules"),
+        "config_needs_restart": Event("warning", "a changed setting takes effect at a restart only", "reason"),
         "config_rejected": Event(
             "error", "the changed configuration has errors; the old one stays in force",
             "path error reason hint",
         ),
         "process_started": Event("info", "a process of the node was started", "role pid"),
         "process_ended": Event("warning", "a process of the node ended and is started again", "role pid exit_status"),
+        "process_waiting": Event("warning", "a process waits for one before it to end", "role reason"),
         "thread_failed": Event(
             "error", "a thread ended by an error that nothing expected",
             "role location error",
@@ -130,17 +131,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a caller broke the DICOM protocol and was cut off",
             "source_address association_id reason",
         ),
-        "instance_stored": Event(
-            "debug", "an instance was made durable",
-            "association_id sop_class_uid sop_instance_uid transfer_syntax_uid bytes seconds",
-        ),
         "instance_refused": Event(
             "warning", "an instance was not taken in",
             "association_id peer sop_class_uid sop_instance_uid status error reason hint",
-        ),
-        "disk_full": Event(
-            "error", "less disk space is left than the reserve; instances are refused",
-            "path bytes hint",
         ),
         # completeness, rules, engines
         "series_closed": Event(
@@ -155,7 +148,6 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "no rule matches a series; it is kept",
             "series_id series_instance_uid rule reason",
         ),
-        "job_started": Event("debug", "an engine starts on a stack", "job_id series_id engine rule instances"),
         "job_finished": Event(
             "info", "an engine has finished and its output passed the gates",
             "job_id series_id engine instances seconds",
@@ -175,10 +167,6 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "series_derived": Event(
             "info", "a derived series was built and stored",
             "job_id series_id series_instance_uid engine instances seconds",
-        ),
-        "series_superseded": Event(
-            "info", "a late slice made a new derived series that replaces an older one",
-            "series_id series_instance_uid engine",
         ),
         # delivery
         "delivery_sent": Event(

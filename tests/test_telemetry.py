@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from dicomnode import telemetry
 
+ROOT = Path(__file__).resolve().parents[1]
 PATIENT = "Doe^Jane"
 
 
@@ -143,8 +146,8 @@ def test_child_processes_log_as_their_parent_does(capsys: pytest.CaptureFixture[
     assert (os.environ["DICOMNODE_LOG__FORMAT"], os.environ["DICOMNODE_LOG__LEVEL"]) == ("json", "error")
     telemetry.configure_child()
     telemetry.event("node_started")
-    telemetry.event("disk_full", path="/data")
-    assert [line["event"] for line in logged(capsys)] == ["disk_full"]
+    telemetry.event("connection_failed", reason="no more files")
+    assert [line["event"] for line in logged(capsys)] == ["connection_failed"]
 
 
 @pytest.mark.parametrize("name", telemetry.EVENTS)
@@ -158,3 +161,43 @@ def test_every_declaration_is_sound(name: str) -> None:
 def test_no_field_is_declared_in_vain() -> None:
     used = {field for declared in telemetry.EVENTS.values() for field in declared.field_names}
     assert telemetry.FIELDS.keys() == used
+
+
+def emitted() -> Iterator[tuple[str, str, set[str]]]:
+    """(file and line, event, fields) of every event in the sources; no fields where the name is not written out."""
+    for path in sorted((ROOT / "dicomnode").rglob("*.py")):
+        module = ast.parse(path.read_text())
+        texts = {
+            node.value for node in ast.walk(module) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        for call in ast.walk(module):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("event", "telemetry.event"):
+                place = f"{path.relative_to(ROOT)}:{call.lineno}"
+                written_out = isinstance(call.args[0], ast.Constant)
+                fields = {keyword.arg for keyword in call.keywords if keyword.arg is not None and written_out}
+                yield from ((place, name, fields) for name in names_in(call.args[0], texts))
+
+
+def names_in(name: ast.expr, texts: set[str]) -> list[str]:
+    """The events that an expression may name; for a variable, those that its module names anywhere."""
+    match name:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]):
+            return [event for event in telemetry.EVENTS if event.startswith(start)]
+        case ast.Name():
+            return sorted(texts & telemetry.EVENTS.keys())
+    raise AssertionError(f"cannot tell which event this is: {ast.unparse(name)}")
+
+
+def test_the_sources_emit_what_is_declared() -> None:
+    undeclared = [
+        (place, name, sorted(fields))
+        for place, name, fields in emitted()
+        if name not in telemetry.EVENTS or not fields <= telemetry.EVENTS[name].field_names
+    ]
+    assert undeclared == []
+
+
+def test_what_is_declared_is_emitted_somewhere() -> None:
+    assert telemetry.EVENTS.keys() - {name for _, name, _ in emitted()} == set()
