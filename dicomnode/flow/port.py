@@ -4,29 +4,26 @@ A workflow is a plain function of JSON arguments that runs named steps. A step r
 runs again after the restart; once its result is recorded it never runs again. So steps are idempotent, and a workflow's
 body holds nothing but steps and enqueueing, under ids that are computed from rows.
 
-Embedded, exactly one process runs workflows: `exclusive` holds a lock beside the database. Whatever a former process
-left unfinished is therefore nobody else's, and is taken over at the start.
+Embedded, exactly one process runs workflows (`dicomnode.store.locks`). Whatever a former process left unfinished is
+therefore nobody else's, and is taken over at the start. The engine's own tables share our database, so that both commit
+together; it creates and updates them at its start.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import dbos
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from dicomnode.errors import ConfigError, DicomNodeError, EngineError
+from dicomnode.errors import DicomNodeError, EngineError
 
 APPLICATION_VERSION: Final = "wf-1"
 """Raised only when a recorded workflow could not go on in the new code; it must have drained before."""
@@ -132,26 +129,6 @@ def step(name: str, function: Callable[..., _Result], *arguments: Any) -> _Resul
 def follow_up(call: Call) -> None:
     """Enqueue a workflow from inside another."""
     dbos.DBOS.enqueue_workflow_with_options(_options(call), *call.arguments)
-
-
-@contextmanager
-def exclusive(folder: Path, name: str = "flow.lock") -> Iterator[None]:
-    """Hold a lock of a data folder; "flow.lock" makes this the one process which runs workflows on it."""
-    with (folder / name).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another dicomnode is running on {folder}", "stop it first, or give this one another data folder"
-            ) from None
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def migrate_engine(url: str) -> None:
-    """Create or update the engine's own tables. They share our database, so that both commit together."""
-    dbos.run_dbos_database_migrations(url)
 
 
 def _options(call: Call) -> dbos.EnqueueOptions:

@@ -2,8 +2,8 @@
 
 supervisor.py  starts and watches the processes
 process.py     what every process does: signals, signs of life, its role's start, reload and stop
-roles.py       one class for each process: receive, deliver, flow (the roles route, enhance and derive)
-wiring.py      from the configuration to what rooms take
+receive.py     deliver.py  flow.py: the processes; flow has the roles route, enhance and derive
+wiring.py      from the configuration to what more than one of them takes
 """
 
 from __future__ import annotations

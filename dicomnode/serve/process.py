@@ -17,14 +17,12 @@ from typing import Final, Protocol
 from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
-from dicomnode.serve.roles import ROLES
-from dicomnode.serve.wiring import open_store
+from dicomnode.serve.supervisor import CANNOT_START
+from dicomnode.serve.wiring import Store, open_store
 from dicomnode.store.database import Database
 from dicomnode.store.schema import Process
 
 BEAT_S: Final = 5.0
-CANNOT_START: Final = 78
-"""Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
 
 
 class Role(Protocol):
@@ -68,7 +66,7 @@ def run(name: str, config: Config, channel: socket.socket) -> int:
     """Run one process until it is asked to stop."""
     signals = Signals(channel)
     store = open_store(config)
-    role: Role = ROLES[name](config, store)
+    role = _role(name, config, store)
     try:
         role.start()
     except ConfigError as error:
@@ -86,6 +84,23 @@ def run(name: str, config: Config, channel: socket.socket) -> int:
     role.stop()
     store.database.close()
     return 0
+
+
+def _role(name: str, config: Config, store: Store) -> Role:
+    """The role of a process; only its own rooms are imported."""
+    match name:
+        case "receive":
+            from dicomnode.serve.receive import ReceiveRole
+
+            return ReceiveRole(config, store)
+        case "deliver":
+            from dicomnode.serve.deliver import DeliverRole
+
+            return DeliverRole(config, store)
+        case _:
+            from dicomnode.serve.flow import FlowRole
+
+            return FlowRole(config, store)
 
 
 def _reload(role: Role, source: Path) -> None:

@@ -16,12 +16,14 @@ from typing import Final, Literal
 from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
-from dicomnode.flow.port import exclusive, migrate_engine
-from dicomnode.serve.process import CANNOT_START
 from dicomnode.store.database import migrate, sqlite_url
+from dicomnode.store.locks import exclusive
 
 PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
 """Each process and the roles it has. All workflows run in one process: SQLite keeps no limits across several."""
+
+CANNOT_START: Final = 78
+"""Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
 
 _STOP_S: Final = 60.0
 _POLL_S: Final = 0.2
@@ -63,9 +65,7 @@ class Supervisor:
             signal.signal(name, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
         with exclusive(self._config.node.data, "node.lock"):
-            url = sqlite_url(self._config.node.data)
-            migrate(url)
-            migrate_engine(url)
+            migrate(sqlite_url(self._config.node.data))
             try:
                 self._start_all()
                 self._watch()

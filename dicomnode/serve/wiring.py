@@ -1,19 +1,14 @@
-"""From the configuration to what rooms take."""
+"""From the configuration to what more than one process takes."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 
-from dicomnode import __version__
 from dicomnode.config import Config
-from dicomnode.core.identity import DEVICE_UID
 from dicomnode.core.routing import DestinationPolicy, Routing
-from dicomnode.flow.pipeline import Deriving
-from dicomnode.net.scp.settings import Caller, ScpLimits, ScpSettings
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.files import FileStore
-from dicomnode.store.index.outbox import RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -48,44 +43,6 @@ def routing(config: Config) -> Routing:
         completeness=config.completeness_of(""),
         completeness_of_peer={name: config.completeness_of(name) for name in config.peer},
     )
-
-
-def scp_settings(config: Config) -> ScpSettings:
-    """What the receiver listens to, and whom."""
-    return ScpSettings(
-        ae_titles=config.local_ae_titles,
-        host=config.node.host,
-        port=config.node.port,
-        callers=tuple(Caller(peer.ae_title, peer.name, peer.host) for peer in config.peers()),
-        accept_unknown=config.node.accept_unknown,
-        limits=ScpLimits(
-            associations=config.limits.associations,
-            per_address=config.limits.per_address,
-            idle_s=config.limits.idle_s,
-            max_dataset_bytes=config.limits.max_dataset_bytes,
-        ),
-    )
-
-
-def deriving(config: Config) -> Deriving:
-    """What derived objects say of us."""
-    derived = config.derived
-    return Deriving(
-        ae_title=config.node.ae_title,
-        series={"description_prefix": derived.description_prefix, "number_offset": derived.series_number_offset},
-        equipment={
-            "manufacturer": derived.manufacturer,
-            "institution": derived.institution,
-            "device_uid": DEVICE_UID,
-            "software_version": __version__,
-        },
-        content_qualification=derived.content_qualification,
-    )
-
-
-def retry_policy(config: Config, destination: str) -> RetryPolicy:
-    retry = config.destination[destination].retry
-    return RetryPolicy(retry.initial_s, retry.maximum_s, retry.patience_h * 3600.0)
 
 
 def _calling_ae(setting: str, ours: str) -> str:

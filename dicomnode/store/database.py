@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import alembic.command
-import alembic.config
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
@@ -52,6 +50,9 @@ def sqlite_url(folder: Path) -> str:
 
 def migrate(url: str) -> None:
     """Bring the schema to this version; a new database is created whole."""
+    import alembic.command  # slow to import, and needed once
+    import alembic.config
+
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["url"] = url

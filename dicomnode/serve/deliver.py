@@ -1,0 +1,48 @@
+"""The deliver process: one drainer for each destination."""
+
+from __future__ import annotations
+
+from dicomnode.config import Config
+from dicomnode.deliver.dicom import DicomDeliverer
+from dicomnode.flow.delivering import Drainers, Route
+from dicomnode.net.scu import PeerAddress
+from dicomnode.serve.wiring import Store
+from dicomnode.store.index.outbox import RetryPolicy
+
+
+class DeliverRole:
+    """One drainer for each destination."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config = config
+        self._drainers = Drainers(store.database, store.files.path)
+        self._deliverers: list[DicomDeliverer] = []
+
+    def start(self) -> None:
+        self._drain(self._config)
+
+    def reload(self, config: Config) -> None:
+        self._drain(config)
+
+    def stop(self) -> None:
+        self._drainers.stop()
+        for deliverer in self._deliverers:
+            deliverer.close()
+
+    def _drain(self, config: Config) -> None:
+        self.stop()
+        routes = {name: self._route(config, name) for name in config.destination}
+        self._drainers.replace(routes)
+
+    def _route(self, config: Config, name: str) -> Route:
+        peer = config.peer_of(name)
+        assert peer.host is not None  # checked when the configuration was read
+        assert peer.port is not None
+        deliverer = DicomDeliverer(PeerAddress(peer.host, peer.port, peer.ae_title))
+        self._deliverers.append(deliverer)
+        return Route(name, deliverer, retry_policy(config, name), f"{peer.host}:{peer.port}")
+
+
+def retry_policy(config: Config, destination: str) -> RetryPolicy:
+    retry = config.destination[destination].retry
+    return RetryPolicy(retry.initial_s, retry.maximum_s, retry.patience_h * 3600.0)

@@ -1,0 +1,94 @@
+"""The flow process: completeness, the workflows, and the workers that decode, enhance and encode for them."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from typing import Final
+
+from dicomnode import __version__, telemetry
+from dicomnode.config import Config
+from dicomnode.core.identity import DEVICE_UID
+from dicomnode.errors import ConfigError
+from dicomnode.flow import port
+from dicomnode.flow.closing import Closer
+from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
+from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
+from dicomnode.serve import wiring
+from dicomnode.serve.wiring import Store
+from dicomnode.store.locks import exclusive
+from dicomnode.store.results import ResultStore
+from dicomnode.workers import WorkerPool
+
+WORKFLOW_GRACE_S: Final = 20
+"""How long running steps may go on; what they lose is done again after the next start."""
+_LOCK_PATIENCE_S: Final = 45.0
+
+
+class FlowRole:
+    """The roles route, enhance and derive: completeness, the workflows, and their workers."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._stack = ExitStack()
+        self._enter_lock(config)
+        cores = os.cpu_count() or 1
+        memory_bytes = config.limits.worker_memory_mb << 20
+        self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
+        self._engines = WorkerPool("dicomnode.inference.service", cores, memory_bytes)
+        rooms = Rooms(store.database, store.files, ResultStore(config.node.data), self._pixels, self._engines)
+        self._pipeline = Pipeline(rooms, wiring.routing(config), deriving(config))
+        self._workflows = port.Workflows(
+            store.database.url,
+            SeriesWorkflows(self._pipeline).table(),
+            {"route": 4, "enhance": cores, "derive": cores},
+        )
+        self._closer = Closer(store.database, self._workflows.enqueue)
+        self._reconciler = Reconciler(store.database, self._workflows.unfinished, self._pipeline)
+
+    def start(self) -> None:
+        self._workflows.start()
+        self._closer.start()
+        self._reconciler.start()
+
+    def reload(self, config: Config) -> None:
+        self._pipeline.routing = wiring.routing(config)
+        self._pipeline.deriving = deriving(config)
+
+    def stop(self) -> None:
+        self._closer.stop()
+        self._reconciler.stop()
+        self._workflows.stop(WORKFLOW_GRACE_S)
+        self._pixels.close()
+        self._engines.close()
+        self._stack.close()
+
+    def _enter_lock(self, config: Config) -> None:
+        """A former process may still be on its way out."""
+        give_up_at = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                self._stack.enter_context(exclusive(config.node.data))
+            except ConfigError as error:
+                if time.monotonic() > give_up_at:
+                    raise
+                telemetry.event("process_waiting", role="flow", reason=str(error))
+                time.sleep(1.0)
+            else:
+                return
+
+
+def deriving(config: Config) -> Deriving:
+    """What derived objects say of us."""
+    derived = config.derived
+    return Deriving(
+        ae_title=config.node.ae_title,
+        series={"description_prefix": derived.description_prefix, "number_offset": derived.series_number_offset},
+        equipment={
+            "manufacturer": derived.manufacturer,
+            "institution": derived.institution,
+            "device_uid": DEVICE_UID,
+            "software_version": __version__,
+        },
+        content_qualification=derived.content_qualification,
+    )

@@ -1,0 +1,56 @@
+"""The receive process: Storage and Verification SCP, the file store, and the rows of what arrives."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dicomnode.config import Config
+from dicomnode.net.scp.server import StorageServer
+from dicomnode.net.scp.settings import Caller, ScpLimits, ScpSettings
+from dicomnode.serve import wiring
+from dicomnode.serve.wiring import Store
+from dicomnode.store.intake import StoreIntake
+
+ASSOCIATION_GRACE_S: Final = 20.0
+"""How long open associations may go on after a stop was asked for."""
+
+
+class ReceiveRole:
+    """Storage and Verification SCP, the file store, and the rows of what arrives."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._intake = StoreIntake(store.database, store.files, wiring.routing(config))
+        self._server = StorageServer(scp_settings(config), self._intake)
+
+    def start(self) -> None:
+        try:
+            self._intake.recover()
+            self._server.start()
+        except BaseException:
+            self._intake.close()
+            raise
+
+    def reload(self, config: Config) -> None:
+        self._intake.routing = wiring.routing(config)
+        self._server.reconfigure(scp_settings(config))
+
+    def stop(self) -> None:
+        self._server.stop(ASSOCIATION_GRACE_S)
+        self._intake.close()
+
+
+def scp_settings(config: Config) -> ScpSettings:
+    """What the receiver listens to, and whom."""
+    return ScpSettings(
+        ae_titles=config.local_ae_titles,
+        host=config.node.host,
+        port=config.node.port,
+        callers=tuple(Caller(peer.ae_title, peer.name, peer.host) for peer in config.peers()),
+        accept_unknown=config.node.accept_unknown,
+        limits=ScpLimits(
+            associations=config.limits.associations,
+            per_address=config.limits.per_address,
+            idle_s=config.limits.idle_s,
+            max_dataset_bytes=config.limits.max_dataset_bytes,
+        ),
+    )
