@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from dicomnode.testing.peers import Call, Orthanc, StoreScp
-from dicomnode.testing.processes import ServerProcess, free_port, wait_until
+from dicomnode.testing.processes import ServerProcess, free_port, listens, wait_until
 from dicomnode.testing.sender import echo
 
 Settings = Mapping[str, Any]
@@ -95,13 +95,15 @@ class Node(ServerProcess):
     """`dicomnode serve` with a configuration, data and log of its own under `folder`; a context manager.
 
     Its working directory, HOME and TMPDIR are empty folders of its own, so that a test sees what it writes there.
+    `kill_at` names a point of `dicomnode.faults` at which it kills itself, once in all its lives.
     """
 
-    def __init__(self, folder: Path, tree: Settings) -> None:
+    def __init__(self, folder: Path, tree: Settings, kill_at: str = "") -> None:
         self.folder = folder
         self.data = folder / "data"
         self.port = free_port()
         self.configuration = folder / "dicomnode.toml"
+        self._kill_at = kill_at
         for name in ("work", "home", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.configure(tree)
@@ -117,11 +119,11 @@ class Node(ServerProcess):
         """How a sender calls this node."""
         return Call(self.port, called_ae, calling_ae)
 
-    def start(self, kill_at: str = "") -> None:
-        """Start it and wait until it answers C-ECHO. `kill_at` names a kill point at which it kills itself, once."""
-        kill = {"DICOMNODE_KILL_AT": kill_at, "DICOMNODE_KILL_ONCE": str(self.folder / "killed")} if kill_at else {}
-        self.launch({**self._surroundings(), **kill})
-        self.await_ready(lambda: echo(self.call()), _START_TIMEOUT_S)
+    def start(self) -> None:
+        """Start it and wait until it answers C-ECHO."""
+        kill = {"DICOMNODE_KILL_AT": self._kill_at, "DICOMNODE_KILL_ONCE": str(self.folder / "killed")}
+        self.launch({**self._surroundings(), **(kill if self._kill_at else {})})
+        self.await_ready(lambda: listens(self.port) and echo(self.call()), _START_TIMEOUT_S)
 
     def stop(self) -> int:
         """SIGTERM, as systemd does; its exit code."""

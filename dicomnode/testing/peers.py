@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from dicomnode.testing.objects import pixel_digest
-from dicomnode.testing.processes import ServerProcess, free_port
+from dicomnode.testing.processes import ServerProcess, free_port, listens
 
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 30.0
@@ -141,7 +140,7 @@ class Orthanc(ServerProcess):
             self.get("/system")
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
-        return _listens(self.port)
+        return listens(self.port)
 
 
 class StoreScp(ServerProcess):
@@ -157,7 +156,7 @@ class StoreScp(ServerProcess):
 
     def start(self) -> None:
         self.launch()
-        self.await_ready(lambda: _listens(self.port), _START_TIMEOUT_S)
+        self.await_ready(lambda: listens(self.port), _START_TIMEOUT_S)
 
     def stop(self) -> None:
         self.kill()
@@ -165,12 +164,6 @@ class StoreScp(ServerProcess):
     def __enter__(self) -> Self:
         self.start()
         return self
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,13 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    """Whether somebody accepts TCP connections at a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(predicate: Callable[[], bool], timeout_s: float, what: str) -> None:
     """Poll until `predicate()` holds; raises TimeoutError naming `what` where it does not in time."""
     deadline = time.monotonic() + timeout_s

@@ -66,10 +66,7 @@ def test_a_kill_at_each_point_loses_and_doubles_nothing(
     tmp_path: Path, pacs: Orthanc, series: list[RawObject], expected: dict[str, str], point: str
 ) -> None:
     acknowledged: set[str] = set()
-    node = Node(tmp_path / "node", settings({"pacs": pacs}, [RULE]))
-    with node:
-        node.kill()
-        node.start(kill_at=point)
+    with Node(tmp_path / "node", settings({"pacs": pacs}, [RULE]), kill_at=point) as node:
         send_unacknowledged(node.call(), series, acknowledged)
         wait_until(lambda: not node.running, TIMEOUT_S, f"the node was killed at {point}")
         node.kill()

@@ -15,7 +15,7 @@ from tests.shared import shared_data
 
 MOST_MEMORY_BYTES = 3 * 2**30
 RULES = [
-    {"name": "all", "match": {}, "send": ["archive"]},
+    {"name": "all", "match": {"SOPClassUID": "*"}, "send": ["archive"]},
     {"name": "images", "match": {"Modality": ["CT", "MR", "CR"]}, "engines": ["contrast-glcae"], "send": ["archive"]},
 ]
 CLEAR = {0x0000, 0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900}

@@ -102,7 +102,7 @@ ODD = (
 @pytest.mark.peer("dcmtk")
 def test_odd_and_compressed_objects_are_forwarded_byte_for_byte(tmp_path: Path, archive: StoreScp) -> None:
     sent = [RawObject.read(shared_data(f"dicom/{path}")) for path in ODD]
-    rule = {"name": "all", "match": {}, "send": ["archive"]}
+    rule = {"name": "all", "match": {"SOPClassUID": "*"}, "send": ["archive"]}
     with Node(tmp_path / "node", settings({"archive": archive}, [rule])) as node:
         assert set(send_verbatim(node.call(), sent).values()) == {0}
         node.wait_until_idle()
