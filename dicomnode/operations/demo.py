@@ -154,13 +154,14 @@ def _stories(config: Config, sent: Path) -> tuple[SeriesStory, SeriesStory]:
 def _tell_story(story: SeriesStory, derived: SeriesStory, tell: Tell) -> None:
     job = story.jobs[0]
     tell(f"arrived   {story.arrival[0]}")
-    tell(f"complete  {story.completeness[0]}")
+    tell(f"closed    {story.completeness[0]}")
     tell(f"rule      {', '.join(job.rules)!r} matched:")
     for line in story.decisions:
         if line.strip().startswith("ok "):
             tell(f"          {line.strip()}")
-    tell(f"engine    {', '.join(job.engines)}")
-    for gate in job.gates:
+    passed = sum(": ok " in gate for gate in job.gates)
+    tell(f"engine    {', '.join(job.engines)}; {passed} of {len(job.gates)} checks before and after it passed, so:")
+    for gate in (gate for gate in job.gates if " HU on the mean" in gate or "noise goes" in gate):
         tell(f"          {gate.partition(': ')[2]}")
     tell(f"derived   {derived.arrival[0]}")
 
@@ -181,7 +182,9 @@ def _tell_end(folder: Path, paths: tuple[list[Path], list[Path]], derived: Serie
         tell("FAILED    the archive does not hold what was sent and derived")
         return False
     before, after = _hounsfield(by_uid[str(source.SOPInstanceUID)]), _hounsfield(result)
-    tell(f"noise     {_liver_noise(before):.1f} HU before, {_liver_noise(after):.1f} HU after (flat tissue)")
+    tell(
+        f"noise     {_noise_hu(before):.1f} HU before, {_noise_hu(after):.1f} HU after, measured in the archive's files"
+    )
     picture = folder / "before-after.png"
     cv2.imwrite(str(picture), np.hstack([_shown(before), _shown(after)]))
     tell(f"archive   holds {len(arrived) - len(results)} originals and {len(results)} derived instances")
@@ -217,7 +220,7 @@ def _node(config: Config, log: Path) -> Iterator[None]:
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
-            env=os.environ,
+            env={name: text for name, text in os.environ.items() if not name.startswith("DICOMNODE_")},
         )
     try:
         _await_port(node, config.node.port, log)
@@ -264,12 +267,12 @@ def _hounsfield(path: Path) -> NDArray[np.float32]:
     return (decode(dataset) * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)).astype(np.float32)
 
 
-def _liver_noise(slice_hu: NDArray[np.float32]) -> float:
-    """Standard deviation of a patch of flat tissue beside the middle of the phantom."""
+def _noise_hu(slice_hu: NDArray[np.float32]) -> float:
+    """Standard deviation in the middle of the phantom's body, which is flat there."""
     size = slice_hu.shape[0]
     half = size // 40
-    row, column = size // 2, size // 2
-    return float(slice_hu[row - half : row + half, column - half : column + half].std())
+    middle = slice(size // 2 - half, size // 2 + half)
+    return float(slice_hu[middle, middle].std())
 
 
 def _shown(slice_hu: NDArray[np.float32]) -> NDArray[np.uint8]:
