@@ -45,7 +45,8 @@ def _decoded(dataset: Dataset, shape: FrameShape) -> NDArray[Any]:
     check_encoded(shape, syntax, encoded)
     if syntax == JPEGExtended12Bit and shape.bits_stored > 8:
         return _jpeg_12_bit(encoded, shape)
-    array, _ = decoder.as_array(dataset, raw=True, index=0)
+    # `_stored_values` takes care of the unused bits; pydicom supposes that High Bit is the highest stored one
+    array, _ = decoder.as_array(dataset, raw=True, index=0, correct_unused_bits=False)  # type: ignore[arg-type]
     return array
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import struct
 import warnings
 from collections.abc import Collection
 from io import BytesIO
@@ -81,7 +80,7 @@ def read_meta(source: BinaryIO) -> str:
         raise InputError("not a DICOM file", "a DICOM file has the letters DICM after its first 128 bytes")
     transfer_syntax_uid = ""
     while (start := source.read(8))[:2] == b"\x02\x00" and len(start) == 8:
-        length = struct.unpack("<L", source.read(4))[0] if start[4:6] in _LONG_VRS else start[6] | start[7] << 8
+        length = int.from_bytes(source.read(4) if start[4:6] in _LONG_VRS else start[6:8], "little")
         if length > MAX_META_BYTES:
             raise InputError("the file meta information is damaged", "ask the sender for the object again")
         held = source.read(length)

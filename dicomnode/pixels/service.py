@@ -13,7 +13,7 @@ from dicomnode.core.headers import value
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of
 from dicomnode.core.types import Slice
 from dicomnode.core.volumes import DIGEST_KEYWORDS, Stored, assemble, source_digest
-from dicomnode.errors import InputError, NotFoundError
+from dicomnode.errors import InputError, NotFoundError, UnsupportedError
 from dicomnode.pixels.decode import decode
 from dicomnode.pixels.read import quiet_pydicom, read_dataset, read_header
 from dicomnode.workers import Operation
@@ -44,7 +44,12 @@ def decode_stack(paths: Sequence[str], out: str) -> dict[str, Any]:
     """
     slices = [_slice_at(Path(path)) for path in paths]
     digests: list[str] = []
-    save_volume(assemble(slices, _decoded(paths, slices, digests)), Path(out))
+    try:
+        save_volume(assemble(slices, _decoded(paths, slices, digests)), Path(out))
+    except MemoryError:  # trying again would not help: said here, so that it is not taken for a worker's bad luck
+        raise UnsupportedError(
+            f"a stack of {len(slices)} slices needs more memory than the worker has", "raise limits.worker_memory_mb"
+        ) from None
     return {"digests": digests}
 
 
