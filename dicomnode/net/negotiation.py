@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from pydicom.uid import UID, ImplicitVRLittleEndian
@@ -111,14 +112,14 @@ def read_answer(body: bytes) -> AssociationAnswer:
     return AssociationAnswer(results, _maximum_bytes(tuple(_user_items(items))))
 
 
-def accept(
-    request: AssociationRequest, supported: Mapping[str, PresentationContext]
-) -> tuple[bytes, tuple[AcceptedContext, ...]]:
-    """The A-ASSOCIATE-AC for a request, and what it accepts. `supported` is by abstract syntax."""
+def accept(request: AssociationRequest, supported: Collection[str]) -> tuple[bytes, tuple[AcceptedContext, ...]]:
+    """The A-ASSOCIATE-AC for a request, and what it accepts. `supported`: abstract syntaxes that we serve."""
     proposed = [_as_pynetdicom(context) for context in request.contexts if context.transfer_syntaxes]
     hopeless = [_refused(context.context_id) for context in request.contexts if not context.transfer_syntaxes]
+    wanted = dict.fromkeys(context.abstract_syntax for context in request.contexts)
+    ours = [_supported(abstract_syntax) for abstract_syntax in wanted if abstract_syntax in supported]
     proposed_roles: dict[UID, tuple[bool | None, bool | None]] = {UID(key): role for key, role in request.roles.items()}
-    answered, roles = negotiate_as_acceptor(proposed, _relevant(request, supported), proposed_roles)
+    answered, roles = negotiate_as_acceptor(proposed, ours, proposed_roles)
     primitive = _primitive("ANY", "ANY")
     primitive.result, primitive.result_source = 0, 1
     primitive.presentation_context_definition_results_list = answered + hopeless
@@ -147,19 +148,12 @@ def reject(result: int, source: int, reason: int) -> bytes:
     return bytes([3, 0, 0, 0, 0, 4, 0, result, source, reason])
 
 
-def supported_contexts(abstract_syntaxes: Collection[str]) -> dict[str, PresentationContext]:
-    """What an acceptor supports: each class as SCP, in every transfer syntax we know, our preference first."""
-    supported = {}
-    for abstract_syntax in abstract_syntaxes:
-        context = build_context(abstract_syntax, list(TRANSFER_SYNTAXES))
-        context.scu_role, context.scp_role = True, False  # of the requestor: it sends, we store
-        supported[abstract_syntax] = context
-    return supported
-
-
-def _relevant(request: AssociationRequest, supported: Mapping[str, PresentationContext]) -> list[PresentationContext]:
-    wanted = {context.abstract_syntax for context in request.contexts}
-    return [supported[abstract_syntax] for abstract_syntax in wanted if abstract_syntax in supported]
+@lru_cache(maxsize=1024)
+def _supported(abstract_syntax: str) -> PresentationContext:
+    """What we support of a class: to be its SCP, in every transfer syntax we know, our preference first."""
+    context = build_context(abstract_syntax, list(TRANSFER_SYNTAXES))
+    context.scu_role, context.scp_role = True, False  # of the requestor: it sends, we store
+    return context
 
 
 def _as_pynetdicom(requested: RequestedContext) -> PresentationContext:

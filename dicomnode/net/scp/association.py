@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pynetdicom.presentation import PresentationContext
-
 from dicomnode import telemetry
 from dicomnode.core.ports import Intake
 from dicomnode.core.types import AssociationEnd, Sender
@@ -27,14 +25,14 @@ from dicomnode.net.scp.storage import unrecognized
 class Acceptor:
     """What all associations of one server share.
 
-    supported   presentation contexts by abstract syntax
+    supported   abstract syntaxes: storage SOP classes, and others with a service
     services    what serves each command field
     take_slot   called with a connection whose association is granted; False where a limit is reached
     """
 
     settings: ScpSettings
     intake: Intake
-    supported: Mapping[str, PresentationContext]
+    supported: frozenset[str]
     services: Mapping[int, Service]
     addresses_of: AddressesOf
     take_slot: Callable[[Wire], bool]

@@ -15,7 +15,6 @@ from dicomnode.core.ports import Intake
 from dicomnode.errors import ConfigError
 from dicomnode.net.contexts import STORAGE_CLASSES, VERIFICATION
 from dicomnode.net.dimse import CommandField
-from dicomnode.net.negotiation import supported_contexts
 from dicomnode.net.pdu import Wire
 from dicomnode.net.scp.admission import AddressesOf, HostAddresses, normal_address
 from dicomnode.net.scp.association import Acceptor, serve
@@ -39,7 +38,7 @@ class StorageServer:
         self._acceptor = Acceptor(
             settings=settings,
             intake=intake,
-            supported=supported_contexts({VERIFICATION, *STORAGE_CLASSES, *settings.private_sop_classes}),
+            supported=frozenset({VERIFICATION, *STORAGE_CLASSES, *settings.private_sop_classes}),
             services={
                 CommandField.C_ECHO_RQ: echo,
                 CommandField.C_STORE_RQ: StorageService(intake, settings.limits.max_dataset_bytes),
