@@ -1,8 +1,8 @@
 """Who we are, and which UID a derived object has: computed from what it is made of, never drawn (PS3.5 B.2).
 
-Equal sources, engines, runtime and settings give equal UIDs, on any machine and at any time: a retry, a re-send or a lost
-index cannot put a second copy into a PACS. A job, an attempt, a time or a machine never enters; nor does anything of the
-patient or the study, so that a corrected name changes no UID.
+Equal sources, engines, runtime and settings give equal UIDs, on any machine and at any time: a retry, a re-send or a
+lost index cannot put a second copy into a PACS. A job, an attempt, a time or a machine never enters; nor does anything
+of the patient or the study, so that a corrected name changes no UID.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.filewriter import dcmwrite
+from pydicom.uid import RLELossless
 
 from dicomnode.core.derive.elements import held, value_bytes
 from dicomnode.core.derive.image import derive_image
@@ -246,6 +247,21 @@ def test_a_late_slice_adds_to_a_slicewise_series_and_renews_a_volume_series(tmp_
     ours, theirs = ({one["sop_instance_uid"] for one in made.instances} for made in (few, all_of_them))
     assert not ours & theirs
     assert [len(dcmread(path).SourceImageSequence) for path in all_of_them.files] == [3, 3, 3]
+
+
+def test_a_corrected_patient_in_another_transfer_syntax_changes_no_uid(tmp_path: Path) -> None:
+    sources = _series("lidc0002", 2)
+    first, resent = _made(sources, tmp_path / "a"), []
+    for source in sources:
+        image = dcmread(source)
+        image.PatientName, image.PatientID, image.StudyDescription = "Corrected^Name", "P2", "Other"
+        image.compress(RLELossless, generate_instance_uid=False)
+        resent.append(tmp_path / source.name)
+        image.save_as(resent[-1])
+    again = _made(resent, tmp_path / "b")
+    assert again.series_instance_uid == first.series_instance_uid
+    assert [one["sop_instance_uid"] for one in again.instances] == [one["sop_instance_uid"] for one in first.instances]
+    assert dcmread(again.files[0]).PatientName == "Corrected^Name"
 
 
 def test_a_result_that_does_not_fit_its_stack_is_refused(tmp_path: Path) -> None:

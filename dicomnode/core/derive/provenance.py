@@ -49,6 +49,16 @@ _OF_THE_SOURCE: Final = (
 """What an item of Contributing Equipment Sequence may say of General Equipment (PS3.3 C.12.1)."""
 
 
+def require_known(stages: tuple[Stage, ...]) -> None:
+    """Raises UnsupportedError for an operation that no derivation code is known for."""
+    for stage in stages:
+        if stage.operation not in DERIVATIONS:
+            raise UnsupportedError(
+                f"{stage.reference} does {stage.operation!r}, which no derived image is described by",
+                f"operations are: {', '.join(sorted(DERIVATIONS))}",
+            )
+
+
 def local_time(created_at: datetime, source: Dataset) -> datetime:
     """The moment in the time zone that the source's dates and times are in, where it names one (C.12.1.1.8)."""
     zone = _ZONE.fullmatch(ascii_text(source, "TimezoneOffsetFromUTC"))
@@ -110,16 +120,6 @@ def _sentence(stage: Stage) -> str:
 
 def _code(stage: Stage) -> Code:
     return DERIVATIONS[stage.operation]
-
-
-def require_known(stages: tuple[Stage, ...]) -> None:
-    """Raises UnsupportedError for an operation that no derivation code is known for."""
-    for stage in stages:
-        if stage.operation not in DERIVATIONS:
-            raise UnsupportedError(
-                f"{stage.reference} does {stage.operation!r}, which no derived image is described by",
-                f"operations are: {', '.join(sorted(DERIVATIONS))}",
-            )
 
 
 def _reference(reference: SourceReference, spatial_locations_preserved: str) -> bytes:
