@@ -37,7 +37,7 @@ from dicomnode.settings import (
 )
 from engines.base import default_registry
 
-__all__ = ["Config", "examine", "find_config", "load_config"]
+__all__ = ["Config", "examine", "find_config", "has_config", "load_config"]
 
 DEFAULT_FILE: Final = Path("dicomnode.toml")
 _PREFIX: Final = "DICOMNODE_"
@@ -143,6 +143,11 @@ def find_config(option: Path | None = None) -> Path:
             else "write one with: dicomnode init (or name one: --config FILE)",
         )
     return path
+
+
+def has_config(option: Path | None = None) -> bool:
+    """Whether a configuration was named, or lies here: for commands that can do without."""
+    return bool(option or os.environ.get("DICOMNODE_CONFIG") or DEFAULT_FILE.is_file())
 
 
 def load_config(path: Path) -> Config:

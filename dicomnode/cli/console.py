@@ -65,6 +65,14 @@ def configured(option: Path | None) -> Config:
     return load_config(find_config(option))
 
 
+def configured_if_any(option: Path | None) -> Config | None:
+    """As `configured`, for commands that work without a configuration too."""
+    from dicomnode.config import has_config
+
+    keep_quiet()
+    return configured(option) if has_config(option) else None
+
+
 def keep_quiet() -> None:
     """Only our own warnings reach the terminal; libraries may quote data sets."""
     from dicomnode import telemetry

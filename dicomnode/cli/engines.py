@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.console import OK, JsonOption, keep_quiet, outcome, progress, show
+from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured_if_any, outcome, progress, show
 
 engines_app = typer.Typer(help="Engines: what can be done with images.", no_args_is_help=True)
 
@@ -19,25 +19,28 @@ def enhance(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine; may be repeated.")
     ] = None,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Enhance files to files, without a server or a configuration."""
+    """Enhance files to files, without a server. Of a configuration only [derived] is used, if there is one."""
     from dicomnode.operations.engines import parse_settings
     from dicomnode.operations.enhance import enhance_folder
+    from dicomnode.settings import DerivedSettings
 
-    keep_quiet()
+    configuration = configured_if_any(config)
+    derived = DerivedSettings() if configuration is None else configuration.derived
     chosen = parse_settings(engine, settings or [])
     with progress() as report:
-        answer = enhance_folder(source, target, engine, chosen, report)
+        answer = enhance_folder(source, target, engine, chosen, report, derived)
     show(answer, as_json)
     return outcome(answer.failed, answer.partly)
 
 
 @engines_app.command("list")
-def list_engines(as_json: JsonOption = False) -> int:
-    """The engines there are, what they are for, and their settings."""
+def list_engines(config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """The engines there are. What they are for, their settings, and which rules of a configuration use them."""
     from dicomnode.operations.engines import describe_engines
 
-    keep_quiet()
-    show(describe_engines(), as_json)
+    configuration = configured_if_any(config)
+    show(describe_engines(None if configuration is None else configuration.rules()), as_json)
     return OK

@@ -22,8 +22,7 @@ def serve(
     ] = None,
 ) -> int:
     """Run the node. Until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
-    from dicomnode import serve as node
     from dicomnode.config import find_config, load_config
+    from dicomnode.serve import serve as run_node
 
-    settings = load_config(find_config(config))
-    return node.serve(settings, settings.log.format if log_format is None else log_format.value)
+    return run_node(load_config(find_config(config)), None if log_format is None else log_format.value)

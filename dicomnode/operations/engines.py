@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dicomnode.core.rules import RuleSet
 from dicomnode.errors import UsageError
 from engines.base import default_registry
 from engines.card import EngineCard, Setting, SettingValue
@@ -15,21 +16,32 @@ _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 @dataclass(frozen=True, slots=True)
 class EngineList:
-    """The engines there are, by their cards."""
+    """The engines there are, by their cards; and by their names the rules that use them."""
 
     cards: tuple[EngineCard, ...]
+    used_by: Mapping[str, Sequence[str]]
 
     def to_json(self) -> dict[str, Any]:
-        return {"engines": [_card_json(card) for card in self.cards]}
+        return {"engines": [{**_card_json(card), "rules": self._rules(card)} for card in self.cards]}
 
     def lines(self) -> Sequence[str]:
-        return [line for card in self.cards for line in _card_lines(card)]
+        return [line for card in self.cards for line in (*_card_lines(card), *self._use_lines(card))]
+
+    def _rules(self, card: EngineCard) -> list[str]:
+        return list(self.used_by.get(card.name, ()))
+
+    def _use_lines(self, card: EngineCard) -> Sequence[str]:
+        return [f"    used by rule {rule!r}" for rule in self._rules(card)]
 
 
-def describe_engines() -> EngineList:
-    """All engines that are installed."""
+def describe_engines(ruleset: RuleSet | None) -> EngineList:
+    """All engines that are installed, and which of the rules use them."""
     registry = default_registry()
-    return EngineList(tuple(registry.get(name).card for name in registry.names()))
+    used_by: dict[str, list[str]] = {}
+    for rule in ruleset.rules if ruleset else ():
+        for reference in rule.engines:
+            used_by.setdefault(reference.partition("@")[0], []).append(rule.name)
+    return EngineList(tuple(registry.get(name).card for name in registry.names()), used_by)
 
 
 def parse_settings(engine: str, pairs: Sequence[str]) -> dict[str, SettingValue]:

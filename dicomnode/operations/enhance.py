@@ -27,6 +27,7 @@ from engines.card import SettingValue
 
 Progress = Callable[[str, int, int], None]
 
+_DERIVED: Final = DerivedSettings()
 _KEYWORDS: Final = STACK_KEYWORDS | GUARD_KEYWORDS | {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"}
 
 
@@ -86,9 +87,16 @@ class _Work:
 
 
 def enhance_folder(
-    source: Path, target: Path, engine: str, settings: Mapping[str, SettingValue], progress: Progress
+    source: Path,
+    target: Path,
+    engine: str,
+    settings: Mapping[str, SettingValue],
+    progress: Progress,
+    derived: DerivedSettings = _DERIVED,
 ) -> EnhanceReport:
     """Run one engine on every stack in a file or folder, and write a derived series for each into `target`.
+
+    `derived` is what the derived series say of themselves.
 
     Raises EngineNotFoundError, SettingError; UsageError where `target` is not empty; NotFoundError where there is
     nothing to read.
@@ -104,7 +112,7 @@ def enhance_folder(
     works = list(_works(slices, target))
     for done, work in enumerate(works):
         progress(f"{card.reference}", done, len(works))
-        reports.append(_enhance(work, {"engine": engine, "settings": resolved}))
+        reports.append(_enhance(work, {"engine": engine, "settings": resolved}, derived))
     progress(f"{card.reference}", len(works), len(works))
     return EnhanceReport(card.reference, tuple(reports), tuple(unreadable))
 
@@ -135,7 +143,7 @@ def _works(slices: Sequence[tuple[Path, Slice]], target: Path) -> Iterator[_Work
             yield _Work(series, stack, paths, target / f"series-{number:03d}")
 
 
-def _enhance(work: _Work, stage: Mapping[str, Any]) -> StackReport:
+def _enhance(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings) -> StackReport:
     started = time.monotonic()
     told = {"source_series": work.series, "stack": work.stack.key, "slices": len(work.paths)}
     reason = work.stack.excluded or (
@@ -147,13 +155,13 @@ def _enhance(work: _Work, stage: Mapping[str, Any]) -> StackReport:
         return StackReport(**told, state="skipped", reasons=(reason,))  # type: ignore[arg-type]
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            report = _run(work, stage, Path(scratch))
+            report = _run(work, stage, derived, Path(scratch))
     except (DicomNodeError, EngineError) as error:
         return StackReport(**told, state="failed", reasons=(str(error), error.hint))  # type: ignore[arg-type]
     return StackReport(**told, **report, seconds=time.monotonic() - started)  # type: ignore[arg-type]
 
 
-def _run(work: _Work, stage: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
+def _run(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings, scratch: Path) -> dict[str, Any]:
     volume, out = scratch / "volume", scratch / "out"
     volume.mkdir()
     out.mkdir()
@@ -170,7 +178,6 @@ def _run(work: _Work, stage: Mapping[str, Any], scratch: Path) -> dict[str, Any]
     if ran["state"] != "done":
         return {"state": ran["state"], "reasons": tuple(ran["reasons"]), "gates": gates}
     work.folder.mkdir(parents=True)
-    derived = DerivedSettings()
     made = derive_stack(
         sources=paths,
         digests=decoded["digests"],
@@ -178,7 +185,7 @@ def _run(work: _Work, stage: Mapping[str, Any], scratch: Path) -> dict[str, Any]
         result=str(out / ran["stages"][-1]["folder"]),
         stages=ran["stages"],
         series={"description_prefix": derived.description_prefix, "number_offset": derived.series_number_offset},
-        equipment={"manufacturer": derived.manufacturer},
+        equipment={"manufacturer": derived.manufacturer, "institution": derived.institution},
         content_qualification=derived.content_qualification,
         created_at=time.time(),
         out=str(work.folder),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dicomnode.errors import UsageError
@@ -32,3 +34,13 @@ def test_text_for_a_number_is_refused() -> None:
     name = next(name for name, spec in card.settings.items() if isinstance(spec.default, float))
     with pytest.raises(UsageError, match=name):
         parse_settings("ct-nlm", [f"{name}=much"])
+
+
+def test_the_rules_that_use_an_engine_are_named(command: Command, tmp_path: Path) -> None:
+    rule = "[[rule]]\nname = 'thin'\nmatch = { Modality = 'CT' }\nengines = ['ct-nlm']\nsend = ['pacs']\n"
+    command("init", "--yes", "--pacs", "PACS,127.0.0.1,104")
+    with (tmp_path / "dicomnode.toml").open("a") as file:
+        file.write(rule)
+    ran = command("engines", "list", "--json")
+    assert {engine["name"]: engine["rules"] for engine in ran.json["engines"]}["ct-nlm"] == ["thin"]
+    assert "used by rule 'thin'" in command("engines", "list").out
