@@ -124,8 +124,11 @@ class Config(BaseSettings):
         ruleset = load_rules(specs, destinations, registry.names(), tuple(self.peer))
         for rule in ruleset.rules:
             for reference in rule.engines:
+                settings = rule.settings.get(reference, {})
+                if not settings and "@" not in reference:
+                    continue  # its name is known; the engine itself is slow to import
                 try:
-                    registry.get(reference).card.resolve(rule.settings.get(reference, {}))
+                    registry.get(reference).card.resolve(settings)
                 except EngineError as error:
                     raise ConfigError(f"rule {rule.name!r}: {error}", error.hint) from None
         return ruleset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from engines.card import EngineCard, SettingValue
@@ -39,22 +39,28 @@ def volume_input(card: EngineCard, inputs: Mapping[str, Value]) -> Volume:
 
 
 class Registry:
-    """Engines by name. A reference is `name` or `name@version`."""
+    """Engines by name. A reference is `name` or `name@version`.
 
-    def __init__(self, engines: tuple[Engine, ...]) -> None:
-        self._engines = {engine.card.name: engine for engine in engines}
+    makers  by name, what makes the engine: called when it is first asked for, since engines are slow to import
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Engine]]) -> None:
+        self._makers = makers
+        self._engines: dict[str, Engine] = {}
 
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._engines))
+        return tuple(sorted(self._makers))
 
     def get(self, reference: str) -> Engine:
         """The engine; raises EngineNotFoundError with the nearest name."""
         name, _, version = reference.partition("@")
-        engine = self._engines.get(name)
-        if engine is None:
-            near = difflib.get_close_matches(name, self._engines, n=1)
+        if name not in self._makers:
+            near = difflib.get_close_matches(name, self._makers, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"engines here: {', '.join(self.names())}"
             raise EngineNotFoundError(f"there is no engine {name!r}", hint)
+        if name not in self._engines:
+            self._engines[name] = self._makers[name]()
+        engine = self._engines[name]
         if version and version != engine.card.version:
             raise EngineNotFoundError(
                 f"engine {name} has no version {version!r}", f"the version here is {engine.card.version}"
@@ -64,8 +70,16 @@ class Registry:
 
 def default_registry() -> Registry:
     """The engines that come with this package and need no weights."""
-    # OpenCV is heavy: imported when an engine is asked for
-    from engines.glcae import ContrastGlcae
+    return Registry({"ct-nlm": _ct_nlm, "contrast-glcae": _contrast_glcae})
+
+
+def _ct_nlm() -> Engine:
     from engines.nlm import CtNlm
 
-    return Registry((CtNlm(), ContrastGlcae()))
+    return CtNlm()
+
+
+def _contrast_glcae() -> Engine:
+    from engines.glcae import ContrastGlcae
+
+    return ContrastGlcae()

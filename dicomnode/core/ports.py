@@ -37,7 +37,7 @@ class Intake(Protocol):
     def association_ended(self, association_id: int, how: AssociationEnd) -> None: ...
 
     def begin(self, offer: Offer) -> Incoming:
-        """Start receiving one instance; raises DiskFullError when less than the reserve is left, InputError on bad UIDs."""
+        """Start receiving one; raises DiskFullError where less than the reserve is left, InputError on bad UIDs."""
         ...
 
 

@@ -41,6 +41,9 @@ ENGINE_TIMEOUT_S: Final = 3600.0
 SOURCES_FIRST_S: Final = 3600.0
 """How long a derived object waits for its sources to arrive at a destination before it goes without them."""
 
+_NUMBERS_A_JOB: Final = 10
+"""Series numbers kept free for one job; each engine of its chain may take one."""
+
 
 @dataclass(frozen=True)
 class Rooms:
@@ -235,7 +238,11 @@ class Pipeline:
             stack_key=job.content["stack_key"],
             result=str(folder / stages[-1]["folder"]),
             stages=stages,
-            series=dict(self.deriving.series),
+            series={
+                **self.deriving.series,
+                # two jobs of one series make two derived series: they need two numbers
+                "number_offset": self.deriving.series["number_offset"] + _NUMBERS_A_JOB * job.ordinal,
+            },
             equipment=dict(self.deriving.equipment),
             content_qualification=self.deriving.content_qualification,
             created_at=job.created_at,

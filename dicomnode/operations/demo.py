@@ -34,7 +34,7 @@ from dicomnode.errors import NotFoundError, WorkerError
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scu import PeerAddress
-from dicomnode.operations.files import as_outgoing, dicom_files
+from dicomnode.operations.files import as_outgoing
 from dicomnode.operations.status import Status, status
 from dicomnode.operations.why import SeriesStory, why
 from dicomnode.pixels.decode import decode

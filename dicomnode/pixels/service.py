@@ -15,6 +15,7 @@ from dicomnode.core.types import Slice
 from dicomnode.core.volumes import DIGEST_KEYWORDS, Stored, assemble, source_digest
 from dicomnode.errors import InputError, NotFoundError, UnsupportedError
 from dicomnode.pixels.decode import decode
+from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.read import quiet_pydicom, read_dataset, read_header
 from dicomnode.workers import Operation
 from engines.volume import save_volume
@@ -22,8 +23,6 @@ from engines.volume import save_volume
 
 def operations() -> Mapping[str, Operation]:
     """The worker's operations by name; called once, as its process starts."""
-    from dicomnode.pixels.encode import derive_stack  # brings highdicom, which is slow to import
-
     quiet_pydicom()
     return {"read_headers": read_headers, "decode_stack": decode_stack, "derive_stack": derive_stack}
 

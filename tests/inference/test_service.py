@@ -94,7 +94,7 @@ def test_what_is_outside_the_envelope_runs_nothing(folders: tuple[str, str]) -> 
 def test_what_fails_its_gate_is_withheld_and_not_written(
     folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "default_registry", lambda: Registry((Shifting(),)))
+    monkeypatch.setattr(service, "default_registry", lambda: Registry({"ct-nlm": Shifting}))
     told = run(folders, {"engine": "ct-nlm"})
     assert told["state"] == "withheld"
     assert any(reason.startswith("soft tissue changes by") for reason in told["reasons"])
