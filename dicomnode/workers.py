@@ -103,7 +103,7 @@ class WorkerPool:
 
     def __init__(self, module: str, size: int, memory_bytes: int | None = None) -> None:
         self._workers = tuple(WorkerProcess(module, memory_bytes) for _ in range(size))
-        self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
+        self._idle: queue.LifoQueue[WorkerProcess] = queue.LifoQueue()  # the last used is warm
         for worker in self._workers:
             self._idle.put(worker)
 

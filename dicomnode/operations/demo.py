@@ -139,7 +139,7 @@ def _finished(config: Config) -> Status:
         ended = now.counts["series_derived"] or now.jobs["refused"] + now.jobs["withheld"] + now.jobs["failed"]
         if now.counts["instances_received"] and ended and not busy and not waiting:
             return now
-        time.sleep(0.1)
+        time.sleep(0.3)
     raise WorkerError(f"the node did not finish within {_TIMEOUT_S:.0f} s", "see node.log beside the configuration")
 
 
