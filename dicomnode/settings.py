@@ -169,10 +169,13 @@ class DerivedSettings(Section):
     """`[derived]`: what derived series say of themselves."""
 
     description_prefix: str = Field(
-        default="AI ", max_length=32, description="put before the source's Series Description"
+        default="Enhanced ", max_length=32, description="put before the source's Series Description"
     )
     series_number_offset: int = Field(
-        default=700, ge=1, le=9999, description="a derived series is numbered source * 1000 + this + the engine's place"
+        default=700,
+        ge=1,
+        le=9999,
+        description="a derived series is numbered source * 1000 + this + the place of its engine in the chain",
     )
     content_qualification: Literal["PRODUCT", "RESEARCH", "SERVICE"] = Field(
         default="RESEARCH", description="Content Qualification (0018,9004)"

@@ -180,8 +180,8 @@ class Association:
     def store(self, path: Path, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> int:
         """Send the data set of a DICOM file as it is, undecoded; the status.
 
-        Class and transfer syntax must be accepted, and be the file's. Raises InputError where the file cannot be read
-        or is in another syntax, AssociationLostError.
+        Class and transfer syntax must be the file's. Raises AssociationRejectedError where they were not accepted,
+        InputError where the file cannot be read or is in another syntax, AssociationLostError.
         """
         kind = Kind(sop_class_uid, transfer_syntax_uid)
         with _reading(path) as file:
@@ -195,7 +195,7 @@ class Association:
     def store_encoded(
         self, data_set: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
     ) -> int:
-        """Send a data set that is already encoded, verbatim; the status. Raises AssociationLostError."""
+        """Send a data set that is already encoded, verbatim; the status. Raises as `store` does."""
         kind = Kind(sop_class_uid, transfer_syntax_uid)
         return self._store(io.BytesIO(data_set), len(data_set), kind, sop_instance_uid)
 
@@ -271,6 +271,11 @@ class Association:
     def _request(
         self, kind: Kind, field: CommandField, values: Mapping[Element, int | str]
     ) -> Sequence[bytes | memoryview]:
+        if kind not in self._contexts:
+            raise AssociationRejectedError(
+                f"no presentation context was accepted for {kind.sop_class_uid} in {kind.transfer_syntax_uid}",
+                "the peer does not store this kind of object, or not in this transfer syntax",
+            )
         self._message_id = self._message_id % 0xFFFF + 1
         encoded = command(
             {

@@ -106,15 +106,15 @@ def run_demo(folder: Path, tell: Tell) -> bool:
         source.write_text(_CONFIGURATION.format(port=port, archive_port=archive.port))
         config = load_config(source)
         sent = _write_phantom(folder / "scanner")
-        with _node(config, folder / "node.log"):
+        with _node(config, folder / "node.log") as node:
             tell(f"node      DICOMNODE listens on 127.0.0.1:{port}; ARCHIVE, a second AE, on {archive.port}")
             _scan(sent, PeerAddress("127.0.0.1", port, "DICOMNODE"), tell)
             told = _finished(config)
+            node.send_signal(signal.SIGTERM)  # its index tells the rest, while it ends
             story, derived = _stories(config, sent[0])
             _tell_story(story, derived, tell)
             _tell_delivery(told, tell)
-        arrived = _arrived(archive)
-        return _tell_end(folder, (sent, arrived), derived, tell)
+            return _tell_end(folder, (sent, _arrived(archive)), derived, tell)
 
 
 def _scan(paths: list[Path], node: PeerAddress, tell: Tell) -> None:
@@ -212,7 +212,7 @@ def _archive(folder: Path) -> Iterator[_Archive]:
 
 
 @contextmanager
-def _node(config: Config, log: Path) -> Iterator[None]:
+def _node(config: Config, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`dicomnode serve` as a process, from its first answer to its clean end."""
     with log.open("wb") as output:
         node = subprocess.Popen(
@@ -224,7 +224,7 @@ def _node(config: Config, log: Path) -> Iterator[None]:
         )
     try:
         _await_port(node, config.node.port, log)
-        yield
+        yield node
     finally:
         node.send_signal(signal.SIGTERM)
         node.wait()

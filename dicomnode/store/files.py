@@ -6,11 +6,14 @@ the SHA-256 of all of it: storing the same object twice is storing it once, and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +38,7 @@ class FileStore:
         self._incoming = folder / "incoming"
         self._reserve_bytes = reserve_bytes
         self._sync = sync
+        self._entered: set[Path] = set()
         self._objects.mkdir(parents=True, exist_ok=True)
         self._incoming.mkdir(parents=True, exist_ok=True)
 
@@ -60,26 +64,35 @@ class FileStore:
     def begin(self, offer: Offer) -> WritingFile:
         """Start a file for an offered instance."""
         self.require_space()
-        return WritingFile(self, self._incoming, part10_header(offer))
+        with storage_errors():
+            return WritingFile(self, self._incoming, part10_header(offer))
 
     def adopt(self, source: Path) -> tuple[str, int]:
         """Move a complete Part 10 file of ours into the store; its digest and size. Durable when this returns."""
-        with source.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if self._sync:
-                os.fdatasync(file.fileno())
-        size = source.stat().st_size
-        self.place(source, digest)
-        return digest, size
+        with storage_errors():
+            with source.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if self._sync:
+                    os.fdatasync(file.fileno())
+            size = source.stat().st_size
+            self.place(source, digest)
+            return digest, size
 
     def place(self, source: Path, digest: str) -> None:
         """Give a written file its final name."""
         target = self.path(digest)
-        made = _make_folders(target.parent, self._objects)
+        target.parent.mkdir(parents=True, exist_ok=True)
         source.replace(target)
         if self._sync:
-            for folder in (target.parent, *made):
-                _sync_folder(folder)
+            _sync_folder(target.parent)
+            self._sync_entries_above(target.parent)
+
+    def _sync_entries_above(self, folder: Path) -> None:
+        """Once for each folder, whoever made it: another thread or a killed process may not have come so far."""
+        if folder not in self._entered:
+            for above in (folder.parent, self._objects, self._objects.parent):
+                _sync_folder(above)
+            self._entered.add(folder)
 
     @property
     def syncs(self) -> bool:
@@ -103,13 +116,15 @@ class WritingFile:
         self.path = Path(name)
         self.size_bytes = 0
         self.header_bytes = len(header)
-        self.write(header)
+        try:
+            self.write(header)
+        except BaseException:
+            self.discard()
+            raise
 
     def write(self, chunk: bytes | memoryview) -> None:
-        try:
+        with storage_errors():
             written = self._file.write(chunk)
-        except OSError as error:
-            raise _storage_failure(error) from error
         if written != len(chunk):
             raise DiskFullError("the disk took only a part of an instance", "free space under the data folder")
         self._hash.update(chunk)
@@ -119,13 +134,11 @@ class WritingFile:
         """Make it durable under its content's name; the digest."""
         digest = self._hash.hexdigest()
         kill_point("receive.before_sync")
-        try:
+        with storage_errors():
             if self._store.syncs:
                 os.fdatasync(self._file.fileno())
             self._file.close()
             self._store.place(self.path, digest)
-        except OSError as error:
-            raise _storage_failure(error) from error
         kill_point("receive.after_sync")
         return digest
 
@@ -153,14 +166,6 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
     return struct.pack("<HH2s", 0x0002, number, vr) + length + value
 
 
-def _make_folders(folder: Path, root: Path) -> tuple[Path, ...]:
-    """Create `folder` below `root`; the parents whose directory entries are new."""
-    if folder.is_dir():
-        return ()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder.parent, root
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -169,9 +174,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _storage_failure(error: OSError) -> StoreError:
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
-        return DiskFullError("the disk is full", "free space under the data folder")
-    return StoreError(
-        f"the disk failed: {error.strerror}", "look at the system's log and the disk under the data folder"
-    )
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Errors of the operating system as StoreError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError("the disk is full", "free space under the data folder") from error
+        raise StoreError(
+            f"the disk failed: {error.strerror}", "look at the system's log and the disk under the data folder"
+        ) from error
