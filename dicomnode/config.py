@@ -35,7 +35,7 @@ from dicomnode.settings import (
     PeerSettings,
     ae_title,
 )
-from engines.base import default_registry
+from engines.registry import default_registry
 
 __all__ = ["Config", "examine", "find_config", "has_config", "load_config"]
 

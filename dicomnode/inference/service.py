@@ -18,9 +18,10 @@ from dicomnode.core import guards
 from dicomnode.core.guards import GateReport
 from dicomnode.core.types import Header
 from dicomnode.workers import Operation
-from engines.base import Engine, default_registry
+from engines.base import Engine
 from engines.card import SettingValue
 from engines.errors import EngineInputError
+from engines.registry import default_registry
 from engines.volume import Volume, load_volume, save_volume
 
 _OUTPUT = "image"

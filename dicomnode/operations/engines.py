@@ -8,8 +8,8 @@ from typing import Any
 
 from dicomnode.core.rules import RuleSet
 from dicomnode.errors import UsageError
-from engines.base import default_registry
 from engines.card import EngineCard, Setting, SettingValue
+from engines.registry import default_registry
 
 _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 

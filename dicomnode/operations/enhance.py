@@ -22,8 +22,8 @@ from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.read import read_header
 from dicomnode.pixels.service import decode_stack
 from dicomnode.settings import DerivedSettings
-from engines.base import default_registry
 from engines.card import SettingValue
+from engines.registry import default_registry
 
 Progress = Callable[[str, int, int], None]
 

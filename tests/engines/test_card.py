@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.base import default_registry
 from engines.card import SettingValue
 from engines.errors import EngineInputError, EngineNotFoundError, SettingError
+from engines.registry import default_registry
 from engines.volume import HU, Volume, load_volume, save_volume
 
 CONTRAST = default_registry().get("contrast-glcae").card

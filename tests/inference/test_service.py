@@ -13,9 +13,10 @@ import pytest
 from dicomnode.inference import service
 from dicomnode.inference.service import describe, run_chain
 from dicomnode.workers import WorkerProcess
-from engines.base import Registry, Value, default_registry
+from engines.base import Value
 from engines.errors import EngineInputError, EngineNotFoundError, SettingError
 from engines.nlm import CtNlm
+from engines.registry import Registry, default_registry
 from engines.volume import Volume, load_volume, save_volume
 from tests.engines.phantoms import body, noisy, volume
 
