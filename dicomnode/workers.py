@@ -6,6 +6,7 @@ a call that outlasts its time is ended with the process. Arguments and results a
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -23,6 +24,10 @@ from dicomnode import errors, telemetry
 from dicomnode.errors import DicomNodeError, EngineError, WorkerError
 
 Operation = Callable[..., Mapping[str, Any]]
+
+_CLONE_NEWUSER: Final = 0x10000000
+_CLONE_NEWNET: Final = 0x40000000
+"""unshare(2); Python offers it from 3.12 on."""
 
 _ERRORS: Final[dict[str, type[DicomNodeError] | type[EngineError]]] = {
     name: kind
@@ -156,11 +161,20 @@ def serve(module: str, channel: socket.socket) -> None:
             channel.sendall(json.dumps(_answer(operations, json.loads(line))).encode() + b"\n")
 
 
+def _leave_network() -> None:
+    """Move into a network namespace of our own, which has no interface: what takes over a decoder cannot call home.
+
+    A kernel or container that forbids it (EPERM) leaves us where we are; there the service manager's sandbox must do it.
+    """
+    ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+
+
 def main() -> None:
     module, descriptor, memory_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     telemetry.configure_child()
+    _leave_network()
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     serve(module, socket.socket(fileno=descriptor))
