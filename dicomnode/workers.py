@@ -164,7 +164,7 @@ def serve(module: str, channel: socket.socket) -> None:
 def _leave_network() -> None:
     """Move into a network namespace of our own, which has no interface: what takes over a decoder cannot call home.
 
-    A kernel or container that forbids it (EPERM) leaves us where we are; there the service manager's sandbox must do it.
+    A kernel or container that forbids it (EPERM) leaves us where we are: there a sandbox around the node must do it.
     """
     ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
 
