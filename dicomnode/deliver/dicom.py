@@ -65,18 +65,32 @@ class DicomDeliverer:
             self._end_association()
 
     def _deliver(self, batch: Sequence[Outgoing], contexts: Sequence[ProposedContext]) -> Iterator[Receipt]:
-        """Deliver what fits one association. One kept from before may be dead without a sign: that is tried anew."""
-        kept = self._open is not None
-        for outgoing in batch:
+        """Deliver what fits one association.
+
+        One kept from before may be dead without a sign: what it was to carry is tried anew. An instance at which a
+        new one breaks off may be at fault itself (some destinations abort at what they cannot parse): the next one
+        is tried before the destination as a whole counts as lost.
+        """
+        kept, lost = self._open is not None, False
+        for number, outgoing in enumerate(batch, start=1):
             try:
-                receipt = self._send(outgoing, contexts)
-            except AssociationLostError:
+                receipt = self._send_anew_if_lost(outgoing, contexts) if kept else self._send(outgoing, contexts)
+                lost = False
+            except AssociationLostError as error:
                 self._end_association()
-                if not kept:
+                if lost or number == len(batch):
                     raise
-                receipt = self._send(outgoing, contexts)
+                lost = True
+                receipt = Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=True)
             kept = False
             yield receipt
+
+    def _send_anew_if_lost(self, outgoing: Outgoing, contexts: Sequence[ProposedContext]) -> Receipt:
+        try:
+            return self._send(outgoing, contexts)
+        except AssociationLostError:
+            self._end_association()
+            return self._send(outgoing, contexts)
 
     def _send(self, outgoing: Outgoing, contexts: Sequence[ProposedContext]) -> Receipt:
         association = self._association(outgoing.calling_ae, contexts)

@@ -173,7 +173,8 @@ class Wire:
         if not 4 <= length <= (MAXIMUM_ASSOCIATE_BYTES if associate else 4):
             raise ProtocolError(f"{kind.name} PDU of {length} bytes")
         if kind is PduType.ABORT:
-            raise AbortedError(f"the other side aborted the association ({_ABORTED_BY.get(self._header[8], 'nobody')})")
+            by = _ABORTED_BY.get(self._header[8], "an unknown part of it")
+            raise AbortedError(f"the other side aborted the association ({by})", "its log says why")
         body = bytearray(length)
         body[:4] = self._header[6:]
         if length > 4:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, cast
 
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
 from dicomnode.errors import (
     AssociationLostError,
     AssociationRejectedError,
@@ -190,6 +192,9 @@ class Association:
                 raise InputError("the file is in another transfer syntax than was said")
             size_bytes = file.seek(0, io.SEEK_END) - meta.offset_bytes
             file.seek(meta.offset_bytes)
+            if size_bytes % 2 and transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+                padded = file.read() + b"\0"  # PS3.5 A.5: an odd stream is padded; DCMTK aborts at an odd one
+                return self._store(io.BytesIO(padded), len(padded), kind, sop_instance_uid)
             return self._store(file, size_bytes, kind, sop_instance_uid)
 
     def store_encoded(

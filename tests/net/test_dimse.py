@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 
 from dicomnode.net.dimse import NO_DATA_SET, Element, command, parse_command
@@ -23,7 +23,7 @@ def test_pydicom_reads_our_commands() -> None:
             Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
         }
     )
-    read = read_dataset(DicomBytesIO(encoded), True, True)
+    read = read_dataset(io.BytesIO(encoded), True, True)
     assert read.CommandGroupLength == len(encoded) - 12
     assert (read.Status, read.CommandField, read.CommandDataSetType) == (0xA700, 0x8001, 0x0101)
     assert (read.AffectedSOPClassUID, read.ErrorComment) == ("1.2.840.10008.1.1", "odd")

@@ -8,6 +8,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import UID
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
 from dicomnode.core.identity import IMPLEMENTATION_CLASS_UID
@@ -88,7 +89,7 @@ def test_roles_are_answered() -> None:
     theirs = A_ASSOCIATE_AC()
     theirs.decode(accept(read, SUPPORTED)[0])
     assert theirs.user_information is not None
-    answered = theirs.user_information.role_selection[CT_IMAGE]
+    answered = theirs.user_information.role_selection[UID(CT_IMAGE)]
     assert (answered.scu_role, answered.scp_role) == (True, False)
 
 

@@ -166,12 +166,16 @@ def test_a_data_set_over_the_limit_is_refused_and_forgotten(
 def test_operations_we_do_not_offer_are_named_so(connect: Connect) -> None:
     client = connect()
     client.associate()
-    find = {Element.AFFECTED_SOP_CLASS_UID: VERIFICATION, Element.COMMAND_FIELD: 0x0020, Element.MESSAGE_ID: 1,
-            Element.COMMAND_DATA_SET_TYPE: 1}  # fmt: skip
+    find: dict[Element, int | str] = {
+        Element.AFFECTED_SOP_CLASS_UID: VERIFICATION,
+        Element.COMMAND_FIELD: 0x0020,
+        Element.MESSAGE_ID: 1,
+        Element.COMMAND_DATA_SET_TYPE: 1,
+    }
     client.send(fragment(command(find), is_command=True) + fragment(b"identifier"))
     answer = response(client.read_pdu())
     assert (answer.field, answer.number(Element.STATUS)) == (0x8020, 0x0211)
-    echo = {**find, Element.COMMAND_FIELD: CommandField.C_ECHO_RQ, Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET}
+    echo = find | {Element.COMMAND_FIELD: CommandField.C_ECHO_RQ, Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET}
     client.send(fragment(command(echo), 3, is_command=True))
     assert status(client.read_pdu()) == 0x0000
 
@@ -179,6 +183,9 @@ def test_operations_we_do_not_offer_are_named_so(connect: Connect) -> None:
 def test_a_cancel_of_what_is_over_is_not_answered(connect: Connect) -> None:
     client = connect()
     client.associate()
-    cancel = {Element.COMMAND_FIELD: CommandField.C_CANCEL_RQ, Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET}
+    cancel: dict[Element, int | str] = {
+        Element.COMMAND_FIELD: CommandField.C_CANCEL_RQ,
+        Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+    }
     client.send(fragment(command(cancel), is_command=True) + pdu.RELEASE_RQ)
     assert client.read_pdu() == pdu.RELEASE_RP

@@ -1,0 +1,257 @@
+"""Delivery: one receipt for each instance whatever happens to the others, over as few associations as possible."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.presentation import build_context
+
+from dicomnode.core.types import Outcome, Outgoing, Receipt
+from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
+from dicomnode.errors import AssociationLostError, AssociationRejectedError, PeerUnreachableError
+from dicomnode.net.scu import PeerAddress, Timeouts
+from dicomnode.testing.processes import free_port, wait_until
+
+CT, MR, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.33"
+IMPLICIT, EXPLICIT, JPEG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
+QUICK = DeliverySettings(Timeouts(2, 2, 2), idle_s=30)
+
+
+@dataclass
+class Pacs:
+    """A pynetdicom storage provider: what it accepted, and the status that it answers for each UID."""
+
+    port: int
+    statuses: dict[str, int] = field(default_factory=dict)
+    abort_at: set[str] = field(default_factory=set)
+    stored: list[tuple[str, str, str]] = field(default_factory=list)
+    callers: list[str] = field(default_factory=list)
+    released: int = 0
+    associations: list[Any] = field(default_factory=list)
+
+    @property
+    def address(self) -> PeerAddress:
+        return PeerAddress("127.0.0.1", self.port, "PACS")
+
+    def accepted(self, event: Any) -> None:
+        self.callers.append(event.assoc.requestor.ae_title)
+        self.associations.append(event.assoc)
+
+    def store(self, event: Any) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        if uid in self.abort_at:
+            self.abort_at.remove(uid)
+            event.assoc.abort()
+        self.stored.append((uid, str(event.context.transfer_syntax), str(event.dataset.get("PatientComments", ""))))
+        return self.statuses.get(uid, 0)
+
+    def release(self, _: Any) -> None:
+        self.released += 1
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Pacs]]:
+    running: list[Any] = []
+
+    def _start(classes: tuple[str, ...] = (CT, MR), syntaxes: tuple[str, ...] = (EXPLICIT,)) -> Pacs:
+        pacs = Pacs(free_port())
+        entity = AE("PACS")
+        entity.require_called_aet = True
+        entity.supported_contexts = [build_context(uid, list(syntaxes)) for uid in classes]
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, pacs.store),
+            (evt.EVT_ACCEPTED, pacs.accepted),
+            (evt.EVT_RELEASED, pacs.release),
+        ]
+        running.append(entity.start_server(("127.0.0.1", pacs.port), block=False, evt_handlers=handlers))
+        return pacs
+
+    yield _start
+    for server in running:
+        server.shutdown()
+
+
+@pytest.fixture
+def deliverer() -> Iterator[Callable[[Pacs], DicomDeliverer]]:
+    made = []
+
+    def make(pacs: Pacs, settings: DeliverySettings = QUICK) -> DicomDeliverer:
+        made.append(DicomDeliverer(pacs.address, settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def outgoing(tmp_path: Path) -> Callable[..., Outgoing]:
+    """Makes an outbox row and its file."""
+    count = 0
+
+    def make(sop_class_uid: str = CT, syntax: str = EXPLICIT, calling_ae: str = "NODE") -> Outgoing:
+        nonlocal count
+        count += 1
+        data_set = Dataset()
+        data_set.SOPClassUID, data_set.SOPInstanceUID = sop_class_uid, f"1.2.{count}"
+        data_set.PatientComments = f"comment {count}"
+        data_set.file_meta, data_set.preamble = FileMetaDataset(), bytes(128)
+        data_set.file_meta.TransferSyntaxUID = UID(syntax)
+        path = tmp_path / f"{count}.dcm"
+        dcmwrite(path, data_set)
+        return Outgoing(count, path, sop_class_uid, f"1.2.{count}", syntax, calling_ae)
+
+    return make
+
+
+def outcomes(receipts: Iterator[Receipt]) -> list[tuple[int, Outcome, int | None]]:
+    return [(receipt.outbox_id, receipt.outcome, receipt.status) for receipt in receipts]
+
+
+def test_every_instance_has_its_own_receipt(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    pacs.statuses = {"1.2.2": 0x0111, "1.2.3": 0xB000, "1.2.4": 0xA700, "1.2.5": 0xC123, "1.2.6": 0x0124}
+    receipts = list(deliverer(pacs).deliver([outgoing() for _ in range(7)]))
+    assert [(receipt.outbox_id, receipt.outcome, receipt.status) for receipt in receipts] == [
+        (1, Outcome.SENT, 0),
+        (2, Outcome.DUPLICATE, 0x0111),
+        (3, Outcome.WARNING, 0xB000),
+        (4, Outcome.REFUSED, 0xA700),
+        (5, Outcome.FAILED, 0xC123),
+        (6, Outcome.REFUSED, 0x0124),
+        (7, Outcome.SENT, 0),
+    ]
+    assert [receipt.transient for receipt in receipts] == [False] * 3 + [True] + [False] * 3
+    assert len(pacs.callers) == 1
+
+
+def test_receipts_come_one_by_one(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    receipts = deliverer(pacs).deliver([outgoing(), outgoing()])
+    assert next(receipts).outbox_id == 1
+    assert len(pacs.stored) == 1
+    receipts.close()
+
+
+def test_batches_share_an_association_while_its_contexts_do(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    sender = deliverer(pacs)
+    for batch in ([outgoing(CT)], [outgoing(CT)], [outgoing(MR)], [outgoing(CT), outgoing(MR)], [outgoing(CT)]):
+        assert {outcome for _, outcome, _ in outcomes(sender.deliver(batch))} == {Outcome.SENT}
+    assert len(pacs.callers) == 2
+    assert pacs.released == 1
+
+
+def test_another_calling_ae_is_another_association(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    sender = deliverer(pacs)
+    list(sender.deliver([outgoing(calling_ae="CT1")]))
+    list(sender.deliver([outgoing(calling_ae="MR1")]))
+    assert pacs.callers == ["CT1", "MR1"]
+
+
+def test_a_refused_class_costs_only_its_instances(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    batch = [outgoing(CT), outgoing(SR), outgoing(CT, JPEG), outgoing(MR)]
+    receipts = {receipt.outbox_id: receipt for receipt in deliverer(pacs).deliver(batch)}
+    assert {key: each.outcome for key, each in receipts.items()} == {
+        1: Outcome.SENT, 2: Outcome.REFUSED, 3: Outcome.FAILED, 4: Outcome.SENT,
+    }  # fmt: skip
+    assert SR in receipts[2].hint
+    assert JPEG in receipts[3].hint
+
+
+def test_a_refused_syntax_is_reencoded_only_then(start: Any, deliverer: Any, outgoing: Any) -> None:
+    only_implicit, both = start(syntaxes=(IMPLICIT,)), start(syntaxes=(IMPLICIT, EXPLICIT))
+    for pacs, syntax in ((only_implicit, IMPLICIT), (both, EXPLICIT)):
+        row = outgoing(CT, EXPLICIT)
+        assert outcomes(deliverer(pacs).deliver([row])) == [(row.outbox_id, Outcome.SENT, 0)]
+        assert pacs.stored == [(row.sop_instance_uid, syntax, f"comment {row.outbox_id}")]
+
+
+def test_a_file_that_is_gone_costs_only_itself(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    rows = [outgoing(), outgoing(), outgoing()]
+    rows[0].path.unlink()
+    rows[1].path.write_bytes(b"not DICOM")
+    assert outcomes(deliverer(pacs).deliver(rows)) == [
+        (1, Outcome.FAILED, None), (2, Outcome.FAILED, None), (3, Outcome.SENT, 0),
+    ]  # fmt: skip
+
+
+def test_a_kept_association_that_died_is_replaced(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    sender = deliverer(pacs)
+    list(sender.deliver([outgoing()]))
+    pacs.associations[0].abort()
+    assert outcomes(sender.deliver([outgoing()])) == [(2, Outcome.SENT, 0)]
+    pacs.abort_at = {"1.2.3"}  # dies only when used
+    assert outcomes(sender.deliver([outgoing()])) == [(3, Outcome.SENT, 0)]
+
+
+def test_an_instance_that_breaks_the_association_costs_only_itself(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    pacs.abort_at = {"1.2.2"}
+    receipts = list(deliverer(pacs).deliver([outgoing(), outgoing(), outgoing()]))
+    assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, Outcome.FAILED, Outcome.SENT]
+    assert receipts[1].transient
+    assert receipts[1].hint
+
+
+@pytest.mark.parametrize("aborts", [{"1.2.2", "1.2.3"}, {"1.2.4"}], ids=["twice", "at the last"])
+def test_a_destination_that_breaks_off_is_an_error(aborts: set[str], start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    pacs.abort_at = aborts
+    receipts = deliverer(pacs).deliver([outgoing() for _ in range(4)])
+    assert next(receipts).outcome is Outcome.SENT
+    with pytest.raises(AssociationLostError):
+        list(receipts)
+
+
+def test_a_destination_that_is_down_or_refuses_is_an_error(start: Any, outgoing: Any) -> None:
+    pacs = start()
+    nobody = DicomDeliverer(PeerAddress("127.0.0.1", free_port(), "PACS"), QUICK)
+    with pytest.raises(PeerUnreachableError):
+        list(nobody.deliver([outgoing()]))
+    wrong_name = DicomDeliverer(PeerAddress("127.0.0.1", pacs.port, "ELSE"), QUICK)
+    with pytest.raises(AssociationRejectedError, match="called AE title"):
+        list(wrong_name.deliver([outgoing()]))
+
+
+def test_an_idle_association_is_released(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    sender = deliverer(pacs, DeliverySettings(Timeouts(2, 2, 2), idle_s=0.05))
+    list(sender.deliver([outgoing()]))
+    wait_until(lambda: pacs.released == 1, 10, "the association was released")
+    assert outcomes(sender.deliver([outgoing()])) == [(2, Outcome.SENT, 0)]
+
+
+def test_close_releases(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    sender = deliverer(pacs)
+    list(sender.deliver([outgoing()]))
+    sender.close()
+    sender.close()
+    wait_until(lambda: pacs.released == 1, 10, "the association was released")
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_more_classes_than_contexts_need_several_associations(start: Any, deliverer: Any, outgoing: Any) -> None:
+    classes = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts[:70])
+    pacs = start(classes)
+    rows = [outgoing(sop_class_uid) for sop_class_uid in classes]
+    assert {outcome for _, outcome, _ in outcomes(deliverer(pacs).deliver(rows))} == {Outcome.SENT}
+    assert len(pacs.callers) == 2
+
+
+def test_nothing_to_deliver_opens_nothing() -> None:
+    assert list(DicomDeliverer(PeerAddress("127.0.0.1", free_port(), "PACS")).deliver([])) == []
