@@ -58,7 +58,7 @@ class FileStore:
         if free < self._reserve_bytes:
             raise DiskFullError(
                 f"{free // 1_000_000} MB are left on the disk, the reserve is {self._reserve_bytes // 1_000_000} MB",
-                "free space under the data folder, or lower limits.disk_reserve_mb",
+                "free space under the data folder, or lower limits.disk_reserve",
             )
 
     def begin(self, offer: Offer) -> WritingFile:
