@@ -58,8 +58,8 @@ def test_a_dead_destination_delays_no_other_and_gets_everything_in_the_end(tmp_p
 
         down.start()
         wait_for_instances(node, down, 2 * len(files))
-    assert down.sop_instance_uids() == pacs.sop_instance_uids()
-    assert down.pixel_digests() == pacs.pixel_digests()
+        assert down.sop_instance_uids() == pacs.sop_instance_uids()
+        assert down.pixel_digests() == pacs.pixel_digests()
 
 
 @pytest.mark.peer("dcmtk")
