@@ -71,19 +71,21 @@ class DicomDeliverer:
         new one breaks off may be at fault itself (some destinations abort at what they cannot parse): the next one
         is tried before the destination as a whole counts as lost.
         """
-        kept, lost = self._open is not None, False
+        kept, suspect = self._open is not None, None
         for number, outgoing in enumerate(batch, start=1):
             try:
                 receipt = self._send_anew_if_lost(outgoing, contexts) if kept else self._send(outgoing, contexts)
-                lost = False
             except AssociationLostError as error:
                 self._end_association()
-                if lost or number == len(batch):
+                if suspect is not None or number == len(batch):
                     raise
-                lost = True
-                receipt = Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=True)
+                suspect = Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=True)
+            else:
+                if suspect is not None:
+                    yield suspect
+                    suspect = None
+                yield receipt
             kept = False
-            yield receipt
 
     def _send_anew_if_lost(self, outgoing: Outgoing, contexts: Sequence[ProposedContext]) -> Receipt:
         try:

@@ -23,7 +23,14 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from dicomnode.core.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.net.contexts import MAXIMUM_CONTEXTS, TRANSFER_SYNTAXES, UID_FORM, VERIFICATION, ProposedContext
+from dicomnode.net.contexts import (
+    MAXIMUM_CONTEXTS,
+    REENCODABLE,
+    TRANSFER_SYNTAXES,
+    UID_FORM,
+    VERIFICATION,
+    ProposedContext,
+)
 from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES, ProtocolError
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
@@ -150,8 +157,9 @@ def reject(result: int, source: int, reason: int) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _supported(abstract_syntax: str) -> PresentationContext:
-    """What we support of a class: to be its SCP, in every transfer syntax we know, our preference first."""
-    context = build_context(abstract_syntax, list(TRANSFER_SYNTAXES))
+    """What we support of a class: to be its SCP, in every transfer syntax that makes sense, our preference first."""
+    syntaxes = [each for each in TRANSFER_SYNTAXES if abstract_syntax != VERIFICATION or each in REENCODABLE]
+    context = build_context(abstract_syntax, syntaxes)
     context.scu_role, context.scp_role = True, False  # of the requestor: it sends, we store
     return context
 

@@ -66,13 +66,13 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
     if isinstance(verdict, Rejected):
         _reject(wire, request, verdict)
         return None
+    answer, contexts = accept(request, acceptor.supported)
     sender = Sender(verdict.peer, request.calling_ae, request.called_ae, wire.address, time.time())
     try:
         association_id = acceptor.intake.association_opened(sender)
     except DicomNodeError as error:
         _reject(wire, request, Rejected(RejectReason.CONGESTION, str(error), error.hint))
         return None
-    answer, contexts = accept(request, acceptor.supported)
     exchange = Exchange(
         wire, {each.context_id: each for each in contexts}, request.maximum_bytes, sender, association_id
     )
