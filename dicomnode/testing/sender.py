@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import queue
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,6 +24,9 @@ from dicomnode.testing.peers import Call
 _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 _ANSWER_TIMEOUT_S: Final = 60.0
+_POLL_S: Final = 0.05
+_ENDED: Final = ("Sta1", "Sta13")
+"""No connection, or one that is only waited to close (PS3.8 table 9-4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,22 @@ class RawSender:
         association._reactor_checkpoint.clear()  # pynetdicom's own way to keep its loop from reading our answer
         try:
             association.dimse.send_msg(request, context_id)
-            _, answer = association.dimse.get_msg(block=True)
+            return _status(association)
         finally:
             association._reactor_checkpoint.set()
-        status = getattr(answer, "Status", None)
-        return None if status is None else int(status)
+
+
+def _status(association: Association) -> int | None:
+    """Wait for the answer, but not for one that cannot come: pynetdicom itself would not see the connection end."""
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+    while time.monotonic() < deadline:
+        ended = association.dul.state_machine.current_state in _ENDED
+        with contextlib.suppress(queue.Empty):
+            _, answer = association.dimse.msg_queue.get(timeout=_POLL_S)
+            return getattr(answer, "Status", None)
+        if ended:
+            return None
+    return None
 
 
 def _request(sent: RawObject, message_id: int) -> C_STORE:
