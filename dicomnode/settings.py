@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from dicomnode.core.identity import is_valid_uid
+
 _SIZE_UNITS: Final = {
     "": 1,
     "KB": 10**3,
@@ -63,8 +65,15 @@ def _reserve(value: object) -> object:
     return _bytes(value)
 
 
+def _uid(text: str) -> str:
+    if not is_valid_uid(text):
+        raise ValueError(f"{text!r} is no UID: digits and dots, at most 64")
+    return text
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Name = Annotated[str, AfterValidator(section_name)]
+Uid = Annotated[str, AfterValidator(_uid)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
@@ -90,6 +99,9 @@ class NodeSettings(Section):
         default="power",
         description="what a C-STORE success survives: a power cut, the death of the process, or nothing",
     )
+    private_sop_classes: tuple[Uid, ...] = Field(
+        default=(), description="UIDs of SOP classes to take in besides the standard's storage classes"
+    )
     accept_unknown: bool = Field(
         default=False,
         description="take associations from callers that no `[peer.NAME]` describes (for a closed network only)",
@@ -101,7 +113,7 @@ class LimitSettings(Section):
 
     associations: int = Field(default=200, ge=1, description="open associations, all together")
     per_address: int = Field(default=20, ge=1, description="open associations from one address")
-    idle_s: Seconds = Field(default=60.0, description="an association that says nothing for so long is aborted")
+    idle_s: Seconds = Field(default=60.0, ge=1, description="an association that says nothing for so long is aborted")
     max_dataset_bytes: Bytes = Field(default=8 * 2**30, description='largest data set taken in; bytes or "8 GiB"')
     disk_reserve: Annotated[float, BeforeValidator(_reserve), Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.10, description='free space below which C-STORE answers 0xA700: "10%" of the disk, or "50 GB"'

@@ -7,6 +7,7 @@ The node is configured by a file and asked by the same operations as any other; 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -39,6 +40,7 @@ from dicomnode.operations.status import Status, status
 from dicomnode.operations.why import SeriesStory, why
 from dicomnode.pixels.decode import decode
 from dicomnode.pixels.read import read_dataset
+from dicomnode.settings import DerivedSettings
 from dicomnode.store.database import Database, migrate, sqlite_url
 from dicomnode.store.files import FileStore
 from dicomnode.store.index import overview
@@ -96,14 +98,17 @@ class _Archive:
     port: int
 
 
-def run_demo(folder: Path, tell: Tell) -> bool:
-    """Run the demonstration in `folder`, which is emptied first; whether everything arrived."""
+def run_demo(folder: Path, derived: DerivedSettings, tell: Tell) -> bool:
+    """Run the demonstration in `folder`, which is emptied first; whether everything arrived.
+
+    derived  how derived series are named and marked: a site's own settings, or the defaults
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with _archive(folder / "archive") as archive:
         port = _free_port()
         source = folder / "dicomnode.toml"
-        source.write_text(_CONFIGURATION.format(port=port, archive_port=archive.port))
+        source.write_text(_CONFIGURATION.format(port=port, archive_port=archive.port) + _derived_table(derived))
         config = load_config(source)
         sent = _write_phantom(folder / "scanner")
         with _node(config, folder / "node.log") as node:
@@ -111,10 +116,10 @@ def run_demo(folder: Path, tell: Tell) -> bool:
             _scan(sent, PeerAddress("127.0.0.1", port, "DICOMNODE"), tell)
             told = _finished(config)
             node.send_signal(signal.SIGTERM)  # its index tells the rest, while it ends
-            story, derived = _stories(config, sent[0])
-            _tell_story(story, derived, tell)
+            story, made = _stories(config, sent[0])
+            _tell_story(story, made, tell)
             _tell_delivery(told, tell)
-            return _tell_end(folder, (sent, _arrived(archive)), derived, tell)
+            return _tell_end(folder, (sent, _arrived(archive)), made, tell)
 
 
 def _scan(paths: list[Path], node: PeerAddress, tell: Tell) -> None:
@@ -189,7 +194,7 @@ def _tell_end(folder: Path, paths: tuple[list[Path], list[Path]], derived: Serie
     cv2.imwrite(str(picture), np.hstack([_shown(before), _shown(after)]))
     tell(f"archive   holds {len(arrived) - len(results)} originals and {len(results)} derived instances")
     tell(f"picture   {picture}")
-    tell(f"next      dicomnode why {derived.series_instance_uid} --config {folder / 'dicomnode.toml'}")
+    tell(f"next      {_program()} why {derived.series_instance_uid} --config {folder / 'dicomnode.toml'}")
     return len(arrived) == 2 * len(sent)
 
 
@@ -238,6 +243,20 @@ def _await_port(node: subprocess.Popen[bytes], port: int, log: Path) -> None:
                 return
         time.sleep(0.05)
     raise WorkerError("the node did not start", f"see {log}")
+
+
+def _derived_table(derived: DerivedSettings) -> str:
+    """`[derived]` as TOML: JSON's texts and numbers are TOML's."""
+    lines = (f"{key} = {json.dumps(value)}" for key, value in derived.model_dump().items())
+    return "\n".join(["\n[derived]", *lines]) + "\n"
+
+
+def _program() -> str:
+    """What to type for this program: its path where it is not found by its name."""
+    if shutil.which("dicomnode"):
+        return "dicomnode"
+    beside = Path(sys.executable).parent / "dicomnode"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 def _write_phantom(folder: Path) -> list[Path]:

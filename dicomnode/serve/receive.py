@@ -46,6 +46,7 @@ def scp_settings(config: Config) -> ScpSettings:
         host=config.node.host,
         port=config.node.port,
         callers=tuple(Caller(peer.ae_title, peer.name, peer.host) for peer in config.peers()),
+        private_sop_classes=config.node.private_sop_classes,
         accept_unknown=config.node.accept_unknown,
         limits=ScpLimits(
             associations=config.limits.associations,

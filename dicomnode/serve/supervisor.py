@@ -150,9 +150,8 @@ class Supervisor:
                 hint=error.hint,
             )
             return
-        for name in ("port", "host", "data", "durability"):
-            if getattr(changed.node, name) != getattr(self._config.node, name):
-                telemetry.event("config_needs_restart", reason=f"node.{name} changed; it takes effect at a restart")
+        for name in _changed_until_restart(self._config, changed):
+            telemetry.event("config_needs_restart", reason=f"{name} changed; it takes effect at a restart")
         self._config = changed
         telemetry.event("config_loaded", path=str(changed.source), rules=len(changed.rule))
         for child in self._children:
@@ -178,6 +177,21 @@ class Supervisor:
 
     def _ask_reload(self, _number: int, _frame: object) -> None:
         self._reloading = True
+
+
+def _changed_until_restart(old: Config, new: Config) -> list[str]:
+    """What differs and cannot be changed while the node runs."""
+    keys = {
+        "node": ("port", "host", "data", "durability", "private_sop_classes"),
+        "limits": ("disk_reserve", "worker_memory_mb"),
+        "log": ("format", "level"),
+    }
+    return [
+        f"{section}.{key}"
+        for section, names in keys.items()
+        for key in names
+        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]
 
 
 def _processes_for(only: Collection[str] | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.errors import UsageError
 from dicomnode.operations.engines import parse_settings
-from engines.base import default_registry
+from engines.registry import default_registry
 from tests.cli.conftest import Command
 
 
