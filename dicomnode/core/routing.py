@@ -24,6 +24,10 @@ INTAKE_KEYWORDS: Final = frozenset(
 """What the receiver reads of every instance, beside what the rules name."""
 
 
+_HIGHEST_IS: Final = 2**31 - 1
+"""Largest number that VR IS can say (PS3.5 6.2); a hostile header may say 1e308."""
+
+
 @dataclass(frozen=True, slots=True)
 class DestinationPolicy:
     """How a destination is fed. `calling_ae` is "" where the sender's own AE title is passed through."""
@@ -99,4 +103,6 @@ def expected_instances(header: Header) -> tuple[int, str] | None:
     ImagesInAcquisition is not taken: it counts acquired images, of which a series may hold a part or several sets.
     """
     count = number(header, "NumberOfSeriesRelatedInstances")
-    return (int(count), "NumberOfSeriesRelatedInstances") if count is not None and count >= 1 else None
+    if count is None or not 1 <= count <= _HIGHEST_IS:
+        return None
+    return int(count), "NumberOfSeriesRelatedInstances"

@@ -24,7 +24,7 @@ from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Header, Off
 from dicomnode.errors import DicomNodeError, InputError, MismatchError, StoreError
 from dicomnode.faults import kill_point
 from dicomnode.store.database import Database
-from dicomnode.store.files import FileStore, WritingFile
+from dicomnode.store.files import FileStore, WritingFile, storage_errors
 from dicomnode.store.index import arrivals
 from dicomnode.store.index.arrivals import Arrival, ForwardTo, StoredFile
 
@@ -96,15 +96,15 @@ class StoreIntake:
     def _record(self, batch: list[_Pending]) -> None:
         kill_point("receive.before_commit")
         try:
-            with _index_errors(), self._database.write() as session:
+            with self._database.write() as session:
                 for pending in batch:
                     arrivals.record_arrival(session, pending.arrival)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, each sender is answered and the thread goes on
             if len(batch) > 1:  # one bad row must not fail the others
                 for pending in batch:
                     self._record([pending])
                 return
-            batch[0].error = error
+            batch[0].error = _index_error(error)
         kill_point("receive.after_commit")
         for pending in batch:
             pending.done.set()
@@ -147,7 +147,7 @@ class IncomingInstance:
         self._file.discard()
 
     def _header(self) -> Header:
-        with self._file.path.open("rb") as written:
+        with storage_errors(), self._file.path.open("rb") as written:
             written.seek(self._file.header_bytes)
             header = scan_header(written, self._offer.transfer_syntax_uid, self._routing.keywords)
         announced = {"SOPClassUID": self._offer.sop_class_uid, "SOPInstanceUID": self._offer.sop_instance_uid}
@@ -166,8 +166,12 @@ def _index_errors() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        kind = type(error).__name__
-        raise StoreError(f"the index took no row ({kind})", "look at the disk; the sender will try again") from None
+        raise _index_error(error) from None
+
+
+def _index_error(error: Exception) -> StoreError:
+    kind = type(error).__name__
+    return StoreError(f"the index took no row ({kind})", "look at the disk; the sender will try again")
 
 
 def _identity(header: Header) -> arrivals.Identity:
