@@ -90,6 +90,7 @@ def encoded(dataset: Dataset) -> bytes:
 class Reception:
     """A receiver's store and index."""
 
+    folder: Path
     database: Database
     files: FileStore
     intake: StoreIntake
@@ -140,4 +141,4 @@ def receiving(folder: Path, routes: Routing | None = None) -> Iterator[Reception
     with open_database(folder) as database:
         files = FileStore(folder, 0, sync=False)
         with closing(StoreIntake(database, files, routes or routing(TO_PACS))) as intake:
-            yield Reception(database, files, intake)
+            yield Reception(folder, database, files, intake)

@@ -94,7 +94,8 @@ def record_arrival(session: Session, arrival: Arrival) -> None:
         _deactivate(session, arrival.file.sop_instance_uid)
         _reopen(series, arrival)
     if same is not None:
-        same.active = not round_trip
+        if not round_trip:
+            _restore(session, same, arrival)
         return
     instance = _instance(series, arrival, active=not round_trip)
     session.add(instance)
@@ -301,6 +302,23 @@ def _derived_instance(series: Series, file: StoredFile, sender: Sender) -> Insta
     )
 
 
+def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:
+    """Make a version that another had replaced the newest again. It is sent again: destinations hold the other one."""
+    instance.active = True
+    sent = {row.destination: row for row in session.scalars(select(Outbox).where(Outbox.instance_row == instance.id))}
+    for forward in arrival.forward:
+        row = sent.get(forward.destination)
+        if row is None:
+            session.add(_outbox_row(instance, forward))
+        else:
+            row.state, row.attempts, row.finished_at = _state_of(forward), 0, None
+            row.created_at = row.next_attempt_at = arrival.sender.received_at
+
+
+def _state_of(forward: ForwardTo) -> str:
+    return (OutboxState.HELD if forward.held else OutboxState.READY).value
+
+
 def _outbox_row(instance: Instance, forward: ForwardTo) -> Outbox:
     return Outbox(
         destination=forward.destination,
@@ -309,7 +327,7 @@ def _outbox_row(instance: Instance, forward: ForwardTo) -> Outbox:
         rules=list(forward.rules),
         calling_ae=forward.calling_ae,
         priority=forward.priority,
-        state=(OutboxState.HELD if forward.held else OutboxState.READY).value,
+        state=_state_of(forward),
         after_series=None,
         hold_until=None,
         attempts=0,

@@ -1,0 +1,383 @@
+"""Taking in instances: what becomes of bytes, rows and outbox rows, and of what is wrong, repeated or sent back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from sqlalchemy import event, update
+from sqlalchemy.exc import OperationalError
+
+from dicomnode.core.routing import DestinationPolicy
+from dicomnode.core.rules import RuleSpec
+from dicomnode.core.types import AssociationEnd, Offer, Outcome, Receipt
+from dicomnode.errors import DicomNodeError, InputError, MismatchError, StoreError
+from dicomnode.store import intake as intake_module
+from dicomnode.store.index import outbox
+from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.schema import Association, Instance, Outbox, Patient, Series, SeriesState, Study
+from dicomnode.testing.processes import wait_until
+from tests.store.receiving import (
+    PACS,
+    SCANNER,
+    Reception,
+    ct_header,
+    encoded,
+    open_database,
+    receiving,
+    routing,
+)
+
+
+@pytest.fixture(name="reception")
+def _reception(tmp_path: Path) -> Iterator[Reception]:
+    with receiving(tmp_path) as reception:
+        yield reception
+
+
+def test_an_instance_becomes_rows_and_a_file(reception: Reception) -> None:
+    row = reception.intake.association_opened(SCANNER)
+    reception.receive(ct_header(3), association=row)
+    (patient,), (study,), (series,), (instance,) = map(reception.rows, (Patient, Study, Series, Instance))
+    assert (patient.patient_id, patient.issuer) == ("P1", "")
+    assert (study.patient_row, study.study_instance_uid, study.accession_number) == (patient.id, "1.2.3", "A1")
+    assert (series.study_row, series.series_instance_uid, series.modality) == (study.id, "1.2.3.4", "CT")
+    assert (series.state, series.generation, series.last_at, series.due_at) == ("receiving", 0, 1000.0, 1005.0)
+    assert (instance.series_row, instance.association_row) == (series.id, row)
+    assert (instance.peer, instance.calling_ae, instance.called_ae) == ("scanner", "SCANNER", "DICOMNODE")
+    assert (instance.active, instance.matched, instance.derived_by_us) == (True, True, False)
+    assert (instance.position_mm, instance.orientation) == (6.0, "\\".join(["1.000", *["0.000"] * 3, "1.000", "0.000"]))
+    path = reception.files.path(instance.digest)
+    assert path.stat().st_size == instance.size_bytes
+    assert path.read_bytes().endswith(encoded(ct_header(3)))
+    assert dcmread(path).SOPInstanceUID == instance.sop_instance_uid
+
+
+def test_the_outbox_row_comes_in_the_same_commit(reception: Reception) -> None:
+    seen: list[tuple[int, int]] = []
+    event.listen(
+        reception.database.engine,
+        "commit",
+        lambda connection: seen.append(
+            tuple(
+                connection.exec_driver_sql(
+                    "select (select count(*) from instance), (select count(*) from outbox)"
+                ).one()
+            )
+        ),
+    )
+    reception.receive(ct_header())
+    assert reception.outbox() == [("pacs", "1.2.3.4.1", "ready")]
+    assert (1, 1) in seen
+    assert (1, 0) not in seen
+
+
+def test_the_same_bytes_again_change_nothing(reception: Reception) -> None:
+    reception.receive(ct_header(), at=1000.0)
+    (before,) = reception.rows(Instance)
+    reception.receive(ct_header(), at=1001.0)
+    (after,) = reception.rows(Instance)
+    assert after.id == before.id
+    assert len(reception.outbox()) == 1
+
+
+def test_the_same_bytes_again_do_not_reopen_a_closed_series(reception: Reception) -> None:
+    reception.receive(ct_header())
+    close_series(reception)
+    reception.receive(ct_header(), at=1500.0)
+    assert [series.state for series in reception.rows(Series)] == ["closed"]
+
+
+def test_other_bytes_under_the_same_uid_are_kept_beside_and_forwarded(reception: Reception) -> None:
+    reception.receive(ct_header())
+    close_series(reception)
+    reception.receive(ct_header(PatientName="Doe^John"), at=1100.0)
+    versions = reception.versions(ct_header())
+    assert [version.active for version in versions] == [False, True]
+    assert all(reception.files.path(version.digest).exists() for version in versions)
+    assert reception.outbox() == [("pacs", "1.2.3.4.1", "ready")] * 2
+    assert [series.state for series in reception.rows(Series)] == ["receiving"]
+
+
+def test_when_the_first_version_comes_again_after_another_it_is_the_newest_again(reception: Reception) -> None:
+    first, second = ct_header(), ct_header(PatientName="Doe^John")
+    for at, version in enumerate((first, second)):
+        reception.receive(version, at=1000.0 + at)
+    mark_sent(reception)
+    reception.receive(first, at=1002.0)
+    assert [version.active for version in reception.versions(first)] == [True, False]
+    states = [state for _, _, state in reception.outbox()]
+    assert states == ["ready", "sent"], "the destination has the second version, which is no longer true"
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SOPClassUID"])
+def test_uids_that_differ_from_the_announced_ones_are_refused(reception: Reception, keyword: str) -> None:
+    sent = ct_header(**{keyword: "1.2.3.99"})
+    with pytest.raises(MismatchError, match=keyword):
+        reception.receive_bytes(ct_header(), encoded(sent))
+    assert_nothing_kept(reception)
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("uid", [None, "", "1.2.x", "../../etc/passwd", "1" * 65])
+def test_what_cannot_be_filed_is_refused(reception: Reception, keyword: str, uid: str | None) -> None:
+    sent = ct_header(**{keyword: None})
+    if uid is not None:
+        sent[keyword] = DataElement(keyword, "UI", uid, validation_mode=IGNORE)
+    with pytest.raises(InputError):
+        reception.receive_bytes(ct_header(), encoded(sent))
+    assert_nothing_kept(reception)
+
+
+@pytest.mark.parametrize("uid", ["", "1.2.x", "../../etc/passwd", "1..2", "/etc/passwd", "1" * 65, "1.2\0"])
+def test_announced_uids_that_are_none_are_refused_before_a_byte_is_written(reception: Reception, uid: str) -> None:
+    for offered in (("1.2.3", uid), (uid, "1.2.3")):
+        with pytest.raises(InputError):
+            reception.intake.begin(Offer(SCANNER, 1, offered[0], offered[1], "1.2.840.10008.1.2.1"))
+    assert_nothing_kept(reception)
+
+
+def test_what_is_no_data_set_is_refused(reception: Reception) -> None:
+    for content in (b"", b"\xff" * 100, encoded(ct_header())[:20]):
+        with pytest.raises(InputError):
+            reception.receive_bytes(ct_header(), content)
+    assert_nothing_kept(reception)
+
+
+def test_what_is_aborted_leaves_nothing(reception: Reception) -> None:
+    incoming = reception.intake.begin(Offer(SCANNER, 1, "1.2.3", "1.2.3.4", "1.2.840.10008.1.2.1"))
+    incoming.write(b"half")
+    incoming.abort()
+    assert_nothing_kept(reception)
+
+
+def assert_nothing_kept(reception: Reception) -> None:
+    assert reception.rows(Instance) == []
+    kept = [path for path in reception.folder.rglob("*") if path.is_file()]
+    assert {path.name.partition("-")[0] for path in kept} == {"node.sqlite"}
+
+
+def test_what_waits_for_its_series_is_held(tmp_path: Path) -> None:
+    rule = RuleSpec("both", {"Modality": "CT"}, send=("pacs", "archive"), priority="urgent")
+    policies = {"archive": DestinationPolicy(when_complete=True, calling_ae="DICOMNODE")}
+    with receiving(tmp_path, routing(rule, policies=policies)) as reception:
+        reception.receive(ct_header())
+        assert reception.outbox() == [("pacs", "1.2.3.4.1", "ready"), ("archive", "1.2.3.4.1", "held")]
+        assert [(row.rules, row.priority, row.origin) for row in reception.rows(Outbox)] == [
+            (["both"], 10, "received")
+        ] * 2
+
+
+def test_the_senders_ae_title_is_passed_through_where_asked_for(tmp_path: Path) -> None:
+    rule = RuleSpec("both", {"Modality": "CT"}, send=("pacs", "archive"))
+    with receiving(tmp_path, routing(rule, policies={"archive": DestinationPolicy(calling_ae="")})) as reception:
+        reception.receive(ct_header())
+        assert [(row.destination, row.calling_ae) for row in reception.rows(Outbox)] == [
+            ("pacs", "DICOMNODE"),
+            ("archive", "SCANNER"),
+        ]
+
+
+def test_what_no_rule_matches_is_kept_and_marked(tmp_path: Path) -> None:
+    with receiving(tmp_path, routing(RuleSpec("mr", {"Modality": "MR"}, send=("pacs",)))) as reception:
+        reception.receive(ct_header())
+        assert [row.matched for row in reception.rows(Instance)] == [False]
+        assert reception.outbox() == []
+
+
+def test_what_a_destination_sends_back_is_kept_but_not_forwarded(tmp_path: Path) -> None:
+    rule = RuleSpec("all", {"Modality": "*"}, send=("pacs", "archive"))
+    with receiving(tmp_path, routing(rule)) as reception:
+        reception.receive(ct_header())
+        close_series(reception)
+        mark_sent(reception)
+        reception.receive(ct_header(PatientName="Coerced^Name"), PACS)
+        assert [version.active for version in reception.versions(ct_header())] == [True, False]
+        assert {state for _, _, state in reception.outbox()} == {"sent"}
+        assert [series.state for series in reception.rows(Series)] == ["closed"]
+
+
+def test_what_a_destination_sends_back_before_it_was_sent_there_is_no_round_trip(reception: Reception) -> None:
+    reception.receive(ct_header())
+    reception.receive(ct_header(PatientName="Other^Name"), PACS)
+    assert [version.active for version in reception.versions(ct_header())] == [False, True]
+
+
+def test_a_round_trip_is_forwarded_where_a_rule_says_echo(tmp_path: Path) -> None:
+    rule = RuleSpec("all", {"Modality": "*"}, send=("pacs", "archive"), echo=True)
+    with receiving(tmp_path, routing(rule)) as reception:
+        reception.receive(ct_header())
+        mark_sent(reception)
+        reception.receive(ct_header(PatientName="Coerced^Name"), PACS)
+        assert [version.active for version in reception.versions(ct_header())] == [False, True]
+        assert [state for _, _, state in reception.outbox()].count("ready") == 2
+
+
+def test_what_we_derived_is_known_again(reception: Reception) -> None:
+    reception.receive(ct_header(1, ManufacturerModelName="dicomnode", ImageType=["DERIVED", "SECONDARY"]))
+    reception.receive(ct_header(2, ManufacturerModelName="Scan 9", ImageType=["DERIVED", "SECONDARY"]))
+    assert [row.derived_by_us for row in reception.rows(Instance)] == [True, False]
+
+
+def test_an_instance_without_geometry_has_no_position(reception: Reception) -> None:
+    reception.receive(ct_header(ImagePositionPatient=None))
+    assert [(row.position_mm, row.orientation) for row in reception.rows(Instance)] == [(None, None)]
+
+
+def test_many_threads_at_once_all_get_their_own_answer(reception: Reception) -> None:
+    count = 24
+    start = threading.Barrier(count)
+    answers: list[object] = [None] * count
+
+    def send(number: int) -> None:
+        start.wait()
+        good = number % 4 != 0
+        sent = ct_header(number) if good else ct_header(number, StudyInstanceUID=None)
+        try:
+            reception.receive(sent)
+            answers[number] = "stored"
+        except InputError as error:
+            answers[number] = type(error)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert answers == ["stored" if number % 4 else InputError for number in range(count)]
+    stored = {row.sop_instance_uid for row in reception.rows(Instance)}
+    assert stored == {f"1.2.3.4.{number}" for number in range(count) if number % 4}
+    assert len(reception.rows(Series)) == 1
+
+
+def batch_of(reception: Reception, datasets: list[Dataset]) -> list[DicomNodeError | None]:
+    """Send all while the writer is busy, so that they come into one batch; what each sender is answered."""
+    answers: list[DicomNodeError | None] = [None] * len(datasets)
+    row = reception.intake.association_opened(SCANNER)
+
+    def send(number: int) -> None:
+        try:
+            reception.receive(datasets[number], association=row)
+        except DicomNodeError as error:
+            answers[number] = error
+
+    threads = [threading.Thread(target=send, args=(number,), daemon=True) for number in range(len(datasets))]
+    with reception.database.write(), suppress(TimeoutError):
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: reception.intake._queue.qsize() == len(datasets) - 1, 1.0, "all but the first wait")
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive(), "a sender waits for ever"
+    return answers
+
+
+def test_a_bad_row_does_not_fail_the_others_of_its_batch(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = intake_module.arrivals.record_arrival
+
+    def record(session: object, arrival: intake_module.Arrival) -> None:
+        if arrival.file.sop_instance_uid.endswith(".2"):
+            raise OperationalError("insert Doe^Jane", {}, Exception("Doe^Jane"))
+        real(session, arrival)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(intake_module.arrivals, "record_arrival", record)
+    answers = batch_of(reception, [ct_header(number) for number in range(5)])
+    assert [type(answer) for answer in answers] == [type(None), type(None), StoreError, type(None), type(None)]
+    assert "Doe" not in str(answers[2])
+    assert len(reception.rows(Instance)) == 4
+
+
+@pytest.mark.parametrize("error", [OverflowError, UnicodeEncodeError, KeyError, RuntimeError])
+def test_no_error_ends_the_writer(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Else every sender would wait for ever."""
+    real = intake_module.arrivals.record_arrival
+
+    def record(session: object, arrival: intake_module.Arrival) -> None:
+        if arrival.file.sop_instance_uid.endswith(".1"):
+            raise error("utf-8", "Doe", 0, 1, "Doe") if error is UnicodeEncodeError else error("Doe^Jane")
+        real(session, arrival)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(intake_module.arrivals, "record_arrival", record)
+    answers = batch_of(reception, [ct_header(number) for number in range(3)])
+    assert isinstance(answers[1], StoreError)
+    assert "Doe" not in str(answers[1])
+    assert (answers[0], answers[2]) == (None, None)
+    reception.receive(ct_header(7))
+
+
+@pytest.mark.parametrize("count", ["1e30", "99999999999999999999", "-3", "nan", "1e308"])
+def test_an_absurd_count_of_instances_is_not_believed(reception: Reception, count: str) -> None:
+    sent = encoded(ct_header(NumberOfSeriesRelatedInstances=1))
+    held = b"\x20\x00\x09\x12IS\x02\x001 "
+    assert held in sent
+    text = count.encode() + b" " * (len(count) % 2)
+    hostile = sent.replace(held, held[:6] + len(text).to_bytes(2, "little") + text)
+    reception.receive_bytes(ct_header(), hostile)
+    assert [series.expected for series in reception.rows(Series)] == [None]
+
+
+def test_a_count_of_instances_is_evidence(reception: Reception) -> None:
+    reception.receive(ct_header(NumberOfSeriesRelatedInstances=12))
+    (series,) = reception.rows(Series)
+    assert (series.expected, series.expected_source) == (12, "NumberOfSeriesRelatedInstances")
+
+
+def test_after_a_kill_half_files_are_gone_and_open_associations_are_lost(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        row = reception.intake.association_opened(SCANNER)
+        ended = reception.intake.association_opened(SCANNER)
+        reception.intake.association_ended(ended, AssociationEnd.RELEASED)
+        reception.receive(ct_header(), association=row)
+        half = reception.intake.begin(Offer(SCANNER, row, "1.2.3", "1.2.3.4", "1.2.840.10008.1.2.1"))
+        half.write(b"half")
+        (series,) = reception.rows(Series)
+        assert series.due_at == 1005.0
+    with receiving(tmp_path) as reception:
+        reception.intake.recover()
+        ends = {association.id: association.ended for association in reception.rows(Association)}
+        assert ends == {row: "lost", ended: "released"}
+        assert list((tmp_path / "incoming").iterdir()) == []
+        (instance,) = reception.rows(Instance)
+        assert reception.files.path(instance.digest).exists()
+        assert [series.state for series in reception.rows(Series)] == ["receiving"]
+
+
+def test_the_end_of_an_association_makes_its_series_due_sooner(reception: Reception) -> None:
+    row = reception.intake.association_opened(SCANNER)
+    reception.receive(ct_header(), association=row)
+    with reception.database.write() as session:
+        session.execute(update(Series).values(due_at=9e9))
+    reception.intake.association_ended(row, AssociationEnd.RELEASED)
+    (series,) = reception.rows(Series)
+    assert series.due_at is not None
+    assert series.due_at < 9e9
+
+
+def test_the_index_that_fails_is_an_error_without_its_text(tmp_path: Path) -> None:
+    with open_database(tmp_path) as database, receiving(tmp_path) as reception:
+        with database.write() as session:
+            session.connection().exec_driver_sql("ALTER TABLE association RENAME TO gone")
+        with pytest.raises(StoreError) as caught:
+            reception.intake.association_opened(replace(SCANNER, calling_ae="SECRET"))
+        assert "SECRET" not in str(caught.value)
+
+
+def close_series(reception: Reception) -> None:
+    with reception.database.write() as session:
+        session.execute(update(Series).values(state=SeriesState.CLOSED.value, due_at=None, generation=1))
+
+
+def mark_sent(reception: Reception) -> None:
+    for row in reception.rows(Outbox):
+        with reception.database.write() as session:
+            outbox.record_answer(session, Receipt(row.id, Outcome.SENT, 0, "", "", False), RetryPolicy(), 1001.0)
