@@ -19,7 +19,7 @@ from dicomnode.errors import DicomNodeError, EngineError, InputError, NotFoundEr
 from dicomnode.inference.service import run_chain
 from dicomnode.operations.files import dicom_files
 from dicomnode.pixels.encode import derive_stack
-from dicomnode.pixels.read import read_header
+from dicomnode.pixels.read import quiet_pydicom, read_header
 from dicomnode.pixels.service import decode_stack
 from dicomnode.settings import DerivedSettings
 from engines.card import SettingValue
@@ -101,6 +101,7 @@ def enhance_folder(
     Raises EngineNotFoundError, SettingError; UsageError where `target` is not empty; NotFoundError where there is
     nothing to read.
     """
+    quiet_pydicom()
     card = default_registry().get(engine).card
     resolved = card.resolve(settings)
     if target.exists() and any(target.iterdir()):
