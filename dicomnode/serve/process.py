@@ -6,10 +6,10 @@ The channel to the supervisor is also the lifeline: where it closes, the supervi
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Final, Protocol
@@ -36,30 +36,36 @@ class Role(Protocol):
 
 
 class Signals:
-    """SIGTERM and the supervisor's end set `stop`, SIGHUP sets `reload`; both set `any`. SIGINT is the supervisor's."""
+    """SIGTERM and the supervisor's end ask to stop, SIGHUP asks to reload. SIGINT is the supervisor's alone.
+
+    Handlers only note what was asked: they may run anywhere in this thread, so they must take no lock.
+    """
 
     def __init__(self, channel: socket.socket) -> None:
-        self.any = threading.Event()
         self.stop = False
         self.reload = False
         self._channel = channel
+        self._awake, awaken = socket.socketpair()
+        self._keep = awaken
+        awaken.setblocking(False)
+        signal.set_wakeup_fd(awaken.fileno())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: self._ask_stop())
-        signal.signal(signal.SIGHUP, lambda *_: self._ask_reload())
-        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+        signal.signal(signal.SIGTERM, self._ask_stop)
+        signal.signal(signal.SIGHUP, self._ask_reload)
 
-    def _watch(self) -> None:
-        while self._channel.recv(1):
-            pass
-        self._ask_stop()
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a signal or for the supervisor's end."""
+        readable, _, _ = select.select([self._awake, self._channel], [], [], timeout_s)
+        if self._awake in readable:
+            self._awake.recv(64)
+        if self._channel in readable and not self._channel.recv(64):
+            self.stop = True
 
-    def _ask_stop(self) -> None:
+    def _ask_stop(self, _number: int, _frame: object) -> None:
         self.stop = True
-        self.any.set()
 
-    def _ask_reload(self) -> None:
+    def _ask_reload(self, _number: int, _frame: object) -> None:
         self.reload = True
-        self.any.set()
 
 
 def run(name: str, config: Config, channel: socket.socket) -> int:
@@ -76,8 +82,7 @@ def run(name: str, config: Config, channel: socket.socket) -> int:
     started_at = time.time()
     while not signals.stop:
         _beat(store.database, name, started_at)
-        signals.any.wait(BEAT_S)
-        signals.any.clear()
+        signals.wait(BEAT_S)
         if signals.reload:
             signals.reload = False
             _reload(role, config.source)
