@@ -41,9 +41,9 @@ class ResultStore:
         try:
             manifest = json.loads((folder / _MANIFEST).read_text())
             whole = all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
-        except (OSError, ValueError):
+            return (folder, manifest["report"]) if whole else None
+        except (OSError, ValueError, TypeError, LookupError):
             return None
-        return (folder, manifest["report"]) if whole else None
 
     def keep(self, made: Path, key: str, report: Mapping[str, Any]) -> Path:
         """Move a folder of files into the store under `key`, durably; its place."""

@@ -270,10 +270,11 @@ def batch_of(reception: Reception, datasets: list[Dataset]) -> list[DicomNodeErr
             answers[number] = error
 
     threads = [threading.Thread(target=send, args=(number,), daemon=True) for number in range(len(datasets))]
-    with reception.database.write(), suppress(TimeoutError):
+    with reception.database.write() as session, suppress(TimeoutError):
+        session.connection()  # takes the write lock
         for thread in threads:
             thread.start()
-        wait_until(lambda: reception.intake._queue.qsize() == len(datasets) - 1, 1.0, "all but the first wait")
+        wait_until(lambda: reception.intake._queue.qsize() == len(datasets) - 1, 0.3, "all but the first wait")
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive(), "a sender waits for ever"
