@@ -48,8 +48,8 @@ from dicomnode.store.intake import StoreIntake
 
 Tell = Callable[[str], None]
 
-_SLICES: Final = 10
-_SIZE: Final = 384
+_SLICES: Final = 8
+_SIZE: Final = 320
 _NOISE_HU: Final = 30.0
 _TIMEOUT_S: Final = 60.0
 _WINDOW: Final = (40.0, 400.0)

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Final, Protocol
@@ -17,12 +16,13 @@ from typing import Final, Protocol
 from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
-from dicomnode.serve.supervisor import CANNOT_START
 from dicomnode.serve.wiring import Store, open_store
 from dicomnode.store.database import Database
 from dicomnode.store.schema import Process
 
 BEAT_S: Final = 5.0
+CANNOT_START: Final = 78
+"""Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
 
 
 class Role(Protocol):
@@ -120,13 +120,3 @@ def _beat(database: Database, name: str, started_at: float) -> None:
         session.merge(
             Process(role=name, host=socket.gethostname(), pid=os.getpid(), started_at=started_at, beat_at=time.time())
         )
-
-
-def main() -> int:
-    name, source, descriptor = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    telemetry.configure_child()
-    return run(name, load_config(source), socket.socket(fileno=descriptor))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,24 +6,22 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from multiprocessing.context import ForkProcess
+from typing import Final, Literal, TextIO
 
 from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
+from dicomnode.serve.process import CANNOT_START, run
 from dicomnode.store.database import migrate, sqlite_url
 from dicomnode.store.locks import exclusive
 
 PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
 """Each process and the roles it has. All workflows run in one process: SQLite keeps no limits across several."""
-
-CANNOT_START: Final = 78
-"""Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
 
 _STOP_S: Final = 60.0
 _POLL_S: Final = 0.2
@@ -37,14 +35,17 @@ class _Child:
     """A process and how it has fared. `pause_s` is the wait before its next restart, if it dies soon."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: ForkProcess
     channel: socket.socket
     started: float = field(default_factory=time.monotonic)
     pause_s: float = _FIRST_PAUSE_S
 
 
 class Supervisor:
-    """The node's first process. It holds no association, no database and no lock of work: only the others."""
+    """The node's first process. It holds no association, no database and no lock of work: only the others.
+
+    It has one thread, so it may fork: what all processes import is imported once, and shared.
+    """
 
     def __init__(
         self, config: Config, log_format: Literal["console", "json"] | None, only: Collection[str] | None
@@ -54,6 +55,7 @@ class Supervisor:
         self._names = _processes_for(only)
         self._children: list[_Child] = []
         self._restarts: list[tuple[float, _Child]] = []
+        self._lock: TextIO | None = None
         self._stopping = ""
         self._reloading = False
 
@@ -64,7 +66,7 @@ class Supervisor:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
-        with exclusive(self._config.node.data, "node.lock"):
+        with exclusive(self._config.node.data, "node.lock") as self._lock:
             migrate(sqlite_url(self._config.node.data))
             try:
                 self._start_all()
@@ -91,13 +93,24 @@ class Supervisor:
     def _start(self, name: str, pause_s: float = _FIRST_PAUSE_S) -> _Child:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dicomnode.serve.process", name, str(self._config.source), str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-            )
+            process = ForkProcess(name=name, target=self._become, args=(name, ours, theirs))
+            process.start()
         telemetry.event("process_started", role=name, pid=process.pid)
         return _Child(name, process, ours, pause_s=pause_s)
+
+    def _become(self, name: str, ours: socket.socket, theirs: socket.socket) -> None:
+        """What a new process does first: let go of what is the supervisor's. A channel ends when nobody holds it."""
+        for channel in (ours, *(child.channel for child in self._children)):
+            channel.close()
+        if self._lock is not None:
+            self._lock.close()
+        telemetry.configure_child()
+        try:
+            code = run(name, self._config, theirs)
+        except Exception:  # noqa: BLE001  the text of an error may quote a data set: our hook keeps it back
+            sys.excepthook(*sys.exc_info())
+            code = 1
+        sys.exit(code)
 
     def _await_ready(self, child: _Child) -> None:
         said = b""
@@ -119,7 +132,7 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping:
             time.sleep(_POLL_S)
-            for child in [child for child in self._children if child.process.poll() is not None]:
+            for child in [child for child in self._children if not child.process.is_alive()]:
                 self._plan_restart(child)
             due = [child for at, child in self._restarts if at <= time.monotonic()]
             self._restarts = [(at, child) for at, child in self._restarts if child not in due]
@@ -131,7 +144,7 @@ class Supervisor:
     def _plan_restart(self, child: _Child) -> None:
         child.channel.close()
         self._children.remove(child)
-        code = child.process.returncode
+        code = child.process.exitcode
         telemetry.event("process_ended", role=child.name, pid=child.process.pid, exit_status=code)
         steady = time.monotonic() - child.started > _STEADY_S and code != CANNOT_START
         pause_s = _FIRST_PAUSE_S if steady else child.pause_s
@@ -155,7 +168,7 @@ class Supervisor:
         self._config = changed
         telemetry.event("config_loaded", path=str(changed.source), rules=len(changed.rule))
         for child in self._children:
-            child.process.send_signal(signal.SIGHUP)
+            os.kill(child.process.pid or 0, signal.SIGHUP)
 
     def _end_all(self) -> None:
         started = time.monotonic()
@@ -164,11 +177,10 @@ class Supervisor:
         for child in self._children:
             child.process.terminate()
         for child in self._children:
-            try:
-                child.process.wait(max(0.1, _STOP_S - (time.monotonic() - started)))
-            except subprocess.TimeoutExpired:
+            child.process.join(max(0.1, _STOP_S - (time.monotonic() - started)))
+            if child.process.is_alive():
                 child.process.kill()
-                child.process.wait()
+                child.process.join()
             child.channel.close()
         telemetry.event("node_stopped", seconds=time.monotonic() - started)
 

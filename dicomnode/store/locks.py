@@ -7,13 +7,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from dicomnode.errors import ConfigError
 
 
 @contextmanager
-def exclusive(folder: Path, name: str = "flow.lock") -> Iterator[None]:
-    """Hold a lock of a data folder; "flow.lock" makes this the one process which runs workflows on it."""
+def exclusive(folder: Path, name: str = "flow.lock") -> Iterator[TextIO]:
+    """Hold a lock of a data folder; "flow.lock" makes this the one process which runs workflows on it.
+
+    Gives the lock's file: it is held until every process that has it open has closed it.
+    """
     with (folder / name).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -23,4 +27,4 @@ def exclusive(folder: Path, name: str = "flow.lock") -> Iterator[None]:
             ) from None
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield lock
