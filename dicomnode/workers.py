@@ -7,11 +7,13 @@ a call that outlasts its time is ended with the process. Arguments and results a
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import json
 import os
 import queue
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -73,7 +75,10 @@ class WorkerProcess:
         return result
 
     def close(self) -> None:
-        """End the process. Waits for a call that is running."""
+        """End the process. A call that is running fails as one whose worker died."""
+        process = self._process
+        if process is not None:
+            process.kill()  # it ends the call, which gives up the lock
         with self._lock:
             self._end()
 
@@ -146,6 +151,8 @@ def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dic
         hint = "raise limits.worker_memory_mb"
         return {"error": "WorkerError", "message": "not enough memory for this input", "hint": hint}
     except Exception as error:  # noqa: BLE001  whatever a decoder raises on hostile bytes; text of it may hold PHI
+        if isinstance(error, OSError) and error.errno is not None:  # decoders raise it too, but without a number
+            return _disk_failure(request["operation"], error.errno)
         return {
             "error": "InputError",
             "message": f"{request['operation']} failed on this input ({type(error).__name__})",
@@ -153,12 +160,29 @@ def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dic
         }
 
 
+def _disk_failure(operation: str, number: int) -> dict[str, Any]:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        message, hint = f"the disk is full: {operation} could not write", "free space under the data folder"
+        return {"error": "DiskFullError", "message": message, "hint": hint}
+    message = f"{operation} could not read or write a file: {os.strerror(number)}"
+    return {"error": "StoreError", "message": message, "hint": "look at the disk under the data folder"}
+
+
 def serve(module: str, channel: socket.socket) -> None:
     """The child's side: answer requests until the parent closes the channel."""
+    threading.Thread(target=_end_with_parent, args=(channel.fileno(),), daemon=True).start()
     operations: Mapping[str, Operation] = importlib.import_module(module).operations()
     with channel, channel.makefile("rb") as requests:
         for line in requests:
             channel.sendall(json.dumps(_answer(operations, json.loads(line))).encode() + b"\n")
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """Else a worker would compute for hours for a parent that was killed, beside the one of the next."""
+    channel = select.poll()
+    channel.register(descriptor, select.POLLRDHUP)
+    channel.poll()
+    os._exit(0)
 
 
 def _leave_network() -> None:
