@@ -55,7 +55,8 @@ class Routing:
 
     def calling_ae(self, destination: str, sender_ae: str) -> str:
         """The AE title to call a destination with, for an object that `sender_ae` sent us."""
-        return self.destinations[destination].calling_ae or sender_ae
+        known = self.destinations.get(destination)  # an object may be under way to one that was just removed
+        return (known.calling_ae if known is not None else "") or sender_ae
 
     def echoes(self, forwarding: Forwarding) -> bool:
         """Whether a rule that matched says `echo`."""

@@ -77,21 +77,17 @@ class Pipeline:
     def plan(self, series_row: int, generation: int) -> list[list[int]]:
         """Apply the rules to a closed series; (job row, priority) of each job that follows from it."""
         kill_point("route.before_plan")
-        routing = self.routing
         with self._rooms.database.read() as session:
             series = session.get_one(Series, series_row)
             instances = series_index.active_instances(session, series_row)
-        stacks, unreadable = self._stacks(instances, routing)
-        sender = _sender_of(instances[0])
-        decided = plan(routing.rules, stacks, sender, time.localtime(sender.received_at).tm_hour)
+        decided, unreadable, members = self._decide(instances)
         content = {**json.loads(decided.to_json()), "unreadable": unreadable}
-        members = {stack.key: [one.instance_id for one in stack.slices] for stack in stacks}
-        jobs = [(asdict(job), members[job.stack_key]) for job in decided.jobs]
+        planned = [(asdict(job), members[job.stack_key]) for job in decided.jobs]
         with self._rooms.database.write() as session:
-            rows = job_index.record_plan(session, series_row, generation, content, jobs, time.time())
+            jobs = job_index.record_plan(session, series_row, generation, content, planned, time.time())
         _tell_plan(series, decided, any(instance.matched for instance in instances))
         kill_point("route.after_plan")
-        return [[row, PRIORITIES[job.priority]] for row, job in zip(rows, decided.jobs, strict=True)]
+        return [[job.id, PRIORITIES[job.content["priority"]]] for job in jobs]
 
     def enhance(self, job_row: int) -> bool:
         """Run a job's engines; whether there is a result to derive from."""
@@ -102,11 +98,7 @@ class Pipeline:
             return False
         started = time.monotonic()
         key, report, _ = self._result(job, instances)
-        state = {"done": JobState.ENHANCED, "refused": JobState.REFUSED, "withheld": JobState.WITHHELD}[report["state"]]
-        with self._rooms.database.write() as session:
-            job_index.record_result(session, job_row, state, report, key, time.time())
-        _tell_job(job, report, time.monotonic() - started)
-        return state == JobState.ENHANCED
+        return self._record_result(job, key, report, time.monotonic() - started)
 
     def derive(self, job_row: int) -> None:
         """Build, store and enqueue a job's derived objects."""
@@ -114,9 +106,13 @@ class Pipeline:
             job = job_index.job(session, job_row)
             instances = job_index.job_instances(session, job)
         if job.state != JobState.ENHANCED:
+            self._forget_result(job)  # a kill may have come between the commit and this
             return
         started = time.monotonic()
         key, report, folder = self._result(job, instances)
+        if report["state"] != "done":  # it had been lost, and was computed anew by an engine that changed
+            self._record_result(job, key, report, time.monotonic() - started)
+            return
         with self._rooms.results.scratch() as scratch:
             kill_point("derive.before_build")
             built = [
@@ -148,12 +144,35 @@ class Pipeline:
             job = job_index.job(session, job_row)
             if job.state in (JobState.PLANNED, JobState.ENHANCED):
                 job_index.end_job(session, job_row, JobState.FAILED, [reason, hint] if hint else [reason], time.time())
+        self._forget_result(job)
 
     def fail_plan(self, series_row: int, generation: int, reason: str) -> None:
         """Record that no plan could be made."""
         content = {"jobs": [], "stacks": [], "unreadable": [], "failed": reason}
         with self._rooms.database.write() as session:
             job_index.record_plan(session, series_row, generation, content, [], time.time())
+
+    def _decide(self, instances: Sequence[Instance]) -> tuple[RoutingPlan, list[dict[str, Any]], dict[str, list[int]]]:
+        """What the rules say, what cannot be read, and the instance rows of each stack."""
+        if not instances:  # newer versions of all of them belong to other series
+            return RoutingPlan((), ()), [], {}
+        routing = self.routing
+        stacks, unreadable = self._stacks(instances, routing)
+        sender = _sender_of(instances[0])
+        decided = plan(routing.rules, stacks, sender, time.localtime(sender.received_at).tm_hour)
+        return decided, unreadable, {stack.key: [one.instance_id for one in stack.slices] for stack in stacks}
+
+    def _record_result(self, job: Job, key: str, report: Mapping[str, Any], seconds: float) -> bool:
+        """Store what the engines reported; whether there is a result to derive from."""
+        state = {"done": JobState.ENHANCED, "refused": JobState.REFUSED, "withheld": JobState.WITHHELD}[report["state"]]
+        with self._rooms.database.write() as session:
+            job_index.record_result(session, job.id, state, report, key, time.time())
+        _tell_job(job, report, seconds)
+        return state == JobState.ENHANCED
+
+    def _forget_result(self, job: Job) -> None:
+        if job.result is not None:
+            self._rooms.results.forget(job.result)
 
     def _stacks(
         self, instances: Sequence[Instance], routing: Routing

@@ -18,8 +18,8 @@ def record_plan(
     content: dict[str, Any],
     jobs: Sequence[tuple[dict[str, Any], list[int]]],
     now: float,
-) -> list[int]:
-    """Store the plan of one closing with its jobs (planned job, instance rows); the job rows' ids.
+) -> list[Job]:
+    """Store the plan of one closing with its jobs (planned job, instance rows); the jobs.
 
     A plan that is there already stays, with its jobs: the first decision holds.
     """
@@ -43,7 +43,7 @@ def record_plan(
             for ordinal, (planned, instance_rows) in enumerate(jobs)
         )
         session.flush()
-    rows = select(Job.id).where(Job.series_row == series_row, Job.generation == generation).order_by(Job.ordinal)
+    rows = select(Job).where(Job.series_row == series_row, Job.generation == generation).order_by(Job.ordinal)
     return list(session.scalars(rows))
 
 
