@@ -33,7 +33,7 @@ RULES = [
         "engines": ["ct-nlm"],
         "send": ["pacs"],
     },
-    {"name": "rest", "match": {"PatientName": "!NOBODY", "Modality": "*"}, "send": ["pacs"]},
+    {"name": "rest", "match": {"PatientName": "UNMISTAKABLE*", "PatientComments": "*named"}, "send": ["pacs"]},
 ]
 
 
