@@ -18,6 +18,7 @@ RULES = [
     {"name": "all", "match": {"SOPClassUID": "*"}, "send": ["archive"]},
     {"name": "images", "match": {"Modality": ["CT", "MR", "CR"]}, "engines": ["contrast-glcae"], "send": ["archive"]},
 ]
+UNKNOWN_TO_STORESCP = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.8.1"}
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 CLEAR = {0x0000, 0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900}
 """Success, and what PS3.7 C.5 and PS3.4 B.2.3 have for what cannot be stored; 0xC0xx, "cannot understand", too."""
@@ -56,6 +57,13 @@ def taken_of(node: Node, paths: list[Path]) -> dict[str, RawObject]:
     return taken
 
 
+def not_for_storescp(sent: RawObject) -> str:
+    """Why DCMTK 3.6.7 does not take an object that we may take; "" where it does."""
+    if len(sent.data_set) % 2:
+        return "an odd number of bytes"
+    return "an unknown transfer syntax" if sent.transfer_syntax_uid in UNKNOWN_TO_STORESCP else ""
+
+
 @pytest.mark.peer("dcmtk")
 def test_a_node_outlives_everything_that_is_sent_to_it(tmp_path: Path, archive: StoreScp) -> None:
     paths = [path for path in files_of(shared_data("dicom")) if path.stat().st_size]
@@ -73,5 +81,6 @@ def test_a_node_outlives_everything_that_is_sent_to_it(tmp_path: Path, archive: 
         assert node.stop() == 0
         assert surroundings(node.folder) == before
         assert not any("pwned" in path.name for path in node.folder.rglob("*"))
-    lost = taken.keys() - {RawObject.read(path).sop_instance_uid for path in files_of(archive.files)}
-    assert {uid for uid in lost if len(taken[uid].data_set) % 2 == 0} == set(), "storescp takes all but odd lengths"
+    archived = {RawObject.read(path).sop_instance_uid for path in files_of(archive.files)}
+    lost = {uid for uid in taken.keys() - archived if not_for_storescp(taken[uid]) == ""}
+    assert lost == set()
