@@ -17,7 +17,8 @@ TIMEOUT_S = 180.0
 
 
 def files_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files of a folder that hold anything: of an empty data set a sender sends nothing, and waits."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
 
 
 def by_uid(paths: Iterable[Path]) -> dict[str, Path]:
