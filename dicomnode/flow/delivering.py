@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,9 +55,20 @@ class Drainer:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def ask_stop(self) -> None:
+        self._stopping.set()
+
     def stop(self) -> None:
         """Finish the instance that is being sent, and give the lease up."""
-        self._stopping.set()
+        self.ask_stop()
         self._thread.join()
         with self._database.write() as session:
             outbox.release_leases(session, self._owner)
@@ -175,16 +186,23 @@ class Drainers:
     def __init__(self, database: Database, path_of: Callable[[str], Path]) -> None:
         self._database = database
         self._path_of = path_of
-        self._running: dict[str, Drainer] = {}
+        self.running: tuple[Drainer, ...] = ()
 
-    def replace(self, routes: Mapping[str, Route]) -> None:
+    @property
+    def are_alive(self) -> bool:
+        return all(drainer.is_alive for drainer in self.running)
+
+    def replace(self, routes: Iterable[Route]) -> None:
         """Stop every drainer and start one for each route."""
         self.stop()
-        self._running = {name: Drainer(self._database, self._path_of, route) for name, route in routes.items()}
-        for drainer in self._running.values():
+        self.running = tuple(Drainer(self._database, self._path_of, route) for route in routes)
+        for drainer in self.running:
             drainer.start()
 
     def stop(self) -> None:
-        for drainer in self._running.values():
+        """All are asked before any is waited for: a destination that hangs costs its time once, not each its own."""
+        for drainer in self.running:
+            drainer.ask_stop()
+        for drainer in self.running:
             drainer.stop()
-        self._running = {}
+        self.running = ()

@@ -28,11 +28,11 @@ class DeliverRole:
         self._drainers.stop()
         for deliverer in self._deliverers:
             deliverer.close()
+        self._deliverers = []
 
     def _drain(self, config: Config) -> None:
         self.stop()
-        routes = {name: self._route(config, name) for name in config.destination}
-        self._drainers.replace(routes)
+        self._drainers.replace([self._route(config, name) for name in config.destination])
 
     def _route(self, config: Config, name: str) -> Route:
         peer = config.peer_of(name)
