@@ -43,7 +43,7 @@ def test_a_nearly_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
     sent = RawObject.read(CT_SMALL)
     with Node(tmp_path, settings({}, [], limits={"disk_reserve": "900000 TB"})) as node:
         assert send_verbatim(node.call(), [sent]) == {sent.sop_instance_uid: 0xA700}
-        node.wait_for_log("disk_full")
+        node.wait_for_log("0xA700")
 
 
 def test_a_uid_that_is_none_is_refused(tmp_path: Path) -> None:
