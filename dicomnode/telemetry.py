@@ -148,6 +148,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "no rule matches a series; it is kept",
             "series_id series_instance_uid rule reason",
         ),
+        "plan_failed": Event(
+            "error", "the rules could not be applied to a complete series",
+            "series_id series_instance_uid error reason hint",
+        ),
         "job_finished": Event(
             "info", "an engine has finished and its output passed the gates",
             "job_id series_id engine instances seconds",

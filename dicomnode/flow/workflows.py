@@ -12,16 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dicomnode.errors import DicomNodeError, EngineError
+from dicomnode.flow.closing import route_call
 from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.port import Call, follow_up, step
 from dicomnode.store.database import Database
 from dicomnode.store.index import jobs as job_index
+from dicomnode.store.schema import Job
 from dicomnode.telemetry import event
 
 ATTEMPTS: Final = 5
 _FIRST_RETRY_S: Final = 5.0
 _RECONCILE_S: Final = 60.0
+_LOST: Final = "its workflow ended by an error of the node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class SeriesWorkflows:
             )  # fmt: skip
         elif "error" in answer:
             step("fail plan", self._pipeline.fail_plan, series_row, generation, answer["error"])
+            step("tell", _tell_failed_plan, series_row, answer)
         else:
             for job_row, priority in answer["result"]:
                 follow_up(_JobCall("enhance", job_row, 1, priority).call())
@@ -98,10 +104,15 @@ class SeriesWorkflows:
             return {
                 "error": str(error), "hint": error.hint, "transient": error.transient, "kind": type(error).__name__,
             }  # fmt: skip
+        except (OSError, SQLAlchemyError) as error:  # the texts of both may quote rows or paths
+            what = f"the disk or the database failed ({type(error).__name__})"
+            hint = "look at the disk under the data folder"
+            return {"error": what, "hint": hint, "transient": True, "kind": type(error).__name__}
 
 
 class Reconciler:
-    """The net under errors that nobody thought of: jobs that no workflow works on any more are ended as failed."""
+    """The net under errors that nobody thought of: closed series and jobs that no workflow works on any more are ended
+    as failed."""
 
     def __init__(self, database: Database, unfinished: Callable[[], frozenset[str]], pipeline: Pipeline) -> None:
         self._database = database
@@ -126,23 +137,33 @@ class Reconciler:
             self.reconcile(time.time())
 
     def reconcile(self, now: float) -> int:
-        """End orphaned jobs; how many. A job that changed within the last minute may be between two workflows."""
+        """End what is orphaned; how many. What changed within the last minute may be between two workflows."""
         with self._database.read() as session:
             jobs = [job for job in job_index.unfinished_jobs(session) if job.updated_at < now - _RECONCILE_S]
-        if not jobs:
+            closings = job_index.unplanned_series(session, now - _RECONCILE_S)
+        if not jobs and not closings:
             return 0
         working = self._unfinished()
-        routed = {identity for identity in working if identity.startswith("route:")}
-        orphans = [
-            job
-            for job in jobs
-            if not any(identity.startswith((f"enhance:{job.id}:", f"derive:{job.id}:")) for identity in working)
-            and not any(identity.startswith(f"route:{job.series_row}:") for identity in routed)
-        ]
+        orphans = [job for job in jobs if not _is_worked_on(job, working)]
+        lost = [series for series in closings if not _is_routed(series.id, series.generation, working)]
         for job in orphans:
-            self._pipeline.fail(job.id, "its workflow ended by an error of the node", "report it with the node's log")
-            event("job_failed", job_id=job.id, series_id=job.series_row, reason="its workflow ended by an error")
-        return len(orphans)
+            self._pipeline.fail(job.id, _LOST, "report it with the node's log")
+            event("job_failed", job_id=job.id, series_id=job.series_row, reason=_LOST)
+        for series in lost:
+            self._pipeline.fail_plan(series.id, series.generation, _LOST)
+            event("plan_failed", series_id=series.id, series_instance_uid=series.series_instance_uid, reason=_LOST)
+        return len(orphans) + len(lost)
+
+
+def _is_worked_on(job: Job, working: frozenset[str]) -> bool:
+    own = any(identity.startswith((f"enhance:{job.id}:", f"derive:{job.id}:")) for identity in working)
+    return own or _is_routed(job.series_row, job.generation, working)
+
+
+def _is_routed(series_row: int, generation: int, working: frozenset[str]) -> bool:
+    """Whether the first or a later attempt at routing waits or runs."""
+    first = route_call(series_row, generation).id
+    return any(identity == first or identity.startswith(f"{first}:") for identity in working)
 
 
 def _delay_s(attempt: int) -> float:
@@ -159,3 +180,7 @@ def _tell_failed(job: _JobCall, answer: Mapping[str, Any], again: bool) -> None:
         reason=answer["error"],
         hint=answer["hint"],
     )
+
+
+def _tell_failed_plan(series_row: int, answer: Mapping[str, Any]) -> None:
+    event("plan_failed", series_id=series_row, error=answer["kind"], reason=answer["error"], hint=answer["hint"])

@@ -138,8 +138,10 @@ def _destinations(config: Config, session: Session, now: float) -> tuple[Destina
 
 def _problems(session: Session) -> tuple[Problem, ...]:
     ended = (JobState.FAILED, JobState.WITHHELD, JobState.REFUSED)
+    failed_plans = overview.failed_plans(session, _LISTED)
     return (
         *(_unrouted(series) for series in overview.unrouted_series(session, _LISTED)),
+        *(Problem("unplanned", series.series_instance_uid, reason) for series, reason in failed_plans),
         *(_job_problem(job, series) for job, series in overview.jobs_in(session, ended, _LISTED)),
         *(_undelivered(*found) for found in overview.failed_deliveries(session, _LISTED)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dicomnode.store.schema import Instance, Job, JobState, Plan
+from dicomnode.store.schema import Instance, Job, JobState, Origin, Plan, Series, SeriesState
 
 
 def record_plan(
@@ -74,6 +74,18 @@ def end_job(session: Session, job_row: int, state: JobState, reasons: Sequence[s
     found.state = state.value
     found.reasons = list(reasons)
     found.updated_at = now
+
+
+def unplanned_series(session: Session, closed_before: float) -> list[Series]:
+    """Closed series whose last closing has no plan yet."""
+    planned = select(Plan.id).where(Plan.series_row == Series.id, Plan.generation == Series.generation)
+    rows = select(Series).where(
+        Series.state == SeriesState.CLOSED,
+        Series.origin == Origin.RECEIVED,
+        Series.closed_at < closed_before,
+        ~planned.exists(),
+    )
+    return list(session.scalars(rows))
 
 
 def unfinished_jobs(session: Session) -> list[Job]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, literal, or_, select
+from sqlalchemy import and_, func, literal, or_, select
 from sqlalchemy.orm import Session
 
 from dicomnode.store.schema import (
@@ -100,6 +100,19 @@ def jobs_in(session: Session, states: Sequence[JobState], limit: int) -> list[tu
         .limit(limit)
     )
     return list(session.execute(rows).tuples())
+
+
+def failed_plans(session: Session, limit: int) -> list[tuple[Series, str]]:
+    """Series whose last closing could not be planned, the newest first, each with the reason."""
+    reason = Plan.content["failed"].as_string()
+    rows = (
+        select(Series, reason)
+        .join(Plan, and_(Plan.series_row == Series.id, Plan.generation == Series.generation))
+        .where(reason.is_not(None))
+        .order_by(Series.id.desc())
+        .limit(limit)
+    )
+    return [(series, text) for series, text in session.execute(rows)]
 
 
 def failed_deliveries(session: Session, limit: int) -> list[tuple[Outbox, Instance, Receipt | None]]:
