@@ -18,6 +18,10 @@ class DeliverRole:
         self._drainers = Drainers(store.database, store.files.path)
         self._deliverers: list[DicomDeliverer] = []
 
+    @property
+    def is_alive(self) -> bool:
+        return self._drainers.are_alive
+
     def start(self) -> None:
         self._drain(self._config)
 

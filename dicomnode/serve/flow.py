@@ -46,6 +46,10 @@ class FlowRole:
         self._closer = Closer(store.database, self._workflows.enqueue)
         self._reconciler = Reconciler(store.database, self._workflows.unfinished, self._pipeline)
 
+    @property
+    def is_alive(self) -> bool:
+        return self._closer.is_alive and self._reconciler.is_alive
+
     def start(self) -> None:
         self._workflows.start()
         self._closer.start()

@@ -24,9 +24,17 @@ BEAT_S: Final = 5.0
 CANNOT_START: Final = 78
 """Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
 
+THREAD_DIED: Final = 70
+"""Exit status of a process one of whose threads ended by an error; the log says where (EX_SOFTWARE of sysexits.h)."""
+
 
 class Role(Protocol):
     """What a process runs."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether every thread that must run does. One that ended by an error takes the process with it."""
+        ...
 
     def start(self) -> None: ...
 
@@ -58,8 +66,14 @@ class Signals:
         readable, _, _ = select.select([self._awake, self._channel], [], [], timeout_s)
         if self._awake in readable:
             self._awake.recv(64)
-        if self._channel in readable and not self._channel.recv(64):
+        if self._channel in readable and self._has_ended():
             self.stop = True
+
+    def _has_ended(self) -> bool:
+        try:
+            return not self._channel.recv(64)
+        except ConnectionResetError:  # it was killed before it had read all that we said
+            return True
 
     def _ask_stop(self, _number: int, _frame: object) -> None:
         self.stop = True
@@ -72,22 +86,31 @@ def run(name: str, config: Config, channel: socket.socket) -> int:
     """Run one process until it is asked to stop."""
     signals = Signals(channel)
     store = open_store(config)
-    role = _role(name, config, store)
     try:
+        role = _role(name, config, store)
         role.start()
     except ConfigError as error:
         channel.sendall(f"{error}\n{error.hint}\n".encode())
         return CANNOT_START
     channel.sendall(b"ready\n")
+    try:
+        return _live(name, role, signals, store, config)
+    finally:  # threads that went on without us could neither be stopped nor restarted
+        role.stop()
+        store.database.close()
+
+
+def _live(name: str, role: Role, signals: Signals, store: Store, config: Config) -> int:
+    """Give signs of life and do what is asked, until the process is to end; its exit status."""
     started_at = time.time()
     while not signals.stop:
+        if not role.is_alive:
+            return THREAD_DIED
         _beat(store.database, name, started_at)
         signals.wait(BEAT_S)
         if signals.reload:
             signals.reload = False
             _reload(role, config.source)
-    role.stop()
-    store.database.close()
     return 0
 
 

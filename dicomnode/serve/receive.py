@@ -22,6 +22,10 @@ class ReceiveRole:
         self._intake = StoreIntake(store.database, store.files, wiring.routing(config))
         self._server = StorageServer(scp_settings(config), self._intake)
 
+    @property
+    def is_alive(self) -> bool:
+        return self._intake.is_alive and self._server.is_accepting
+
     def start(self) -> None:
         try:
             self._intake.recover()

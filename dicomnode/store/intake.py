@@ -51,6 +51,11 @@ class StoreIntake:
         self._thread = threading.Thread(target=self._commit_batches, name="commit")
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether rows are still committed."""
+        return self._thread.is_alive()
+
     def recover(self) -> None:
         """Clear away what a killed receiver left: half files, associations that look open."""
         self._files.sweep()

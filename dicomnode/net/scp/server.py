@@ -59,6 +59,10 @@ class StorageServer:
         assert self._listener is not None, "not started"
         return int(self._listener.getsockname()[1])
 
+    @property
+    def is_accepting(self) -> bool:
+        return self._accepting.is_alive()
+
     def start(self) -> None:
         """Bind and serve in background threads. Raises ConfigError where the port cannot be had."""
         host, port = self._settings.host, self._settings.port
