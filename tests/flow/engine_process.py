@@ -1,0 +1,147 @@
+"""A process that runs the workflow engine for a test: `python -m tests.flow.engine_process FOLDER ACTION...`.
+
+Its workflow `pair` has two steps, which write what they do to `FOLDER/steps`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from dicomnode.errors import InputError
+from dicomnode.flow.port import Call, Workflows, follow_up, step
+from dicomnode.store.database import Database, migrate, sqlite_url
+from dicomnode.store.schema import Patient
+
+FOLDER = Path(sys.argv[1])
+QUEUE = {"work": 2}
+
+
+def note(text: str) -> None:
+    with (FOLDER / "steps").open("a") as file:
+        file.write(f"{text}\n")
+
+
+def noted() -> list[str]:
+    path = FOLDER / "steps"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def first(name: str) -> str:
+    note(f"first {name}")
+    return f"result of {name}"
+
+
+def second(result: str) -> None:
+    note(f"second after {result}")
+    if "killed" in result and not (FOLDER / "killed").exists():
+        (FOLDER / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    note(f"end {result}")
+
+
+def fail() -> None:
+    raise InputError("it cannot be read", "ask again")
+
+
+def fail_foreign() -> None:
+    raise ValueError("Doe^Jane")
+
+
+def pair(name: str, number: int) -> None:
+    result = step("first", first, name)
+    step("second", second, result)
+    if number:
+        follow_up(Call("pair", "work", f"pair:{name}:next", (f"{name} next", number - 1)))
+
+
+def failing(foreign: int) -> None:
+    step("fail", fail_foreign if foreign else fail)
+
+
+WORKFLOWS: dict[str, Callable[..., None]] = {"pair": pair, "failing": failing}
+
+
+@contextmanager
+def engine(*, start: bool = True) -> Iterator[tuple[Workflows, Database]]:
+    url = sqlite_url(FOLDER)
+    migrate(url)
+    workflows = Workflows(url, WORKFLOWS, QUEUE)
+    taken_over = workflows.start() if start else 0
+    note(f"taken over {taken_over}")
+    with closing(Database(url)) as database:
+        yield workflows, database
+    workflows.stop(10)
+
+
+def until(lines: int, timeout_s: float = 30.0) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while sum(line.startswith("end") for line in noted()) < lines and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+
+
+def enqueue(workflows: Workflows, database: Database, call: Call) -> None:
+    with database.write() as session:
+        workflows.enqueue(session, call)
+
+
+def run(name: str, times: str) -> None:
+    """Enqueue a pair so often, under one id."""
+    with engine() as (workflows, database):
+        for _ in range(int(times)):
+            enqueue(workflows, database, Call("pair", "work", f"pair:{name}", (name, 0)))
+        until(1)
+
+
+def resume(ends: str) -> None:
+    """Only start, and wait."""
+    with engine():
+        until(int(ends))
+
+
+def chain() -> None:
+    with engine() as (workflows, database):
+        enqueue(workflows, database, Call("pair", "work", "pair:chain", ("chain", 2)))
+        until(3)
+
+
+def transactions() -> None:
+    """One transaction that rolls back, one that commits, each with a row of ours."""
+    with engine() as (workflows, database):
+        try:
+            with database.write() as session:
+                session.add(Patient(patient_id="rolled back", issuer=""))
+                workflows.enqueue(session, Call("pair", "work", "pair:back", ("back", 0)))
+                raise RuntimeError
+        except RuntimeError:
+            note(f"unfinished {sorted(workflows.unfinished())}")
+        with database.write() as session:
+            session.add(Patient(patient_id="committed", issuer=""))
+            workflows.enqueue(session, Call("pair", "work", "pair:kept", ("kept", 0)))
+        until(1)
+
+
+def delayed() -> None:
+    with engine() as (workflows, database):
+        enqueue(workflows, database, Call("pair", "work", "pair:late", ("late", 0), delay_s=2.0))
+        enqueue(workflows, database, Call("pair", "work", "pair:now", ("now", 0)))
+        note(f"unfinished {sorted(workflows.unfinished())}")
+        until(2)
+
+
+def errors() -> None:
+    with engine() as (workflows, database):
+        for foreign in (0, 1):
+            enqueue(workflows, database, Call("failing", "work", f"failing:{foreign}", (foreign,)))
+        give_up_at = time.monotonic() + 20
+        while workflows.unfinished() and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[2]](*sys.argv[3:])
