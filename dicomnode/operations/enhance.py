@@ -18,6 +18,7 @@ from dicomnode.core.types import Slice, Stack
 from dicomnode.errors import DicomNodeError, EngineError, InputError, NotFoundError, UsageError
 from dicomnode.inference.service import run_chain
 from dicomnode.operations.files import dicom_files
+from dicomnode.operations.terminal import printable_lines
 from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.read import quiet_pydicom, read_header
 from dicomnode.pixels.service import decode_stack
@@ -70,9 +71,11 @@ class EnhanceReport:
         return asdict(self)
 
     def lines(self) -> Sequence[str]:
-        return (
-            *(line for stack in self.stacks for line in _stack_lines(stack)),
-            *(f"not read: {reason}" for reason in self.unreadable),
+        return printable_lines(
+            (
+                *(line for stack in self.stacks for line in _stack_lines(stack)),
+                *(f"not read: {reason}" for reason in self.unreadable),
+            )
         )
 
 
@@ -104,7 +107,7 @@ def enhance_folder(
     quiet_pydicom()
     card = default_registry().get(engine).card
     resolved = card.resolve(settings)
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is not empty", "name a folder that is new or empty: nothing is overwritten")
     slices, unreadable = _read(dicom_files(source))
     if not slices:

@@ -13,7 +13,7 @@ from dicomnode.core.headers import value
 from dicomnode.core.rules import Facts, Forwarding, RoutingPlan, explain, forward, plan
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
 from dicomnode.core.types import Header, Sender
-from dicomnode.operations.why import printable
+from dicomnode.operations.terminal import printable_lines
 from dicomnode.pixels.read import read_header
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.index import overview
@@ -40,7 +40,7 @@ class FileExplanation:
             "for engines, as a stack of this one slice:",
             *(f"  {line}" for line in self.plan.lines()),
         )
-        return tuple(printable(line) for line in told)
+        return printable_lines(told)
 
 
 def explain_file(config: Config, path: Path) -> FileExplanation:

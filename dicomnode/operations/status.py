@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
 from dicomnode.errors import NotFoundError
+from dicomnode.operations.terminal import printable_lines
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.files import free_bytes
 from dicomnode.store.index import overview
@@ -72,11 +73,13 @@ class Status:
         return asdict(self)
 
     def lines(self) -> Sequence[str]:
-        return (
-            *_process_lines(self),
-            *_count_lines(self),
-            *(line for destination in self.destinations for line in _destination_lines(destination)),
-            *_problem_lines(self.problems),
+        return printable_lines(
+            (
+                *_process_lines(self),
+                *_count_lines(self),
+                *(line for destination in self.destinations for line in _destination_lines(destination)),
+                *_problem_lines(self.problems),
+            )
         )
 
 

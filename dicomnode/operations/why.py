@@ -18,11 +18,12 @@ from dicomnode.config import Config
 from dicomnode.core.headers import value
 from dicomnode.core.rules import RoutingPlan
 from dicomnode.errors import NotFoundError
+from dicomnode.operations.terminal import printable_lines
 from dicomnode.pixels.read import read_header
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.index import overview
 from dicomnode.store.index.overview import Delivery
-from dicomnode.store.schema import Instance, Job, Plan, Series
+from dicomnode.store.schema import Instance, Job, Plan, Series, SeriesState
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Explanation:
         return asdict(self)
 
     def lines(self) -> Sequence[str]:
-        return tuple(printable(line) for story in self.series for line in story.lines())
+        return printable_lines(line for story in self.series for line in story.lines())
 
 
 def why(config: Config, subject: str) -> Explanation:
@@ -78,7 +79,7 @@ def why(config: Config, subject: str) -> Explanation:
 
     Raises NotFoundError where nothing is known of it.
     """
-    named = _uid_in_file(Path(subject)) if Path(subject).is_file() else subject
+    named = _uid_in_file(Path(subject)) if _is_file(subject) else subject
     data = config.node.data
     database = Database(sqlite_url(data)) if (data / "node.sqlite").exists() else None
     if database is None:
@@ -96,9 +97,11 @@ def why(config: Config, subject: str) -> Explanation:
     return Explanation(named, stories)
 
 
-def printable(text: str) -> str:
-    """Text of a data set, made harmless for a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+def _is_file(subject: str) -> bool:
+    try:
+        return Path(subject).is_file()
+    except OSError:  # no path can be so long: it is none
+        return False
 
 
 def _uid_in_file(path: Path) -> str:
@@ -141,6 +144,8 @@ def _arrival(session: Session, series: Series, instances: Sequence[Instance]) ->
 def _completeness(series: Series) -> tuple[str, ...]:
     if series.job_row is not None:
         return ()
+    if series.state == SeriesState.CLOSED and not series.generation:
+        return ("kept as it came back; nothing else follows",)
     if series.verdict is None or series.due_at is not None:
         return (f"still arriving; judged again at {_when(series.due_at or series.last_at)}",)
     closed = f"{series.verdict['state']} at {_when(series.closed_at or series.last_at)}"

@@ -81,6 +81,7 @@ def unrouted_series(session: Session, limit: int) -> list[Series]:
         .where(
             Series.origin == Origin.RECEIVED,
             Series.state == SeriesState.CLOSED,
+            Series.generation > 0,  # else it holds only what a destination sent back
             ~forwarded.exists(),
             ~planned.exists(),
         )
