@@ -7,6 +7,7 @@ from dicomnode.deliver.dicom import DicomDeliverer
 from dicomnode.flow.delivering import Drainers, Route
 from dicomnode.net.scu import PeerAddress
 from dicomnode.serve.wiring import Store
+from dicomnode.store.index import outbox
 from dicomnode.store.index.outbox import RetryPolicy
 
 
@@ -15,6 +16,7 @@ class DeliverRole:
 
     def __init__(self, config: Config, store: Store) -> None:
         self._config = config
+        self._database = store.database
         self._drainers = Drainers(store.database, store.files.path)
         self._deliverers: list[DicomDeliverer] = []
 
@@ -23,6 +25,8 @@ class DeliverRole:
         return self._drainers.are_alive
 
     def start(self) -> None:
+        with self._database.write() as session:
+            outbox.break_leases(session)  # a killed process could not give them up, and we are the only one here
         self._drain(self._config)
 
     def reload(self, config: Config) -> None:

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import os
-import time
-from contextlib import ExitStack
 from typing import Final
 
-from dicomnode import __version__, telemetry
+from dicomnode import __version__
 from dicomnode.config import Config
 from dicomnode.core.identity import DEVICE_UID
-from dicomnode.errors import ConfigError
 from dicomnode.flow import port
 from dicomnode.flow.closing import Closer
 from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
 from dicomnode.serve import wiring
 from dicomnode.serve.wiring import Store
-from dicomnode.store.locks import exclusive
 from dicomnode.store.results import ResultStore
 from dicomnode.workers import WorkerPool
 
 WORKFLOW_GRACE_S: Final = 20
 """How long running steps may go on; what they lose is done again after the next start."""
-_LOCK_PATIENCE_S: Final = 45.0
 
 
 class FlowRole:
     """The roles route, enhance and derive: completeness, the workflows, and their workers."""
 
     def __init__(self, config: Config, store: Store) -> None:
-        self._stack = ExitStack()
-        self._enter_lock(config)
         cores = os.cpu_count() or 1
         memory_bytes = config.limits.worker_memory_mb << 20
         self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
@@ -65,21 +58,6 @@ class FlowRole:
         self._workflows.stop(WORKFLOW_GRACE_S)
         self._pixels.close()
         self._engines.close()
-        self._stack.close()
-
-    def _enter_lock(self, config: Config) -> None:
-        """A former process may still be on its way out."""
-        give_up_at = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                self._stack.enter_context(exclusive(config.node.data))
-            except ConfigError as error:
-                if time.monotonic() > give_up_at:
-                    raise
-                telemetry.event("process_waiting", role="flow", reason=str(error))
-                time.sleep(1.0)
-            else:
-                return
 
 
 def deriving(config: Config) -> Deriving:

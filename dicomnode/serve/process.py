@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,9 +19,12 @@ from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.serve.wiring import Store, open_store
 from dicomnode.store.database import Database
+from dicomnode.store.locks import exclusive_after_others
 from dicomnode.store.schema import Process
 
 BEAT_S: Final = 5.0
+_FORMER_S: Final = 45.0
+"""How long a former process of this kind, whose supervisor was killed, may take to end."""
 CANNOT_START: Final = 78
 """Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
 
@@ -61,6 +65,10 @@ class Signals:
         signal.signal(signal.SIGTERM, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
 
+    def say_ready(self) -> None:
+        """Tell the supervisor that the process does its work."""
+        self._channel.sendall(b"ready\n")
+
     def wait(self, timeout_s: float) -> None:
         """Wait for a signal or for the supervisor's end."""
         readable, _, _ = select.select([self._awake, self._channel], [], [], timeout_s)
@@ -83,31 +91,34 @@ class Signals:
 
 
 def run(name: str, config: Config, channel: socket.socket) -> int:
-    """Run one process until it is asked to stop."""
+    """Run one process until it is asked to stop. Embedded, each is the only one of its kind on the data folder."""
     signals = Signals(channel)
     store = open_store(config)
-    try:
-        role = _role(name, config, store)
-        role.start()
-    except ConfigError as error:
-        channel.sendall(f"{error}\n{error.hint}\n".encode())
-        return CANNOT_START
-    channel.sendall(b"ready\n")
-    try:
-        return _live(name, role, signals, store, config)
-    finally:  # threads that went on without us could neither be stopped nor restarted
-        role.stop()
-        store.database.close()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive_after_others(config.node.data, f"{name}.lock", _FORMER_S))
+            role = _role(name, config, store)
+            role.start()
+        except ConfigError as error:
+            channel.sendall(f"{error}\n{error.hint}\n".encode())
+            return CANNOT_START
+        try:
+            return _live(name, role, signals, store, config)
+        finally:  # threads that went on without us could neither be stopped nor restarted
+            role.stop()
+            store.database.close()
 
 
 def _live(name: str, role: Role, signals: Signals, store: Store, config: Config) -> int:
     """Give signs of life and do what is asked, until the process is to end; its exit status."""
     started_at = time.time()
+    _beat(store.database, name, started_at)
+    signals.say_ready()
     while not signals.stop:
+        signals.wait(BEAT_S)
         if not role.is_alive:
             return THREAD_DIED
         _beat(store.database, name, started_at)
-        signals.wait(BEAT_S)
         if signals.reload:
             signals.reload = False
             _reload(role, config.source)

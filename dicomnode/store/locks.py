@@ -1,20 +1,24 @@
-"""Locks of a data folder: one node on it, one process that runs workflows. The kernel drops them with their process."""
+"""Locks of a data folder: one node on it, and each of its processes once. The kernel drops them with their process."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from dicomnode.errors import ConfigError
+from dicomnode.telemetry import event
+
+_RETRY_S: Final = 1.0
 
 
 @contextmanager
-def exclusive(folder: Path, name: str = "flow.lock") -> Iterator[TextIO]:
-    """Hold a lock of a data folder; "flow.lock" makes this the one process which runs workflows on it.
+def exclusive(folder: Path, name: str) -> Iterator[TextIO]:
+    """Hold the lock `name` of a data folder. Raises ConfigError where another process holds it.
 
     Gives the lock's file: it is held until every process that has it open has closed it.
     """
@@ -27,4 +31,21 @@ def exclusive(folder: Path, name: str = "flow.lock") -> Iterator[TextIO]:
             ) from None
         lock.write(str(os.getpid()))
         lock.flush()
+        yield lock
+
+
+@contextmanager
+def exclusive_after_others(folder: Path, name: str, patience_s: float) -> Iterator[TextIO]:
+    """As `exclusive`, but a former holder has `patience_s` to be gone: it may still be on its way out."""
+    with ExitStack() as stack:
+        give_up_at = time.monotonic() + patience_s
+        while True:
+            try:
+                lock = stack.enter_context(exclusive(folder, name))
+                break
+            except ConfigError as error:
+                if time.monotonic() > give_up_at:
+                    raise
+                event("process_waiting", role=name.removesuffix(".lock"), reason=str(error))
+            time.sleep(_RETRY_S)
         yield lock

@@ -99,28 +99,28 @@ def test_values_and_errors_survive_the_serializer() -> None:
 
 
 def test_a_data_folder_has_one_holder_of_each_lock(tmp_path: Path) -> None:
-    with exclusive(tmp_path):
-        with pytest.raises(ConfigError, match="another dicomnode") as caught, exclusive(tmp_path):
+    with exclusive(tmp_path, "flow.lock"):
+        with pytest.raises(ConfigError, match="another dicomnode") as caught, exclusive(tmp_path, "flow.lock"):
             pass
         assert caught.value.hint
         with exclusive(tmp_path, "node.lock"):
             pass
-    with exclusive(tmp_path):
+    with exclusive(tmp_path, "flow.lock"):
         pass
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib\nfrom dicomnode.store.locks import exclusive\n"
-        "with exclusive(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
+        "with exclusive(pathlib.Path(sys.argv[1]), 'flow.lock'):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError), exclusive(tmp_path):
+        with pytest.raises(ConfigError), exclusive(tmp_path, "flow.lock"):
             pass
         holder.kill()
         holder.wait()
-    with exclusive(tmp_path):
+    with exclusive(tmp_path, "flow.lock"):
         pass

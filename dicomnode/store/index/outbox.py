@@ -88,6 +88,11 @@ def lease(session: Session, name: str, owner: str, now: float, until: float) -> 
     return row
 
 
+def break_leases(session: Session) -> None:
+    """Take every lease from its owner, for who knows that none of them lives."""
+    session.execute(update(Destination).values(lease_owner=None, lease_until=None))
+
+
 def release_leases(session: Session, owner: str) -> None:
     """Give up every lease of an owner that stops."""
     session.execute(
@@ -97,7 +102,7 @@ def release_leases(session: Session, owner: str) -> None:
 
 def ready(session: Session, destination: str, now: float, limit: int) -> list[tuple[Outbox, Instance]]:
     """Rows to be sent now, most urgent and oldest first, all with the calling AE title of the first."""
-    rows = session.execute(_ready(destination, now).limit(limit)).tuples().all()
+    rows = session.execute(_ready(destination, now).limit(limit)).all()
     return [(row, instance) for row, instance in rows if row.calling_ae == rows[0][0].calling_ae]
 
 

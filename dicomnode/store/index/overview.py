@@ -45,7 +45,7 @@ def counts(session: Session) -> dict[str, int]:
 
 def job_counts(session: Session) -> dict[str, int]:
     """Jobs by state, every state named."""
-    found = session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all()
+    found = session.execute(select(Job.state, func.count()).group_by(Job.state)).all()
     return {state.value: 0 for state in JobState} | dict(found)
 
 
@@ -55,7 +55,7 @@ def outbox_counts(session: Session) -> dict[str, dict[str, int]]:
         select(Outbox.destination, Outbox.state, func.count()).group_by(Outbox.destination, Outbox.state)
     )
     by_destination: dict[str, dict[str, int]] = {}
-    for destination, state, count in found.tuples():
+    for destination, state, count in found:
         by_destination.setdefault(destination, {each.value: 0 for each in OutboxState})[state] = count
     return by_destination
 
@@ -100,7 +100,7 @@ def jobs_in(session: Session, states: Sequence[JobState], limit: int) -> list[tu
         .order_by(Job.id.desc())
         .limit(limit)
     )
-    return list(session.execute(rows).tuples())
+    return list(session.execute(rows))
 
 
 def failed_plans(session: Session, limit: int) -> list[tuple[Series, str]]:
@@ -125,7 +125,7 @@ def failed_deliveries(session: Session, limit: int) -> list[tuple[Outbox, Instan
         .order_by(Outbox.id.desc())
         .limit(limit)
     )
-    return [(row, instance, _last_receipt(session, row)) for row, instance in rows.tuples()]
+    return [(row, instance, _last_receipt(session, row)) for row, instance in rows]
 
 
 def series_about(session: Session, subject: str) -> list[Series]:
