@@ -110,7 +110,8 @@ def test_a_worker_that_died_between_two_calls_is_replaced() -> None:
     with closing(WorkerProcess(MODULE)) as worker:
         dead = pid_of(worker)
         os.kill(dead, signal.SIGKILL)
-        wait_until(lambda: not is_running(dead), 10.0, "it is dead")
+        process = worker._process
+        wait_until(lambda: process is not None and process.poll() is not None, 10.0, "all its threads are gone")
         assert pid_of(worker) != dead
 
 
