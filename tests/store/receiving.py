@@ -34,12 +34,14 @@ WAITS = CompletenessPolicy(quiet_s=60.0, released_quiet_s=5.0, deadline_s=600.0)
 
 
 @cache
-def _migrated() -> Path:
-    folder = Path(tempfile.mkdtemp())
-    migrate(sqlite_url(folder))
-    with closing(Database(sqlite_url(folder))) as database, database.engine.connect() as connection:
+def _migrated() -> tempfile.TemporaryDirectory[str]:
+    """A folder with a migrated database; gone at the end of the tests."""
+    folder = tempfile.TemporaryDirectory()
+    url = sqlite_url(Path(folder.name))
+    migrate(url)
+    with closing(Database(url)) as database, database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    return folder / "node.sqlite"
+    return folder
 
 
 @contextmanager
@@ -47,7 +49,7 @@ def open_database(folder: Path) -> Iterator[Database]:
     """A database of its own, with all tables: a copy of one that was migrated once."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "node.sqlite").exists():
-        shutil.copy(_migrated(), folder / "node.sqlite")
+        shutil.copy(Path(_migrated().name) / "node.sqlite", folder)
     with closing(Database(sqlite_url(folder), "none")) as database:
         yield database
 
