@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -11,8 +12,12 @@ from dicomnode.testing.processes import free_port
 
 
 def pytest_configure() -> None:
-    """An undeclared log event is an error, here and in every process that a test starts."""
+    """An undeclared log event is an error, here and in every process that a test starts.
+
+    SIGTERM unwinds the tests as Ctrl-C does: else the servers that they started would outlive them.
+    """
     os.environ["DICOMNODE_STRICT_EVENTS"] = "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
