@@ -77,12 +77,19 @@ class ServerProcess:
             )
 
     def await_ready(self, ready: Callable[[], bool], timeout_s: float) -> None:
-        """Wait until `ready()`; raises RuntimeError with the end of the output where the process ends before."""
+        """Wait until `ready()`, and leave nothing running if it never is.
+
+        Raises RuntimeError with the end of the output where the process ends before, TimeoutError where it lives on.
+        """
 
         def ready_or_ended() -> bool:
             return not self.running or ready()
 
-        wait_until(ready_or_ended, timeout_s, f"{self._arguments[0]} was ready; it said:\n{self.tail()}")
+        try:
+            wait_until(ready_or_ended, timeout_s, f"{self._arguments[0]} was ready; {self.output} has what it said")
+        except BaseException:
+            self.kill()
+            raise
         if not self.running:
             raise RuntimeError(f"{self._arguments[0]} ended with exit code {self.exit_code(0)}:\n{self.tail()}")
 
