@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from dicomnode.core.types import Outcome, Outgoing, Receipt
 from dicomnode.errors import AssociationLostError, InputError
@@ -12,6 +13,9 @@ from dicomnode.net.contexts import MAXIMUM_CONTEXTS, REENCODABLE, Kind, Proposed
 from dicomnode.net.scu import Association, PeerAddress, Timeouts, associate
 from dicomnode.net.status import interpret
 from dicomnode.net.transcode import reencode
+
+_BROKEN_IN_A_ROW: Final = 3
+"""Associations that break off one after the other before it is the destination's fault and no instance's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +71,25 @@ class DicomDeliverer:
     def _deliver(self, batch: Sequence[Outgoing], contexts: Sequence[ProposedContext]) -> Iterator[Receipt]:
         """Deliver what fits one association.
 
-        One kept from before may be dead without a sign: what it was to carry is tried anew. An instance at which a
-        new one breaks off may be at fault itself (some destinations abort at what they cannot parse): the next one
-        is tried before the destination as a whole counts as lost.
+        One kept from before may be dead without a sign: what it was to carry is tried anew. An instance at which an
+        open one breaks off may be at fault itself (some destinations abort at what they cannot parse): it waits its
+        own time, and the next one goes on. The destination as a whole is down where no association can be had, or
+        where several break off one after the other.
         """
-        kept, suspect = self._open is not None, None
-        for number, outgoing in enumerate(batch, start=1):
+        kept, broken = self._open is not None, 0
+        for outgoing in batch:
             try:
                 receipt = self._send_anew_if_lost(outgoing, contexts) if kept else self._send(outgoing, contexts)
             except AssociationLostError as error:
-                self._end_association()
-                if suspect is not None or number == len(batch):
+                if self._open is None:
                     raise
-                suspect = Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=True)
+                self._end_association()
+                broken += 1
+                yield Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=True)
+                if broken == _BROKEN_IN_A_ROW:
+                    raise
             else:
-                if suspect is not None:
-                    yield suspect
-                    suspect = None
+                broken = 0
                 yield receipt
             kept = False
 

@@ -127,7 +127,7 @@ class Drainer:
         now = time.time()
         with self._database.write() as session:
             row = session.get_one(Destination, self._route.name)
-            if row.failures:
+            if row.failures and receipt.status is not None:
                 outbox.destination_works(session, self._route.name)
                 event("destination_up", destination=self._route.name, address=self._route.address)
             if now > self._leased_until - _LEASE_S / 2:

@@ -125,6 +125,7 @@ class Pipeline:
                 for output, made, files in zip(job.content["outputs"], built, stored, strict=True):
                     self._record(session, job, (output, made["series_instance_uid"]), files)
                 job_index.end_job(session, job_row, JobState.DERIVED, [], time.time())
+                job_index.job(session, job_row).derived_series = [made["series_instance_uid"] for made in built]
         kill_point("derive.after_commit")
         self._rooms.results.forget(key)
         for output, made in zip(job.content["outputs"], built, strict=True):

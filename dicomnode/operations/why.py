@@ -177,7 +177,7 @@ def _job(session: Session, job: Job) -> JobStory:
         state=job.state,
         reasons=tuple(job.reasons),
         gates=tuple(line for stage in job.stages for line in _gates(stage)),
-        derived_series=tuple(made.series_instance_uid for made in overview.series_of_job(session, job.id)),
+        derived_series=tuple(job.derived_series),
     )
 
 

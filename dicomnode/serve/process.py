@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Protocol
 
+from sqlalchemy import delete
+
 from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
@@ -106,6 +108,7 @@ def run(name: str, config: Config, channel: socket.socket) -> int:
             return _live(name, role, signals, store, config)
         finally:  # threads that went on without us could neither be stopped nor restarted
             role.stop()
+            _leave(store.database, name)
             store.database.close()
 
 
@@ -147,6 +150,12 @@ def _reload(role: Role, source: Path) -> None:
         role.reload(load_config(source))
     except DicomNodeError as error:  # the supervisor has checked it: it changed in between
         telemetry.event("config_rejected", path=str(source), error=type(error).__name__, reason=str(error))
+
+
+def _leave(database: Database, name: str) -> None:
+    """A process that ended in good order is not a dead one."""
+    with database.write() as session:
+        session.execute(delete(Process).where(Process.role == name, Process.pid == os.getpid()))
 
 
 def _beat(database: Database, name: str, started_at: float) -> None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from typing import Final, Literal, TextIO
 
+from sqlalchemy import delete
+
 from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
 from dicomnode.serve.process import CANNOT_START, run
-from dicomnode.store.database import migrate, sqlite_url
+from dicomnode.store.database import Database, migrate, sqlite_url
 from dicomnode.store.locks import exclusive
+from dicomnode.store.schema import Process
 
 PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
 """Each process and the roles it has. All workflows run in one process: SQLite keeps no limits across several."""
@@ -67,7 +70,9 @@ class Supervisor:
             signal.signal(name, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
         with exclusive(self._config.node.data, "node.lock") as self._lock:
-            migrate(sqlite_url(self._config.node.data))
+            url = sqlite_url(self._config.node.data)
+            migrate(url)
+            _forget_processes(url)
             try:
                 self._start_all()
                 self._watch()
@@ -110,7 +115,8 @@ class Supervisor:
         except Exception:  # noqa: BLE001  the text of an error may quote a data set: our hook keeps it back
             sys.excepthook(*sys.exc_info())
             code = 1
-        sys.exit(code)
+        sys.stderr.flush()
+        os._exit(code)  # a thread that an error left behind must not keep a process alive that does nothing
 
     def _await_ready(self, child: _Child) -> None:
         said = b""
@@ -189,6 +195,14 @@ class Supervisor:
 
     def _ask_reload(self, _number: int, _frame: object) -> None:
         self._reloading = True
+
+
+def _forget_processes(url: str) -> None:
+    """Drop the signs of life of a node that was killed; we hold its lock, so it is gone."""
+    database = Database(url)
+    with database.write() as session:
+        session.execute(delete(Process))
+    database.close()
 
 
 def _changed_until_restart(old: Config, new: Config) -> list[str]:

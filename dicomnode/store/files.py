@@ -15,15 +15,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-from dicomnode import __version__
 from dicomnode.core.identity import IMPLEMENTATION_CLASS_UID
 from dicomnode.core.types import Offer
 from dicomnode.errors import DiskFullError, StoreError
 from dicomnode.faults import kill_point
-
-IMPLEMENTATION_VERSION_NAME: Final = f"DICOMNODE_{__version__}"[:16]
 
 
 class FileStore:
@@ -148,20 +144,22 @@ class WritingFile:
 
 
 def part10_header(offer: Offer) -> bytes:
-    """Preamble, prefix and group 2 (PS3.10 7.1) for an offered instance."""
+    """Preamble, prefix and group 2 (PS3.10 7.1) for an offered instance.
+
+    Our version is left out (it is optional): the same object must be the same file after an upgrade.
+    """
     elements = (
         _element(0x0001, b"OB", b"\x00\x01")
         + _element(0x0002, b"UI", offer.sop_class_uid.encode())
         + _element(0x0003, b"UI", offer.sop_instance_uid.encode())
         + _element(0x0010, b"UI", offer.transfer_syntax_uid.encode())
         + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode())
-        + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode())
     )
     return bytes(128) + b"DICM" + _element(0x0000, b"UL", struct.pack("<L", len(elements))) + elements
 
 
 def _element(number: int, vr: bytes, value: bytes) -> bytes:
-    value += (b" " if vr == b"SH" else b"\0") * (len(value) % 2)
+    value += b"\0" * (len(value) % 2)
     length = struct.pack("<2xL", len(value)) if vr == b"OB" else struct.pack("<H", len(value))
     return struct.pack("<HH2s", 0x0002, number, vr) + length + value
 

@@ -88,8 +88,8 @@ class Study(Base):
 class Series(Base):
     """`generation` counts how often the series was closed: a late slice opens it again.
 
-    `due_at` is when its completeness is judged next; None while it is closed. `job_row` is the job that made a derived
-    series (no foreign key: jobs refer to the series they came from).
+    `due_at` is when its completeness is judged next; None while it is closed. `job_row` is the first job that made a
+    derived series (no foreign key: jobs refer to the series they came from).
     """
 
     __tablename__ = "series"
@@ -209,7 +209,8 @@ class Plan(Base):
 class Job(Base):
     """One stack of one closing of a series, through one chain of engines.
 
-    `content` is the planned job; `instance_rows` its slices in order; `stages` what each engine reported.
+    `content` is the planned job; `instance_rows` its slices in order; `stages` what each engine reported;
+    `derived_series` the Series Instance UIDs that it made or added to.
     """
 
     __tablename__ = "job"
@@ -223,6 +224,7 @@ class Job(Base):
     state: Mapped[str] = mapped_column(index=True)
     reasons: Mapped[list[Any]]
     stages: Mapped[list[Any]]
+    derived_series: Mapped[list[Any]]
     result: Mapped[str | None]
     created_at: Mapped[float]
     updated_at: Mapped[float]

@@ -207,15 +207,28 @@ def test_an_instance_that_breaks_the_association_costs_only_itself(start: Any, d
     assert receipts[1].hint
 
 
-@pytest.mark.parametrize("aborts", [{"1.2.2", "1.2.3"}, {"1.2.4"}], ids=["twice", "at the last"])
-def test_a_destination_that_breaks_off_is_an_error(aborts: set[str], start: Any, deliverer: Any, outgoing: Any) -> None:
+@pytest.mark.parametrize("aborts", [{"1.2.2", "1.2.3"}, {"1.2.4"}], ids=["two neighbours", "the last"])
+def test_instances_that_break_off_wait_their_own_time(
+    aborts: set[str], start: Any, deliverer: Any, outgoing: Any
+) -> None:
     pacs = start()
     pacs.abort_at = aborts
+    rows = [outgoing() for _ in range(4)]
+    receipts = list(deliverer(pacs).deliver(rows))
+    assert [receipt.outbox_id for receipt in receipts] == [row.outbox_id for row in rows]
+    broken = {int(uid.rpartition(".")[2]) for uid in aborts}
+    assert {receipt.outbox_id for receipt in receipts if receipt.outcome is Outcome.FAILED} == broken
+    assert all(receipt.transient for receipt in receipts if receipt.outbox_id in broken)
+
+
+def test_a_destination_that_breaks_off_again_and_again_is_down(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    pacs.abort_at = {f"1.2.{number}" for number in range(2, 6)}
     receipts: list[Receipt] = []
     with pytest.raises(AssociationLostError):
-        receipts.extend(deliverer(pacs).deliver([outgoing() for _ in range(4)]))
-    assert {receipt.outcome for receipt in receipts} == {Outcome.SENT}  # nothing is blamed on one instance
-    assert receipts[0].outbox_id == 1
+        for receipt in deliverer(pacs).deliver([outgoing() for _ in range(6)]):
+            receipts.append(receipt)
+    assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, *[Outcome.FAILED] * 3]
 
 
 def test_a_destination_that_is_down_or_refuses_is_an_error(start: Any, outgoing: Any) -> None:

@@ -135,10 +135,12 @@ def test_it_ends_where_it_can_give_no_sign_of_life(tmp_path: Path) -> None:
 def test_it_gives_a_sign_of_life(tmp_path: Path) -> None:
     with running(tmp_path, "calm") as one:
         one.said()
-        one.process.send_signal(signal.SIGTERM)
-        one.ended()
         with open_database(tmp_path / "data") as database, database.read() as session:
             (row,) = session.query(Process).all()
         assert (row.role, row.host, row.pid) == ("stub", socket.gethostname(), one.process.pid)
         assert row.pid != os.getpid()
         assert row.started_at <= row.beat_at
+        one.process.send_signal(signal.SIGTERM)
+        one.ended()
+        with open_database(tmp_path / "data") as database, database.read() as session:
+            assert session.query(Process).all() == [], "what ended in good order is not missed"

@@ -112,7 +112,7 @@ def record_derived(
     Returns the active instance of each file's UID, in order.
     """
     series = _series(session, identity, Origin.DERIVED, sender.received_at)
-    series.job_row = job_row
+    series.job_row = series.job_row or job_row
     series.state = SeriesState.CLOSED
     series.due_at = None
     recorded = []

@@ -36,6 +36,7 @@ def record_plan(
                 state=JobState.PLANNED.value,
                 reasons=[],
                 stages=[],
+                derived_series=[],
                 result=None,
                 created_at=now,
                 updated_at=now,

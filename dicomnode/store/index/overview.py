@@ -169,10 +169,6 @@ def series_in_row(session: Session, series_row: int) -> Series:
     return session.get_one(Series, series_row)
 
 
-def series_of_job(session: Session, job_row: int) -> list[Series]:
-    return list(session.scalars(select(Series).where(Series.job_row == job_row).order_by(Series.id)))
-
-
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """What became of a series at one destination. `waiting` is held or ready; `troubles` are distinct answers."""

@@ -138,6 +138,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reasons", sa.JSON(), nullable=False),
         sa.Column("stages", sa.JSON(), nullable=False),
+        sa.Column("derived_series", sa.JSON(), nullable=False),
         sa.Column("result", sa.String(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
