@@ -212,7 +212,7 @@ def test_instances_that_break_off_wait_their_own_time(
     aborts: set[str], start: Any, deliverer: Any, outgoing: Any
 ) -> None:
     pacs = start()
-    pacs.abort_at = aborts
+    pacs.abort_at = set(aborts)
     rows = [outgoing() for _ in range(4)]
     receipts = list(deliverer(pacs).deliver(rows))
     assert [receipt.outbox_id for receipt in receipts] == [row.outbox_id for row in rows]
