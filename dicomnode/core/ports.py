@@ -52,6 +52,13 @@ class Deliverer(Protocol):
         """
         ...
 
+    def interrupt(self) -> None:
+        """Send nothing any more, for good; from any thread, and without waiting for the destination.
+
+        A `deliver` that is running ends soon without an error: what has no receipt by then is to be sent again.
+        """
+        ...
+
 
 class Worker(Protocol):
     """A process that does what must not run beside us: decoding, engines, encoding."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dicomnode.core.types import Outcome, Outgoing, Receipt
-from dicomnode.errors import AssociationLostError, InputError
+from dicomnode.errors import AssociationLostError, InputError, PeerError
 from dicomnode.net.contexts import MAXIMUM_CONTEXTS, REENCODABLE, Kind, ProposedContext, propose, syntaxes_for
-from dicomnode.net.scu import Association, PeerAddress, Timeouts, associate
+from dicomnode.net.pdu import StoppedError
+from dicomnode.net.scu import Association, Interruption, PeerAddress, Timeouts, associate
 from dicomnode.net.status import interpret
 from dicomnode.net.transcode import reencode
 
@@ -50,6 +51,7 @@ class DicomDeliverer:
         self._lock = threading.Lock()  # held while delivering: the idle timer must not end the association then
         self._open: _Open | None = None
         self._timer: threading.Timer | None = None
+        self._interruption = Interruption()
 
     def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Receipt]:
         """See `dicomnode.core.ports.Deliverer`. What cannot be sent gets its receipt, and the rest goes on."""
@@ -59,8 +61,15 @@ class DicomDeliverer:
                 for contexts in propose(Kind(each.sop_class_uid, each.transfer_syntax_uid) for each in batch):
                     classes = {context.abstract_syntax for context in contexts}
                     yield from self._deliver([each for each in batch if each.sop_class_uid in classes], contexts)
+            except PeerError:
+                if not self._interruption:
+                    raise
             finally:
                 self._start_timer()
+
+    def interrupt(self) -> None:
+        """See `dicomnode.core.ports.Deliverer`. A connection attempt that is under way still takes its time-out."""
+        self._interruption.interrupt()
 
     def close(self) -> None:
         """Release the association; waits for a batch that is being delivered."""
@@ -81,7 +90,7 @@ class DicomDeliverer:
             try:
                 receipt = self._send_anew_if_lost(outgoing, contexts) if kept else self._send(outgoing, contexts)
             except AssociationLostError as error:
-                if self._open is None:
+                if self._open is None or self._interruption:
                     raise
                 self._end_association()
                 broken += 1
@@ -108,6 +117,8 @@ class DicomDeliverer:
         return _not_accepted(association, outgoing)
 
     def _association(self, calling_ae: str, contexts: Sequence[ProposedContext]) -> Association:
+        if self._interruption:
+            raise StoppedError("this node is stopping")
         if self._open is None or not self._open.serves(calling_ae, contexts):
             before = self._open.proposed if self._open is not None else frozenset[ProposedContext]()
             self._end_association()
@@ -115,7 +126,7 @@ class DicomDeliverer:
             if len(wanted) > MAXIMUM_CONTEXTS:
                 wanted = frozenset(contexts)
             ordered = sorted(wanted)
-            association = associate(self._address, calling_ae, ordered, self._settings.timeouts)
+            association = associate(self._address, calling_ae, ordered, self._settings.timeouts, self._interruption)
             self._open = _Open(association, calling_ae, wanted)
         return self._open.association
 

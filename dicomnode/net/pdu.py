@@ -76,7 +76,7 @@ class AbortedError(AssociationLostError):
 
 
 class StoppedError(AssociationLostError):
-    """We are shutting down: `Wire.stop` was called."""
+    """We are shutting down: `Wire.stop` or `Wire.cut` was called."""
 
 
 class Fragment(NamedTuple):
@@ -96,7 +96,7 @@ class Pdu(NamedTuple):
 
 
 class Wire:
-    """One connection. Reading is for one thread; `stop` may be called from another."""
+    """One connection. Reading is for one thread; `stop` and `cut` may be called from another."""
 
     def __init__(self, connection: socket.socket, address: str) -> None:
         self.address = address
@@ -107,6 +107,7 @@ class Wire:
         self._left_bytes = 0  # of the P-DATA-TF being read
         self._timeout_s = 0.0
         self._stopped = threading.Event()
+        self._ending = threading.Lock()  # a socket that is closed may be another connection's a moment later
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def set_timeout(self, timeout_s: float) -> None:
@@ -157,12 +158,20 @@ class Wire:
 
     def stop(self) -> None:
         """Make the reading thread fail with StoppedError, at once where it waits."""
-        self._stopped.set()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
+        self._shut_down(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """Make reading and writing fail, at once where they wait. The other side sees the connection end."""
+        self._shut_down(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self._socket.close()
+        with self._ending:
+            self._socket.close()
+
+    def _shut_down(self, direction: int) -> None:
+        self._stopped.set()
+        with self._ending, contextlib.suppress(OSError):
+            self._socket.shutdown(direction)
 
     def _read_pdu(self, number: int, length: int) -> Pdu:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,18 +69,48 @@ class Timeouts:
     response_s: float = 120.0
 
 
+class Interruption:
+    """Cuts one association after the other off from another thread, once and for all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wire: Wire | None = None
+        self._happened = False
+
+    def __bool__(self) -> bool:
+        """Whether it happened."""
+        return self._happened
+
+    def interrupt(self) -> None:
+        """Make the association that is open or asked for fail at once, and every later one."""
+        with self._lock:
+            self._happened = True
+            if self._wire is not None:
+                self._wire.cut()
+
+    def watch(self, wire: Wire) -> None:
+        """Cut this connection off when it happens, or now if it has. The one before is forgotten."""
+        with self._lock:
+            self._wire = wire
+            if self._happened:
+                wire.cut()
+
+
 def associate(
     address: PeerAddress,
     calling_ae: str,
     contexts: Sequence[ProposedContext],
     timeouts: Timeouts = Timeouts(),
+    interruption: Interruption | None = None,
 ) -> Association:
-    """Open an association; its accepted contexts may be none.
+    """Open an association; its accepted contexts may be none. An interruption cuts it off, then and later.
 
     Raises PeerUnreachableError, AssociationRejectedError, AssociationLostError.
     """
     wire = _connect(address, timeouts)
     try:
+        if interruption is not None:
+            interruption.watch(wire)
         wire.set_timeout(timeouts.associate_s)
         wire.send(request(address.called_ae, calling_ae, contexts))
         answer = _answer(wire, address)

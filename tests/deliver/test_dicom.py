@@ -20,6 +20,7 @@ from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.errors import AssociationLostError, AssociationRejectedError, PeerUnreachableError
 from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.testing.processes import free_port, wait_until
+from tests.net.clients import Client, Script, accepting, fragment, response, scripted
 
 CT, MR, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.33"
 IMPLICIT, EXPLICIT, JPEG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
@@ -257,6 +258,74 @@ def test_close_releases(start: Any, deliverer: Any, outgoing: Any) -> None:
     sender.close()
     wait_until(lambda: pacs.released == 1, 10, "the association was released")
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def silent_from(step: str, reached: threading.Event, release: threading.Event) -> Script:
+    """A destination that goes along until `step`, and then says nothing more until it is let go."""
+
+    def wait(_: Client) -> None:
+        reached.set()
+        release.wait(30)
+
+    def take_one(client: Client) -> None:
+        client.read_pdu(), client.read_pdu()
+        wait(client)
+
+    return {"negotiation": wait, "response": accepting(take_one), "reading": accepting(wait)}[step]
+
+
+@pytest.mark.parametrize("step", ["negotiation", "response", "reading"])
+def test_an_interrupted_delivery_waits_for_no_answer(step: str, outgoing: Any) -> None:
+    reached, release = threading.Event(), threading.Event()
+    row = outgoing()
+    if step == "reading":
+        with row.path.open("ab") as file:
+            file.write(bytes(16 << 20))  # more than the buffers between us hold
+    receipts: list[Receipt] = []
+    with scripted(silent_from(step, reached, release)) as address:
+        sender = DicomDeliverer(address)
+        sending = threading.Thread(target=lambda: receipts.extend(sender.deliver([row, row])), daemon=True)
+        sending.start()
+        assert reached.wait(10)
+        sender.interrupt()
+        sending.join(10)
+        assert not sending.is_alive()
+        closing = threading.Thread(target=sender.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        release.set()
+    assert not closing.is_alive()
+    assert receipts == []  # a receipt would cost it one of its attempts
+
+
+def test_an_interrupted_deliverer_opens_nothing(start: Any, outgoing: Any) -> None:
+    pacs = start()
+    sender = DicomDeliverer(pacs.address, QUICK)
+    sender.interrupt()
+    assert list(sender.deliver([outgoing()])) == []
+    assert not pacs.callers
+
+
+def test_an_interruption_ends_the_wait_for_a_release(outgoing: Any) -> None:
+    reached, release = threading.Event(), threading.Event()
+
+    def then(client: Client) -> None:
+        client.read_pdu(), client.read_pdu()
+        client.send(fragment(response(1), is_command=True))
+        client.read_pdu()  # the A-RELEASE-RQ
+        reached.set()
+        release.wait(30)
+
+    with scripted(accepting(then)) as address:
+        sender = DicomDeliverer(address)
+        assert outcomes(sender.deliver([outgoing()])) == [(1, Outcome.SENT, 0)]
+        closing = threading.Thread(target=sender.close, daemon=True)
+        closing.start()
+        assert reached.wait(10)
+        sender.interrupt()
+        closing.join(10)
+        release.set()
+    assert not closing.is_alive()
 
 
 def test_more_classes_than_contexts_need_several_associations(start: Any, deliverer: Any, outgoing: Any) -> None:

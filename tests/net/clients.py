@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from dicomnode.core.types import AssociationEnd, Offer, Sender
@@ -12,7 +14,8 @@ from dicomnode.errors import DicomNodeError
 from dicomnode.net import pdu
 from dicomnode.net.contexts import VERIFICATION, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, CommandField, Element, command
-from dicomnode.net.negotiation import request
+from dicomnode.net.negotiation import accept, read_request, request
+from dicomnode.net.scu import PeerAddress
 from dicomnode.testing.processes import wait_until
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -117,6 +120,37 @@ class Client:
         return answer == b"" or answer[0] == pdu.PduType.ABORT
 
 
+Script = Callable[[Client], None]
+
+
+@contextmanager
+def scripted(script: Script) -> Iterator[PeerAddress]:
+    """A peer that takes one connection and does as told."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with closing(connection):
+                connection.settimeout(5)
+                script(Client(connection))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield PeerAddress("127.0.0.1", listener.getsockname()[1], "PACS")
+        thread.join(10)
+
+
+def accepting(then: Script) -> Script:
+    """Accept whatever is asked for, then go on."""
+
+    def script(client: Client) -> None:
+        request = read_request(client.read_pdu()[6:])
+        client.send(accept(request, {CT_IMAGE, VERIFICATION})[0])
+        then(client)
+
+    return script
+
+
 CT = ProposedContext(CT_IMAGE, (EXPLICIT,))
 ECHO = ProposedContext(VERIFICATION, (IMPLICIT,))
 
@@ -140,3 +174,9 @@ def store_request(
             Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
         }
     )
+
+
+def response(message_id: int, status: int = 0) -> bytes:
+    values = {Element.COMMAND_FIELD: 0x8001, Element.MESSAGE_ID_BEING_RESPONDED_TO: message_id,
+              Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET, Element.STATUS: status}  # fmt: skip
+    return command(values)

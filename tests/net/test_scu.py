@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from dicomnode.errors import AssociationLostError, AssociationRejectedError, InputError, PeerError, PeerUnreachableError
 from dicomnode.net import pdu
-from dicomnode.net.contexts import VERIFICATION, Kind, ProposedContext, propose
-from dicomnode.net.dimse import NO_DATA_SET, Element, command
+from dicomnode.net.contexts import Kind, ProposedContext, propose
 from dicomnode.net.negotiation import accept, read_request, reject
 from dicomnode.net.part10 import read_file_meta
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scu import Association, PeerAddress, Timeouts, associate
 from dicomnode.testing.peers import Orthanc, StoreScp
 from dicomnode.testing.processes import free_port, wait_until
-from tests.net.clients import CT, CT_IMAGE, ECHO, EXPLICIT, Client, MemoryIntake, fragment
+from tests.net.clients import (
+    CT,
+    CT_IMAGE,
+    ECHO,
+    EXPLICIT,
+    Client,
+    MemoryIntake,
+    accepting,
+    fragment,
+    response,
+    scripted,
+)
 from tests.shared import shared_data
 
 QUICK = Timeouts(connect_s=2, associate_s=2, response_s=2)
-Script = Callable[[Client], None]
-
-
-@contextmanager
-def scripted(script: Script) -> Iterator[PeerAddress]:
-    """A peer that takes one connection and does as told."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-
-        def run() -> None:
-            connection, _ = listener.accept()
-            with closing(connection):
-                connection.settimeout(5)
-                script(Client(connection))
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        yield PeerAddress("127.0.0.1", listener.getsockname()[1], "PACS")
-        thread.join(10)
-
-
-def accepting(then: Script) -> Script:
-    """Accept whatever is asked for, then go on."""
-
-    def script(client: Client) -> None:
-        request = read_request(client.read_pdu()[6:])
-        client.send(accept(request, {CT_IMAGE, VERIFICATION})[0])
-        then(client)
-
-    return script
 
 
 def store(association: Association, data_set: bytes = b"data") -> int:
@@ -157,12 +135,6 @@ def test_a_small_maximum_length_is_kept_to() -> None:
         association.abort()
     assert max(map(len, received)) <= 206
     assert sum(len(each) - 12 for each in received if not each[11] & 1) == 100_000
-
-
-def response(message_id: int, status: int = 0) -> bytes:
-    values = {Element.COMMAND_FIELD: 0x8001, Element.MESSAGE_ID_BEING_RESPONDED_TO: message_id,
-              Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET, Element.STATUS: status}  # fmt: skip
-    return command(values)
 
 
 def test_nobody_listens() -> None:
