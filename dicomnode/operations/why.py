@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from dicomnode.core.headers import value
 from dicomnode.core.rules import RoutingPlan
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.terminal import printable_lines
+from dicomnode.operations.wording import counted
 from dicomnode.pixels.read import read_header
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.index import overview
 from dicomnode.store.index.overview import Delivery
-from dicomnode.store.schema import Instance, Job, Plan, Series, SeriesState
+from dicomnode.store.schema import Instance, Job, Origin, Plan, Series, SeriesState
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ class JobStory:
 
 @dataclass(frozen=True)
 class SeriesStory:
-    """What happened to one series, in the order in which it happened."""
+    """What happened to one series, in the order in which it happened. `kept_back` is the loop protection's doing."""
 
     series_instance_uid: str
     origin: str
     arrival: tuple[str, ...]
+    kept_back: tuple[str, ...]
     completeness: tuple[str, ...]
     decisions: tuple[str, ...]
     jobs: tuple[JobStory, ...]
@@ -54,7 +57,7 @@ class SeriesStory:
     def lines(self) -> Sequence[str]:
         return (
             f"series {self.series_instance_uid} ({self.origin})",
-            *(f"  {line}" for line in (*self.arrival, *self.completeness, *self.decisions)),
+            *(f"  {line}" for line in (*self.arrival, *self.kept_back, *self.completeness, *self.decisions)),
             *(f"  {line}" for job in self.jobs for line in _job_lines(job)),
             *(f"  {line}" for delivery in self.deliveries for line in _delivery_lines(delivery)),
         )
@@ -111,34 +114,41 @@ def _uid_in_file(path: Path) -> str:
 def _story(session: Session, series: Series, subject: str) -> SeriesStory:
     instances = overview.instances_of(session, series.id)
     plans = overview.plans_of(session, series.id)
-    one = subject if any(instance.sop_instance_uid == subject for instance in instances) else None
+    of_subject = [instance for instance in instances if instance.sop_instance_uid == subject]
     return SeriesStory(
         series_instance_uid=series.series_instance_uid,
         origin=series.origin,
         arrival=_arrival(session, series, instances),
+        kept_back=_kept_back(of_subject or instances),
         completeness=_completeness(series),
         decisions=_decisions(plans, instances),
         jobs=tuple(_job(session, job) for job in overview.jobs_of(session, series.id)),
-        deliveries=tuple(overview.deliveries_of(session, series.id, one)),
+        deliveries=tuple(overview.deliveries_of(session, series.id, subject if of_subject else None)),
     )
 
 
 def _arrival(session: Session, series: Series, instances: Sequence[Instance]) -> tuple[str, ...]:
     if series.job_row is not None:
         job = overview.job_of(session, series.job_row)
+        made = sum(one.origin == Origin.DERIVED for one in instances)
         source = overview.series_in_row(session, job.series_row).series_instance_uid
-        return (f"derived by {', '.join(job.content['engines'])} from series {source}: {len(instances)} instances",)
+        return (f"derived by {', '.join(job.content['engines'])} from series {source}: {counted(made, 'instance')}",)
     senders = dict.fromkeys(
         f"{one.calling_ae} ({one.peer or 'no configured peer'}, {one.source_address}) calling {one.called_ae}"
         for one in instances
     )
     replaced = sum(not one.active for one in instances)
-    again = (f"{replaced} older or returned versions are kept beside them",) if replaced else ()
+    again = (f"{counted(replaced, 'older or returned version')} kept beside",) if replaced else ()
     return (
-        f"{len(instances) - replaced} instances from {_when(series.first_at)} to {_when(series.last_at)}",
+        f"{counted(len(instances) - replaced, 'instance')} from {_when(series.first_at)} to {_when(series.last_at)}",
         *(f"from {sender}" for sender in senders),
         *again,
     )
+
+
+def _kept_back(instances: Sequence[Instance]) -> tuple[str, ...]:
+    found = Counter(reason for one in instances for reason in one.kept_back)
+    return tuple(f"{counted(count, 'instance')} kept back: {reason}" for reason, count in found.items())
 
 
 def _completeness(series: Series) -> tuple[str, ...]:
@@ -159,7 +169,9 @@ def _decisions(plans: Sequence[Plan], instances: Sequence[Instance]) -> tuple[st
     if "failed" in content:
         return (f"no plan could be made: {content['failed']}",)
     decided = RoutingPlan.from_json(json.dumps(content))
-    unread = (f"{len(content['unreadable'])} instances cannot be read as images",) if content["unreadable"] else ()
+    unread = (
+        (f"{counted(len(content['unreadable']), 'instance')} not readable as images",) if content["unreadable"] else ()
+    )
     nothing = decided.unrouted and not any(one.matched for one in instances)
     return (
         *(("unrouted: kept here, sent nowhere",) if nothing else ()),
@@ -201,7 +213,7 @@ def _delivery_lines(delivery: Delivery) -> tuple[str, ...]:
     rules = f" (rule {', '.join(delivery.rules)})" if delivery.rules else ""
     return (
         f"to {delivery.destination}{rules}: {delivery.sent} sent, {delivery.waiting} waiting, "
-        f"{delivery.failed} failed, in {delivery.attempts} attempts",
+        f"{delivery.failed} failed, in {counted(delivery.attempts, 'attempt')}",
         *(f"  {trouble}" for trouble in delivery.troubles),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ def test_instances_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         instance = flow.reception.rows(Instance)[0]
         flow.reception.files.path(instance.digest).write_bytes(b"damaged")
         flow.pipeline.plan(*flow.close())
-        assert "1 instances cannot be read as images" in text(why(config, instance.sop_instance_uid))
+        assert "1 instance not readable as images" in text(why(config, instance.sop_instance_uid))
 
 
 def test_versions_that_were_replaced_are_told(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_versions_that_were_replaced_are_told(tmp_path: Path) -> None:
     with index_of(config) as flow:
         flow.receive([ct_header(1), ct_header(1, PatientName="Doe^John")])
         (story,) = why(config, "1.2.3.4").series
-    assert "1 older or returned versions are kept beside them" in story.arrival
+    assert "1 older or returned version kept beside" in story.arrival
 
 
 def test_control_characters_of_data_never_reach_the_terminal(tmp_path: Path) -> None:
@@ -194,3 +195,45 @@ def test_a_closed_series_that_only_came_back_is_not_said_to_arrive(tmp_path: Pat
         flow.reception.receive(ct_header(1, SeriesInstanceUID="1.2.3.77"), pacs)
         (story,) = why(config, "1.2.3.77").series
     assert story.completeness == ("kept as it came back; nothing else follows",)
+
+
+def test_what_the_loop_protection_kept_back_is_told(tmp_path: Path) -> None:
+    """Once for each reason, with how many instances; of one instance, only its own."""
+    config = site(tmp_path)
+    pacs = Sender("pacs", "PACS", "DICOMNODE", "10.0.0.2", 2000.0)
+    reason = "not to late: it came from its peer pacs, and no rule that names it says echo = true (rule 'keep')"
+    with index_of(config) as flow:
+        for number in (1, 2):
+            flow.reception.receive(ct_header(number), pacs)
+        told = why(config, "1.2.3.4")
+        (one,) = why(config, "1.2.3.4.2").series
+    assert told.series[0].kept_back == (f"2 instances kept back: {reason}",)
+    assert f"  2 instances kept back: {reason}" in told.lines()
+    assert one.kept_back == (f"1 instance kept back: {reason}",)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"PatientName": "Coerced^Name"}], ids=["same bytes", "other bytes"])
+def test_what_came_back_is_told(tmp_path: Path, attributes: dict[str, str]) -> None:
+    config = site(tmp_path)
+    pacs = Sender("pacs", "PACS", "DICOMNODE", "10.0.0.2", 2000.0)
+    with index_of(config) as flow:
+        flow.receive([ct_header(1), ct_header(2)])
+        answer(flow, flow.reception.rows(Outbox)[0].id, Outcome.SENT, status=0)
+        for _ in range(2):
+            flow.reception.receive(ct_header(1, **attributes), pacs)
+        (story,) = why(config, "1.2.3.4").series
+        (other,) = why(config, "1.2.3.4.2").series
+    assert story.kept_back == ("1 instance kept back: round trip: late sent it back",)
+    assert other.kept_back == ()
+
+
+def test_one_is_said_as_one(tmp_path: Path) -> None:
+    config = site(tmp_path)
+    with index_of(config) as flow:
+        flow.receive(phantom(1))
+        flow.run()
+        answer(flow, flow.reception.rows(Outbox)[0].id, Outcome.SENT, status=0)
+        lines = text(why(config, phantom(1)[0].StudyInstanceUID))
+    assert "1 instance from " in lines
+    assert "in 1 attempt\n" in lines + "\n"
+    assert not re.search(r"\b1 (instances|attempts|versions)\b", lines)

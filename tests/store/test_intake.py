@@ -203,6 +203,7 @@ def test_what_a_destination_sends_back_is_kept_but_not_forwarded(tmp_path: Path)
         assert [version.active for version in reception.versions(ct_header())] == [True, False]
         assert {state for _, _, state in reception.outbox()} == {"sent"}
         assert [series.state for series in reception.rows(Series)] == ["closed"]
+        assert [row.kept_back for row in reception.rows(Instance)] == [[], ["round trip: pacs sent it back"]]
 
 
 def test_what_a_destination_sends_back_before_it_was_sent_there_is_no_round_trip(reception: Reception) -> None:

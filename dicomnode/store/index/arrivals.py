@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -60,6 +61,7 @@ class Arrival:
     """Everything recorded of one received instance.
 
     matched        whether any rule wanted to forward it
+    kept_back      sentences: where the loop protection does not let it go
     round_trip_ok  a matching rule said `echo`: forward it though a destination sent it back to us
     destinations_of_peer  destinations that lead to the peer it came from
     """
@@ -70,6 +72,7 @@ class Arrival:
     association_id: int | None
     forward: tuple[ForwardTo, ...]
     matched: bool
+    kept_back: tuple[str, ...]
     round_trip_ok: bool
     destinations_of_peer: tuple[str, ...]
     derived_by_us: bool
@@ -81,27 +84,28 @@ class Arrival:
 
 
 def record_arrival(session: Session, arrival: Arrival) -> None:
-    """Insert the rows of one received instance; does nothing if the very same bytes are already there and active."""
+    """Insert the rows of one received instance; no new ones if the very same bytes are already there and active."""
     versions = _versions(session, arrival.file.sop_instance_uid)
     same = next((version for version in versions if version.digest == arrival.file.digest), None)
     series = _series(session, arrival.identity, Origin.RECEIVED, arrival.sender.received_at)
-    if same is not None and same.active:
-        if series.state == SeriesState.RECEIVING:
+    came_back = tuple(f"round trip: {name} sent it back" for name in _sent_to_sender(session, versions, arrival))
+    if same is not None and (same.active or came_back):
+        same.kept_back = list(dict.fromkeys((*same.kept_back, *came_back)))
+        if same.active and series.state == SeriesState.RECEIVING:
             _touch(series, arrival)
         return
-    round_trip = _is_round_trip(session, versions, arrival)
-    if not round_trip:
-        _deactivate(session, arrival.file.sop_instance_uid)
-        _reopen(series, arrival)
-    if same is not None:
-        if not round_trip:
-            _restore(session, same, arrival)
+    if came_back:
+        session.add(_instance(series, replace(arrival, kept_back=came_back), active=False))
         return
-    instance = _instance(series, arrival, active=not round_trip)
+    _deactivate(session, arrival.file.sop_instance_uid)
+    _reopen(series, arrival)
+    if same is not None:
+        _restore(session, same, arrival)
+        return
+    instance = _instance(series, arrival, active=True)
     session.add(instance)
     session.flush()
-    if not round_trip:
-        session.add_all(_outbox_row(instance, forward) for forward in arrival.forward)
+    session.add_all(_outbox_row(instance, forward) for forward in arrival.forward)
 
 
 def record_derived(
@@ -169,16 +173,16 @@ def _deactivate(session: Session, sop_instance_uid: str) -> None:
     session.execute(update(Instance).where(Instance.sop_instance_uid == sop_instance_uid).values(active=False))
 
 
-def _is_round_trip(session: Session, versions: list[Instance], arrival: Arrival) -> bool:
-    """Whether the peer sends us back, in other bytes, what we had sent to it."""
+def _sent_to_sender(session: Session, versions: list[Instance], arrival: Arrival) -> Sequence[str]:
+    """The destinations by which the instance's sender had it from us, in these or other bytes: it sends it back."""
     if arrival.round_trip_ok or not versions or not arrival.destinations_of_peer:
-        return False
-    sent = select(Outbox.id).where(
+        return ()
+    sent = select(Outbox.destination).where(
         Outbox.instance_row.in_([version.id for version in versions]),
         Outbox.destination.in_(arrival.destinations_of_peer),
         Outbox.state == OutboxState.SENT,
     )
-    return session.scalars(sent.limit(1)).first() is not None
+    return session.scalars(sent.distinct().order_by(Outbox.destination)).all()
 
 
 def _patient(session: Session, identity: Identity) -> Patient:
@@ -273,6 +277,7 @@ def _instance(series: Series, arrival: Arrival, active: bool) -> Instance:
         received_at=arrival.sender.received_at,
         active=active,
         matched=arrival.matched,
+        kept_back=list(arrival.kept_back),
         derived_by_us=arrival.derived_by_us,
         position_mm=arrival.position_mm,
         orientation=arrival.orientation,
@@ -296,6 +301,7 @@ def _derived_instance(series: Series, file: StoredFile, sender: Sender) -> Insta
         received_at=sender.received_at,
         active=True,
         matched=True,
+        kept_back=[],
         derived_by_us=True,
         position_mm=None,
         orientation=None,
@@ -305,6 +311,7 @@ def _derived_instance(series: Series, file: StoredFile, sender: Sender) -> Insta
 def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:
     """Make a version that another had replaced the newest again. It is sent again: destinations hold the other one."""
     instance.active = True
+    instance.kept_back = list(arrival.kept_back)
     sent = {row.destination: row for row in session.scalars(select(Outbox).where(Outbox.instance_row == instance.id))}
     for forward in arrival.forward:
         row = sent.get(forward.destination)
