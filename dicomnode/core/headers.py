@@ -7,14 +7,16 @@ What cannot be made sense of is absent from the result; a data set that cannot b
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO, Final
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -61,14 +63,13 @@ def scan_header(
     implicit, little = encoding_of(source, transfer_syntax_uid)
     found: dict[int, RawDataElement] = {}
     try:
-        for element in _elements(source, implicit, little, [*wanted, _PIXEL_REPRESENTATION]):
-            if len(element.value or b"") == element.length:  # else it was cut short in the middle
-                found.setdefault(int(element.tag), element)
-    except (EOFError, struct.error):
-        pass  # cut short, perhaps on purpose: what came before stands
+        with suppress(EOFError, struct.error):  # cut short, perhaps on purpose: what came before stands
+            for element in _elements(source, implicit, little, [*wanted, _PIXEL_REPRESENTATION]):
+                if len(element.value or b"") == element.length:  # else it was cut short in the middle
+                    found.setdefault(int(element.tag), element)
+        return _as_header(found, wanted)
     except (RecursionError, ArithmeticError, LookupError, OSError, TypeError, ValueError, AttributeError) as error:
         raise unreadable(error) from None
-    return _as_header(found, wanted)
 
 
 def header_of(dataset: Dataset, keywords: Collection[str]) -> Header:
@@ -192,7 +193,16 @@ def _encodings(character_set: RawDataElement | None) -> list[str]:
     if character_set is None or not character_set.value:
         return ["iso8859"]
     names = character_set.value.decode("ascii", "replace").split("\\")
-    return convert_encodings([name.strip(" \0") for name in names])
+    return convert_encodings(list(dict.fromkeys(_defined_term(name.strip(" \0")) for name in names)))
+
+
+def _defined_term(name: str) -> str:
+    """The term of PS3.3 C.12.1.1.2 that was meant, "" for none: pydicom would take any other for a Python codec."""
+    if re.match("ISO.IR", name):
+        name = f"ISO_IR{name[6:]}"
+    elif re.match("ISO.2022.IR.", name):
+        name = f"ISO 2022 IR {name[12:]}"
+    return name if name in python_encoding else ""
 
 
 def _raw_values(element: RawDataElement, encodings: list[str], signed: bool) -> tuple[str, ...]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
+from encodings.aliases import aliases
 from io import BytesIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 from pydicom.sequence import Sequence
 
 from dicomnode.core.headers import finite, header_of, inflate, number, numbers, scan_header, value
@@ -69,6 +73,40 @@ def test_text_that_its_character_set_cannot_decode_is_replaced_not_refused() -> 
         b"PHANTOM^DEMO", b"PHANTOM^\xff\xfe\xfd\xfc"
     )
     assert value(scan_header(broken, EXPLICIT, ["PatientName"]), "PatientName").startswith("PHANTOM^")
+
+
+def with_character_set(character_set: bytes, name: bytes = b"M\xfcller^J\xfcrgen ") -> bytes:
+    """A data set in explicit VR of a Specific Character Set and a Patient's Name, both just as given."""
+    elements = ((0x00080005, b"CS", character_set), (0x00100010, b"PN", name))
+    return b"".join(
+        struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(encoded)) + encoded for tag, vr, encoded in elements
+    )
+
+
+@pytest.mark.parametrize("codec", ["undefined", "idna", "punycode", "hex", "rot13", "zlib_codec", "utf_7", "no such"])
+def test_a_character_set_that_only_python_knows_is_latin(codec: str) -> None:
+    encoded_ = with_character_set(codec.encode())
+    assert scan_header(encoded_, EXPLICIT, ["PatientName"]) == {"PatientName": ("Müller^Jürgen",)}
+
+
+@pytest.mark.parametrize("spelling", [b"ISO IR 192", b"ISO-IR 192", b"ISO_IR 192 "])
+def test_a_character_set_may_be_misspelt(spelling: bytes) -> None:
+    encoded_ = with_character_set(spelling, "Müller".encode())
+    assert scan_header(encoded_, EXPLICIT, ["PatientName"]) == {"PatientName": ("Müller",)}
+
+
+_CODECS = sorted({*aliases, *aliases.values(), *python_encoding, "undefined", "idna", "punycode", "raw_unicode_escape"})
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(_CODECS).map(str.encode) | st.binary(max_size=20), max_size=4).map(b"\\".join),
+    st.binary(max_size=60) | st.lists(st.sampled_from([b"\x1b", *CODES_TO_ENCODINGS, b"\xff", b"^"])).map(b"".join),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_any_character_set_gives_a_header_or_an_input_error(character_set: bytes, name: bytes) -> None:
+    with suppress(InputError):
+        scan_header(with_character_set(character_set, name), EXPLICIT, ["SpecificCharacterSet", "PatientName"])
 
 
 def test_a_data_set_written_in_another_vr_encoding_than_announced() -> None:
