@@ -100,6 +100,14 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         ),
         "process_started": Event("info", "a process of the node was started", "role pid"),
         "process_ended": Event("warning", "a process of the node ended and is started again", "role pid exit_status"),
+        "process_killed": Event(
+            "error", "a process did not end in time when the node was stopped, and was killed",
+            "role pid seconds",
+        ),
+        "sign_of_life_failed": Event(
+            "error", "a process works but can write no sign of life: the disk may be full",
+            "role error",
+        ),
         "process_waiting": Event("warning", "a process waits for one before it to end", "role reason"),
         "thread_failed": Event(
             "error", "a thread ended by an error that nothing expected",

@@ -59,6 +59,10 @@ class Deliverer(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End what is kept open between batches. Waits for a batch that is being delivered."""
+        ...
+
 
 class Worker(Protocol):
     """A process that does what must not run beside us: decoding, engines, encoding."""

@@ -11,13 +11,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from dicomnode.core.ports import Deliverer
 from dicomnode.core.types import Outgoing, Receipt
-from dicomnode.errors import PeerError
+from dicomnode.errors import AssociationRejectedError, PeerError
 from dicomnode.faults import kill_point
 from dicomnode.store.database import Database
 from dicomnode.store.index import outbox
@@ -28,16 +28,29 @@ from dicomnode.telemetry import event
 _POLL_S: Final = 0.2
 _LEASE_S: Final = 60.0
 _BATCH: Final = 64
+_FINISH_S: Final = 10.0
+"""How long an instance that is being sent may take once a stop was asked for."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """One destination: how to send to it, and how patient we are with it. `address` is for the log."""
+    """One destination: where it is, how patient we are with it, and what makes the one who sends to it.
+
+    Two routes are equal where nothing of the destination's configuration differs.
+    """
 
     name: str
-    deliverer: Deliverer
-    retry: RetryPolicy
     address: str
+    retry: RetryPolicy
+    make: Callable[[], Deliverer] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A calling AE title that the destination rejected: how often in a row, and until when it is passed over."""
+
+    failures: int
+    until: float
 
 
 class Drainer:
@@ -46,9 +59,11 @@ class Drainer:
     def __init__(self, database: Database, path_of: Callable[[str], Path], route: Route) -> None:
         self._database = database
         self._path_of = path_of
-        self._route = route
+        self.route = route
+        self._deliverer = route.make()
         self._owner = f"{socket.gethostname()}:{uuid.uuid4().hex}"
         self._leased_until = 0.0
+        self._refused: dict[str, _Refusal] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"deliver {route.name}")
 
@@ -66,10 +81,14 @@ class Drainer:
     def ask_stop(self) -> None:
         self._stopping.set()
 
-    def stop(self) -> None:
-        """Finish the instance that is being sent, and give the lease up."""
+    def stop(self, until: float) -> None:
+        """Finish the instance that is being sent, or break it off at `until` (monotonic); give the lease up."""
         self.ask_stop()
-        self._thread.join()
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():  # it waits for an answer that may never come
+            self._deliverer.interrupt()
+            self._thread.join()
+        self._deliverer.close()
         with self._database.write() as session:
             outbox.release_leases(session, self._owner)
 
@@ -82,30 +101,34 @@ class Drainer:
         """Send one batch of what is ready; whether there was anything to send."""
         if not self._may_send(now):
             return False
+        refused = [title for title, refusal in self._refused.items() if refusal.until > now]
         with self._database.read() as session:
-            batch = outbox.ready(session, self._route.name, now, _BATCH)
+            batch = outbox.ready(session, self.route.name, now, _BATCH, refused)
         if not batch:
             return False
         try:
             self._send(batch)
+        except AssociationRejectedError as error:
+            self._pass_over(batch[0][0].calling_ae, error)
         except PeerError as error:
-            self._park(error)
+            if not self._stopping.is_set():  # else it is we who broke it off
+                self._park(error)
         return True
 
     def _may_send(self, now: float) -> bool:
         """Hold the lease, and find the destination not parked."""
         if now < self._leased_until - _LEASE_S / 2:
             with self._database.read() as session:
-                row = session.get_one(Destination, self._route.name)
+                row = session.get_one(Destination, self.route.name)
             return row.down_until is None or row.down_until <= now
         with self._database.write() as session:
-            leased = outbox.lease(session, self._route.name, self._owner, now, now + _LEASE_S)
+            leased = outbox.lease(session, self.route.name, self._owner, now, now + _LEASE_S)
             if leased is None:
                 return False
             self._leased_until = now + _LEASE_S
-            abandoned = outbox.give_up(session, self._route.name, self._route.retry, now)
+            abandoned = outbox.give_up(session, self.route.name, self.route.retry, now)
         if abandoned:
-            event("delivery_failed", destination=self._route.name, reason=f"{abandoned} not taken within the patience")
+            event("delivery_failed", destination=self.route.name, reason=f"{abandoned} not taken within the patience")
         return leased.down_until is None or leased.down_until <= now
 
     def _send(self, batch: list[tuple[Outbox, Instance]]) -> None:
@@ -113,12 +136,13 @@ class Drainer:
         rows = {row.id: instance for row, instance in batch}
         arrived = 0
         kill_point("deliver.before_send")
-        for receipt in self._route.deliverer.deliver([self._outgoing(row, instance) for row, instance in batch]):
+        for receipt in self._deliverer.deliver([self._outgoing(row, instance) for row, instance in batch]):
             kill_point("deliver.before_receipt")
             state = self._record(receipt)
             kill_point("deliver.after_receipt")
             self._tell(receipt, rows[receipt.outbox_id], state)
             arrived += receipt.outcome.arrived
+            self._refused.pop(batch[0][0].calling_ae, None)
             if self._stopping.is_set():
                 break
         self._tell_finished(arrived, time.monotonic() - started)
@@ -126,28 +150,39 @@ class Drainer:
     def _record(self, receipt: Receipt) -> OutboxState:
         now = time.time()
         with self._database.write() as session:
-            row = session.get_one(Destination, self._route.name)
+            row = session.get_one(Destination, self.route.name)
             if row.failures and receipt.status is not None:
-                outbox.destination_works(session, self._route.name)
-                event("destination_up", destination=self._route.name, address=self._route.address)
+                outbox.destination_works(session, self.route.name)
+                event("destination_up", destination=self.route.name, address=self.route.address)
             if now > self._leased_until - _LEASE_S / 2:
-                outbox.lease(session, self._route.name, self._owner, now, now + _LEASE_S)
+                outbox.lease(session, self.route.name, self._owner, now, now + _LEASE_S)
                 self._leased_until = now + _LEASE_S
-            return outbox.record_answer(session, receipt, self._route.retry, now)
+            return outbox.record_answer(session, receipt, self.route.retry, now)
 
     def _park(self, error: PeerError) -> None:
+        """Leave the destination alone for a while."""
         now = time.time()
         with self._database.write() as session:
-            until = outbox.destination_failed(
-                session, self._route.name, (str(error), error.hint), self._route.retry, now
-            )
-            failures = session.get_one(Destination, self._route.name).failures
+            until = outbox.destination_failed(session, self.route.name, (str(error), error.hint), self.route.retry, now)
+            failures = session.get_one(Destination, self.route.name).failures
+        self._tell_down(error, failures, until - now)
+
+    def _pass_over(self, calling_ae: str, error: AssociationRejectedError) -> None:
+        """Leave one calling AE title alone for a while: the destination may know the others that we pass through."""
+        failures = self._refused[calling_ae].failures + 1 if calling_ae in self._refused else 1
+        delay_s = self.route.retry.delay_s(failures)
+        self._refused[calling_ae] = _Refusal(failures, time.time() + delay_s)
+        with self._database.write() as session:
+            outbox.destination_refuses(session, self.route.name, (str(error), error.hint))
+        self._tell_down(error, failures, delay_s)
+
+    def _tell_down(self, error: PeerError, failures: int, retry_s: float) -> None:
         event(
             "destination_down",
-            destination=self._route.name,
-            address=self._route.address,
+            destination=self.route.name,
+            address=self.route.address,
             attempt=failures,
-            retry_s=until - now,
+            retry_s=retry_s,
             error=type(error).__name__,
             reason=str(error),
             hint=error.hint,
@@ -169,7 +204,7 @@ class Drainer:
         event(
             name,
             outbox_id=receipt.outbox_id,
-            destination=self._route.name,
+            destination=self.route.name,
             sop_instance_uid=instance.sop_instance_uid,
             status=receipt.status,
             **why,
@@ -177,11 +212,11 @@ class Drainer:
 
     def _tell_finished(self, arrived: int, seconds: float) -> None:
         if arrived:
-            event("delivery_finished", destination=self._route.name, instances=arrived, seconds=seconds)
+            event("delivery_finished", destination=self.route.name, instances=arrived, seconds=seconds)
 
 
 class Drainers:
-    """The drainers of all destinations; `replace` follows a changed configuration."""
+    """The drainers of all destinations; `follow` goes along with a changed configuration."""
 
     def __init__(self, database: Database, path_of: Callable[[str], Path]) -> None:
         self._database = database
@@ -192,17 +227,29 @@ class Drainers:
     def are_alive(self) -> bool:
         return all(drainer.is_alive for drainer in self.running)
 
-    def replace(self, routes: Iterable[Route]) -> None:
-        """Stop every drainer and start one for each route."""
-        self.stop()
-        self.running = tuple(Drainer(self._database, self._path_of, route) for route in routes)
-        for drainer in self.running:
+    def follow(self, routes: Iterable[Route]) -> None:
+        """Have one drainer for each route. Those whose route is as before go on undisturbed."""
+        wanted = {route.name: route for route in routes}
+        kept = tuple(drainer for drainer in self.running if wanted.get(drainer.route.name) == drainer.route)
+        _stop(drainer for drainer in self.running if drainer not in kept)
+        names = {drainer.route.name for drainer in kept}
+        added = tuple(
+            Drainer(self._database, self._path_of, route) for name, route in wanted.items() if name not in names
+        )
+        self.running = (*kept, *added)
+        for drainer in added:
             drainer.start()
 
     def stop(self) -> None:
-        """All are asked before any is waited for: a destination that hangs costs its time once, not each its own."""
-        for drainer in self.running:
-            drainer.ask_stop()
-        for drainer in self.running:
-            drainer.stop()
+        _stop(self.running)
         self.running = ()
+
+
+def _stop(drainers: Iterable[Drainer]) -> None:
+    """All are asked before any is waited for: those that hang cost their time once, not each its own."""
+    stopping = tuple(drainers)
+    for drainer in stopping:
+        drainer.ask_stop()
+    until = time.monotonic() + _FINISH_S
+    for drainer in stopping:
+        drainer.stop(until)

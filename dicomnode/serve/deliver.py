@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from dicomnode.config import Config
 from dicomnode.deliver.dicom import DicomDeliverer
 from dicomnode.flow.delivering import Drainers, Route
@@ -18,7 +20,6 @@ class DeliverRole:
         self._config = config
         self._database = store.database
         self._drainers = Drainers(store.database, store.files.path)
-        self._deliverers: list[DicomDeliverer] = []
 
     @property
     def is_alive(self) -> bool:
@@ -27,28 +28,26 @@ class DeliverRole:
     def start(self) -> None:
         with self._database.write() as session:
             outbox.break_leases(session)  # a killed process could not give them up, and we are the only one here
-        self._drain(self._config)
+        self._drainers.follow(routes(self._config))
 
     def reload(self, config: Config) -> None:
-        self._drain(config)
+        self._drainers.follow(routes(config))
 
     def stop(self) -> None:
         self._drainers.stop()
-        for deliverer in self._deliverers:
-            deliverer.close()
-        self._deliverers = []
 
-    def _drain(self, config: Config) -> None:
-        self.stop()
-        self._drainers.replace([self._route(config, name) for name in config.destination])
 
-    def _route(self, config: Config, name: str) -> Route:
-        peer = config.peer_of(name)
-        assert peer.host is not None  # checked when the configuration was read
-        assert peer.port is not None
-        deliverer = DicomDeliverer(PeerAddress(peer.host, peer.port, peer.ae_title))
-        self._deliverers.append(deliverer)
-        return Route(name, deliverer, retry_policy(config, name), f"{peer.host}:{peer.port}")
+def routes(config: Config) -> list[Route]:
+    """One for each destination."""
+    return [_route(config, name) for name in config.destination]
+
+
+def _route(config: Config, name: str) -> Route:
+    peer = config.peer_of(name)
+    assert peer.host is not None  # checked when the configuration was read
+    assert peer.port is not None
+    address = PeerAddress(peer.host, peer.port, peer.ae_title)
+    return Route(name, str(address), retry_policy(config, name), partial(DicomDeliverer, address))
 
 
 def retry_policy(config: Config, destination: str) -> RetryPolicy:

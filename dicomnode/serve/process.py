@@ -10,11 +10,12 @@ import select
 import signal
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from sqlalchemy import delete
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import telemetry
 from dicomnode.config import Config, load_config
@@ -29,6 +30,9 @@ _FORMER_S: Final = 45.0
 """How long a former process of this kind, whose supervisor was killed, may take to end."""
 CANNOT_START: Final = 78
 """Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
+
+HELD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that are held back while a process is forked."""
 
 THREAD_DIED: Final = 70
 """Exit status of a process one of whose threads ended by an error; the log says where (EX_SOFTWARE of sysexits.h)."""
@@ -66,10 +70,14 @@ class Signals:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)  # the supervisor held them back while it forked us
 
     def say_ready(self) -> None:
-        """Tell the supervisor that the process does its work."""
-        self._channel.sendall(b"ready\n")
+        """Tell the supervisor that the process does its work; if nobody listens any more, stop."""
+        try:
+            self._channel.sendall(b"ready\n")
+        except OSError:
+            self.stop = True
 
     def wait(self, timeout_s: float) -> None:
         """Wait for a signal or for the supervisor's end."""
@@ -154,12 +162,16 @@ def _reload(role: Role, source: Path) -> None:
 
 def _leave(database: Database, name: str) -> None:
     """A process that ended in good order is not a dead one."""
-    with database.write() as session:
+    with suppress(SQLAlchemyError), database.write() as session:
         session.execute(delete(Process).where(Process.role == name, Process.pid == os.getpid()))
 
 
 def _beat(database: Database, name: str, started_at: float) -> None:
-    with database.write() as session:
-        session.merge(
-            Process(role=name, host=socket.gethostname(), pid=os.getpid(), started_at=started_at, beat_at=time.time())
-        )
+    """Give a sign of life. On a full disk none can be given, and the work goes on: a receiver has to answer 0xA700."""
+    now = time.time()
+    sign = Process(role=name, host=socket.gethostname(), pid=os.getpid(), started_at=started_at, beat_at=now)
+    try:
+        with database.write() as session:
+            session.merge(sign)
+    except SQLAlchemyError as error:
+        telemetry.event("sign_of_life_failed", role=name, error=type(error).__name__)

@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from typing import Final, Literal, TextIO
@@ -18,7 +19,7 @@ from sqlalchemy import delete
 from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
-from dicomnode.serve.process import CANNOT_START, run
+from dicomnode.serve.process import CANNOT_START, HELD, run
 from dicomnode.store.database import Database, migrate, sqlite_url
 from dicomnode.store.locks import exclusive
 from dicomnode.store.schema import Process
@@ -61,9 +62,13 @@ class Supervisor:
         self._lock: TextIO | None = None
         self._stopping = ""
         self._reloading = False
+        self._ended_all = True
 
     def run(self) -> int:
-        """Run until a signal; 0 after a clean stop. Raises ConfigError where a process cannot start."""
+        """Run until a signal; 0 after a clean stop, 1 where a process had to be killed.
+
+        Raises ConfigError where a process cannot start.
+        """
         telemetry.configure(self._log_format, self._config.log.level)
         self._config.node.data.mkdir(parents=True, exist_ok=True)
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -78,7 +83,7 @@ class Supervisor:
                 self._watch()
             finally:
                 self._end_all()
-        return 0
+        return 0 if self._ended_all else 1
 
     def _start_all(self) -> None:
         self._children = [self._start(name) for name in self._names]
@@ -97,7 +102,7 @@ class Supervisor:
 
     def _start(self, name: str, pause_s: float = _FIRST_PAUSE_S) -> _Child:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _signals_held():  # until the child has handlers of its own: ours mean nothing there
             process = ForkProcess(name=name, target=self._become, args=(name, ours, theirs))
             process.start()
         telemetry.event("process_started", role=name, pid=process.pid)
@@ -182,12 +187,14 @@ class Supervisor:
         _notify_service_manager(b"STOPPING=1")
         for child in self._children:
             child.process.terminate()
+            child.channel.close()
         for child in self._children:
             child.process.join(max(0.1, _STOP_S - (time.monotonic() - started)))
             if child.process.is_alive():
+                self._ended_all = False
+                telemetry.event("process_killed", role=child.name, pid=child.process.pid, seconds=_STOP_S)
                 child.process.kill()
                 child.process.join()
-            child.channel.close()
         telemetry.event("node_stopped", seconds=time.monotonic() - started)
 
     def _ask_stop(self, number: int, _frame: object) -> None:
@@ -195,6 +202,16 @@ class Supervisor:
 
     def _ask_reload(self, _number: int, _frame: object) -> None:
         self._reloading = True
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back the signals that ask for something; they come when the block ends. A child inherits the hold."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
 def _forget_processes(url: str) -> None:

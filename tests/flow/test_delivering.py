@@ -5,21 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dicomnode.core.ports import Deliverer
+from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import Outcome, Outgoing
 from dicomnode.core.types import Receipt as Answer
-from dicomnode.errors import AssociationRejectedError, PeerUnreachableError
+from dicomnode.errors import AssociationLostError, AssociationRejectedError, PeerUnreachableError
 from dicomnode.flow.delivering import Drainer, Drainers, Route
 from dicomnode.store.index import outbox
 from dicomnode.store.index.outbox import RetryPolicy
 from dicomnode.store.schema import Destination, Outbox, Receipt
 from dicomnode.testing.processes import wait_until
-from tests.store.receiving import Reception, ct_header, receiving, routing
+from tests.store.receiving import SCANNER, Reception, ct_header, receiving, routing
 
 RETRY = RetryPolicy(initial_s=10.0, maximum_s=80.0, patience_s=1e10)
 NOW = 5000.0
@@ -32,6 +34,8 @@ class Scripted(Deliverer):
         self.script: dict[str, tuple[Outcome, bool] | Exception] = {}
         self.sent: list[Outgoing] = []
         self.before: Callable[[Outgoing], None] = lambda _: None
+        self.interrupted = threading.Event()
+        self.closed = False
 
     def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Answer]:
         assert len({each.calling_ae for each in batch}) == 1
@@ -43,6 +47,12 @@ class Scripted(Deliverer):
                 raise told
             outcome, transient = told
             yield Answer(each.outbox_id, outcome, 0 if outcome.arrived else 0xA700, "meaning", "hint", transient)
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture(name="reception")
@@ -60,7 +70,7 @@ def _scripted() -> Scripted:
 
 
 def route(deliverer: Deliverer, name: str = "pacs", retry: RetryPolicy = RETRY) -> Route:
-    return Route(name, deliverer, retry, "127.0.0.1:104")
+    return Route(name, "127.0.0.1:104", retry, lambda: deliverer)
 
 
 def drainer(reception: Reception, deliverer: Deliverer, name: str = "pacs", retry: RetryPolicy = RETRY) -> Drainer:
@@ -130,7 +140,7 @@ def test_a_destination_that_breaks_off_is_parked_and_goes_on_where_it_was(
 
 
 def test_a_destination_that_stays_down_is_asked_ever_more_seldom(reception: Reception, scripted: Scripted) -> None:
-    scripted.script = {"1.2.3.4.1": AssociationRejectedError("unknown caller", "tell it our AE title")}
+    scripted.script = {"1.2.3.4.1": PeerUnreachableError("no answer", "check the cable")}
     draining, waits = drainer(reception, scripted), []
     for _ in range(5):
         before = time.time()
@@ -170,7 +180,7 @@ def test_a_stop_finishes_what_is_being_sent_and_gives_the_lease_up(reception: Re
     draining = drainer(reception, scripted)
     draining.start()
     assert sending.wait(20)
-    stopping = threading.Thread(target=draining.stop)
+    stopping = threading.Thread(target=draining.stop, args=(time.monotonic() + 20.0,))
     stopping.start()
     wait_until(lambda: draining.is_stopping, 20.0, "it was asked to stop")
     go_on.set()
@@ -184,7 +194,7 @@ def test_a_destination_that_hangs_does_not_delay_another(reception: Reception, s
     hangs, go_on = Scripted(), threading.Event()
     hangs.before = lambda _: go_on.wait(20) and None
     both = Drainers(reception.database, reception.files.path)
-    both.replace([route(hangs), route(scripted, "archive")])
+    both.follow([route(hangs), route(scripted, "archive")])
     try:
         wait_until(lambda: states(reception, "archive") == ["sent"] * 3, 20.0, "the other has everything")
         assert states(reception) == ["ready"] * 3
@@ -196,14 +206,69 @@ def test_a_destination_that_hangs_does_not_delay_another(reception: Reception, s
 
 def test_the_drainers_follow_the_configuration(reception: Reception, scripted: Scripted) -> None:
     both = Drainers(reception.database, reception.files.path)
-    both.replace([route(scripted, "archive")])
+    both.follow([route(scripted, "archive")])
     wait_until(lambda: states(reception, "archive") == ["sent"] * 3, 20.0, "the first is served")
     other = Scripted()
-    both.replace([route(other)])
+    both.follow([route(other)])
     wait_until(lambda: states(reception) == ["sent"] * 3, 20.0, "then the second")
     both.stop()
     assert {row.lease_owner for row in reception.rows(Destination)} == {None}
     assert len(reception.rows(Outbox)) == 6
+
+
+def test_a_destination_that_is_as_before_is_left_alone(reception: Reception, scripted: Scripted) -> None:
+    both = Drainers(reception.database, reception.files.path)
+    both.follow([route(scripted), route(Scripted(), "archive")])
+    before = {drainer.route.name: drainer for drainer in both.running}
+    other = RetryPolicy(initial_s=11.0)
+    both.follow([route(Scripted()), route(Scripted(), "archive", other)])
+    after = {drainer.route.name: drainer for drainer in both.running}
+    both.stop()
+    assert after["pacs"] is before["pacs"]
+    assert after["archive"] is not before["archive"]
+    assert scripted.closed
+
+
+def test_a_stop_does_not_wait_for_an_answer_that_never_comes(reception: Reception, scripted: Scripted) -> None:
+    sending = threading.Event()
+
+    def before(_: Outgoing) -> None:
+        sending.set()
+        assert scripted.interrupted.wait(20)
+        raise AssociationLostError("broken off", "")
+
+    scripted.before = before
+    draining = drainer(reception, scripted)
+    draining.start()
+    assert sending.wait(20)
+    draining.stop(time.monotonic())
+    assert not draining.is_alive
+    assert states(reception) == ["ready"] * 3
+    assert health(reception).failures == 0, "it was us who broke it off"
+
+
+def test_a_rejected_calling_ae_holds_up_no_other(tmp_path: Path) -> None:
+    """A destination that passes the sender's title through may not know each sender."""
+
+    class KnowsGood(Scripted):
+        def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Answer]:
+            if batch[0].calling_ae != "GOOD":
+                raise AssociationRejectedError("calling AE title not recognized", "add it")
+            yield from super().deliver(batch)
+
+    rule = RuleSpec("all", {"Modality": "*"}, send=("pacs",))
+    passes_through = {"pacs": DestinationPolicy(calling_ae="")}
+    with receiving(tmp_path, routing(rule, policies=passes_through)) as reception:
+        for number in range(1, 7):
+            reception.receive(ct_header(number), replace(SCANNER, calling_ae="BAD" if number < 4 else "GOOD"))
+        pacs = KnowsGood()
+        draining = drainer(reception, pacs)
+        while draining.drain(NOW):
+            pass
+        assert states(reception) == ["ready"] * 3 + ["sent"] * 3
+        assert draining.drain(time.time() + 12.0), "it is tried again"
+        assert not draining.drain(time.time() + 12.0), "with back-off"
+        assert health(reception).last_error == "calling AE title not recognized"
 
 
 def test_all_are_asked_to_stop_before_any_is_waited_for(reception: Reception) -> None:
@@ -223,7 +288,7 @@ def test_all_are_asked_to_stop_before_any_is_waited_for(reception: Reception) ->
 
     for name, deliverer in hanging.items():
         deliverer.before = hang(name)
-    both.replace([route(deliverer, name) for name, deliverer in hanging.items()])
+    both.follow([route(deliverer, name) for name, deliverer in hanging.items()])
     assert all(event.wait(20) for event in begun.values())
     both.stop()
     assert [len(deliverer.sent) for deliverer in hanging.values()] == [1, 1]

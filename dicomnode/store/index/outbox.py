@@ -7,7 +7,7 @@ have arrived at that destination, or until its time is up.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, update
@@ -100,9 +100,15 @@ def release_leases(session: Session, owner: str) -> None:
     )
 
 
-def ready(session: Session, destination: str, now: float, limit: int) -> list[tuple[Outbox, Instance]]:
-    """Rows to be sent now, most urgent and oldest first, all with the calling AE title of the first."""
-    rows = session.execute(_ready(destination, now).limit(limit)).all()
+def ready(
+    session: Session, destination: str, now: float, limit: int, refused: Collection[str] = ()
+) -> list[tuple[Outbox, Instance]]:
+    """Rows to be sent now, most urgent and oldest first, all with the calling AE title of the first.
+
+    refused  calling AE titles that the destination does not take now: their rows are passed over
+    """
+    passed = Outbox.calling_ae.not_in(refused)
+    rows = session.execute(_ready(destination, now).where(passed).limit(limit)).all()
     return [(row, instance) for row, instance in rows if row.calling_ae == rows[0][0].calling_ae]
 
 
@@ -136,6 +142,13 @@ def destination_failed(session: Session, name: str, error: tuple[str, str], retr
     row.down_until = now + retry.delay_s(row.failures)
     row.last_error, row.last_hint = error
     return row.down_until
+
+
+def destination_refuses(session: Session, name: str, error: tuple[str, str]) -> None:
+    """Note that a destination rejects a calling AE title; it is not parked, for others may be welcome."""
+    row = session.get_one(Destination, name)
+    row.failures += 1
+    row.last_error, row.last_hint = error
 
 
 def destination_works(session: Session, name: str) -> None:
