@@ -35,6 +35,7 @@ MAX_VALUE_BYTES: Final = 1 << 16
 """A header value longer than this is taken as absent."""
 MAX_INFLATED_HEADER_BYTES: Final = 16 << 20
 MAX_INFLATED_BYTES: Final = 512 << 20
+_BLOCK_BYTES: Final = 1 << 16
 MAX_DEFLATE_RATIO: Final = 100
 
 FIRST_PIXEL_TAG: Final = 0x7FE00001
@@ -59,7 +60,7 @@ def scan_header(
     wanted = _tags(frozenset(keywords))
     source = BytesIO(encoded) if isinstance(encoded, bytes | bytearray | memoryview) else encoded
     if transfer_syntax_uid in DEFLATED:
-        source = BytesIO(_inflated_start(source.read()))
+        source = BytesIO(_inflated_start(source))
     implicit, little = encoding_of(source, transfer_syntax_uid)
     found: dict[int, RawDataElement] = {}
     try:
@@ -159,11 +160,21 @@ def _tags(keywords: frozenset[str]) -> Mapping[int, str]:
     return tags
 
 
-def _inflated_start(encoded: bytes) -> bytes:
+def _inflated_start(source: BinaryIO) -> bytes:
+    """What the header may need; of the deflated data set no more is read, for it may be gigabytes."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts: list[bytes] = []
+    left_bytes = MAX_INFLATED_HEADER_BYTES
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded, MAX_INFLATED_HEADER_BYTES)
+        for _ in range(0, MAX_INFLATED_HEADER_BYTES, _BLOCK_BYTES):  # a stream may go on without inflating to anything
+            block = source.read(_BLOCK_BYTES)
+            if not block or not left_bytes or inflater.eof:
+                break
+            parts.append(inflater.decompress(block, left_bytes))
+            left_bytes -= len(parts[-1])
     except zlib.error as error:
         raise unreadable(error) from None
+    return b"".join(parts)
 
 
 def _elements(source: BinaryIO, implicit: bool, little: bool, tags: list[int]) -> Iterator[RawDataElement]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from encodings.aliases import aliases
 from io import BytesIO
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from pydicom import Dataset
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 from pydicom.sequence import Sequence
 
+from dicomnode.core import headers
 from dicomnode.core.headers import finite, header_of, inflate, number, numbers, scan_header, value
 from dicomnode.errors import ConfigError, InputError
 from tests.pixels.encoded import encoded, in_syntax, phantom_slice
@@ -143,6 +146,24 @@ def test_a_deflated_bomb_is_refused() -> None:
     assert scan_header(bomb, DEFLATED, ["Modality"]) == {"Modality": ("CT",)}
     with pytest.raises(InputError, match="grows beyond"):
         inflate(bomb)
+
+
+@pytest.mark.parametrize("pixels", [bytes, Random(7).randbytes], ids=["a bomb", "nothing to gain"])
+def test_of_a_deflated_file_only_the_start_is_read(
+    pixels: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headers, "MAX_INFLATED_HEADER_BYTES", 1 << 18)
+    whole = encoded(in_syntax(phantom_slice(PixelData=pixels(2 << 20)), DEFLATED)) + bytes(2 << 20)
+    source = BytesIO(whole)
+    assert scan_header(source, DEFLATED, ["Modality"]) == {"Modality": ("CT",)}
+    assert source.tell() <= (1 << 18) + (1 << 17)
+
+
+def test_a_deflated_file_may_inflate_to_nothing_for_ever() -> None:
+    empty_block = b"\0\0\0\xff\xff"
+    source = BytesIO(empty_block * (8 << 20))
+    assert scan_header(source, DEFLATED, ["Modality"]) == {}
+    assert source.tell() < 20 << 20
 
 
 @settings(deadline=None)
