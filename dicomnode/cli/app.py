@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -15,6 +17,8 @@ from dicomnode.errors import DicomNodeError, EngineError, UsageError
 COMMANDS: Final = (
     setup.init, setup.check, serve.serve, ask.status, network.echo, network.send, engines.enhance, ask.why, demo.demo,
 )  # fmt: skip
+
+_DATABASE_HINT: Final = "see whether it is damaged: dicomnode check; docs/operations.md tells how to replace it"
 
 app = typer.Typer(
     name="dicomnode",
@@ -60,6 +64,28 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("stopped", "run it again to go on")
         return STOPPED
+    except BrokenPipeError:  # who reads our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        complain(f"{where}{error.strerror or type(error).__name__}", "check the path, its owner and the free space")
+        return FAILED
+    except Exception as error:
+        if not _is_of_database(error):
+            raise
+        complain(f"the index node.sqlite cannot be used ({type(error).__name__})", _DATABASE_HINT)
+        return FAILED
+
+
+def _is_of_database(error: Exception) -> bool:
+    """Whether the database failed. The text of such an error may quote rows, which may be a patient's."""
+    import sqlite3
+
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(error, (SQLAlchemyError, sqlite3.Error, CommandError))
 
 
 def _command_in(arguments: Sequence[str]) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 from dicomnode.config import Config, examine
 from dicomnode.core.types import Peer
+from dicomnode.errors import StoreError
+from dicomnode.store.inspection import inspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def check(path: Path) -> CheckReport:
     if config is None:
         return CheckReport(path, tuple(problems), ())
     running = is_running(config.node.data)
-    problems += [*_data_folder(config), *_unresolved(config.peers())]
+    problems += [*_data_folder(config), *_index(config.node.data), *_unresolved(config.peers())]
     if not running:
         problems += _listening(config.node.host, config.node.port)
     return CheckReport(path, tuple(problems), _facts(config, running))
@@ -82,6 +84,14 @@ def _data_folder(config: Config) -> Iterator[Problem]:
             f"[limits] disk_reserve: {_gb(disk.free)} are free on the disk of {folder}, {_gb(reserve)} is the reserve",
             "free space, or lower disk_reserve: the node would refuse every instance",
         )
+
+
+def _index(data: Path) -> Iterator[Problem]:
+    if (data / "node.sqlite").exists():
+        try:
+            inspect(data / "node.sqlite")
+        except StoreError as error:
+            yield Problem(f"[node] data: {error}", error.hint)
 
 
 def _listening(host: str, port: int) -> Iterator[Problem]:

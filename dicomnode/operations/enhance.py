@@ -114,6 +114,7 @@ def enhance_folder(
         raise NotFoundError(f"there is no DICOM image in {source}", "name a folder of DICOM files")
     reports: list[StackReport] = []
     works = list(_works(slices, target))
+    target.mkdir(parents=True, exist_ok=True)  # where it cannot be made, say so before the work
     for done, work in enumerate(works):
         progress(f"{card.reference}", done, len(works))
         reports.append(_enhance(work, {"engine": engine, "settings": resolved}, derived))

@@ -117,8 +117,8 @@ class Series(Base):
 class Instance(Base):
     """One stored version of a SOP instance. `active` is the newest version of its SOP Instance UID.
 
-    `digest` names the file (`dicomnode.store.files`). `matched` is False where no rule wanted to forward it; `kept_back`
-    holds a sentence for each thing that the loop protection did not let it do.
+    `digest` names the file (`dicomnode.store.files`). `matched` is False where no rule wanted to forward it.
+    `kept_back` holds a sentence for each thing that the loop protection did not let it do.
     `position_mm` is the position along the normal of `orientation`, both None where the object has no geometry.
     """
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydicom.data import get_testdata_file
 
 from dicomnode.cli import ask
 from dicomnode.cli.app import app, run
@@ -81,3 +84,74 @@ def test_work_that_has_parts_tells_all_from_some(failed: bool, partly: bool, cod
 def test_crashes_are_left_to_the_log() -> None:
     """typer would print local variables, and with them whatever a data set holds."""
     assert app.pretty_exceptions_enable is False
+
+
+def site(folder: Path, data: str = "data") -> Path:
+    """A configuration, and the place of its index."""
+    (folder / "dicomnode.toml").write_text(f'[node]\nhost = "127.0.0.1"\nport = 11199\ndata = "{data}"\n')
+    return folder / data / "node.sqlite"
+
+
+def index_with(content: bytes, folder: Path) -> None:
+    index = site(folder)
+    index.parent.mkdir()
+    index.write_bytes(content)
+
+
+DAMAGED = b"Doe^Jane" * 1000
+
+
+@pytest.mark.parametrize("content", [DAMAGED, b""], ids=["damaged", "empty"])
+@pytest.mark.parametrize("arguments", [["status"], ["why", "1.2.3"]], ids=["status", "why"])
+def test_an_index_that_cannot_be_used_is_two_lines(
+    command: Command, tmp_path: Path, arguments: list[str], content: bytes
+) -> None:
+    index_with(content, tmp_path)
+    ran = command(*arguments)
+    assert (ran.code, ran.out, len(ran.error_lines)) == (1, "", 2), ran.err
+    assert "node.sqlite" in ran.error_lines[0]
+    assert "dicomnode check" in ran.error_lines[1]
+    assert "Doe" not in ran.err
+
+
+def test_a_node_does_not_start_on_a_damaged_index_and_says_so_in_two_lines(tmp_path: Path) -> None:
+    index_with(DAMAGED, tmp_path)
+    serve = [sys.executable, "-m", "dicomnode", "serve"]  # it takes the signals of its process
+    ran = subprocess.run(serve, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 2), ran.stderr
+
+
+def test_check_tells_a_damaged_index(command: Command, tmp_path: Path) -> None:
+    index_with(DAMAGED, tmp_path)
+    ran = command("check")
+    assert ran.code == 1
+    assert "node.sqlite cannot be read as a database" in ran.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["demo", "--folder", "file"], ["enhance", "{image}", "file/out", "--engine", "contrast-glcae"], ["serve"]],
+    ids=["demo", "enhance", "serve"],
+)
+def test_a_folder_that_cannot_be_made_is_two_lines(command: Command, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "file").touch()
+    if arguments[0] == "serve":
+        site(tmp_path, "file/data")
+    image = str(get_testdata_file("CT_small.dcm"))
+    ran = command(*(argument.format(image=image) for argument in arguments))
+    assert (ran.code, ran.out) == (1, "")
+    what, hint = [line for line in ran.error_lines if "node_stop" not in line]
+    assert what.startswith("error: ")
+    assert "file" in what
+    assert hint.startswith(" next: ")
+
+
+def test_who_reads_no_further_gets_no_traceback(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "dicomnode", "engines", "list"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as listing:  # fmt: skip
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
