@@ -6,10 +6,13 @@ import socket
 import sys
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
 from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError
 from dicomnode.serve import process
+from dicomnode.store.database import Database
 
 
 class StubRole:
@@ -38,14 +41,20 @@ class StubRole:
 def main() -> int:
     mode, source, descriptor = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     process._role = lambda *_: StubRole(mode)  # type: ignore[assignment]
-    if mode == "no beat":
+    if mode == "an error":
         process._beat = _fail  # type: ignore[assignment]
+    if mode == "full disk":
+        Database.write = _full  # type: ignore[assignment]
     telemetry.configure("json", "debug")
     return process.run("stub", load_config(source), socket.socket(fileno=descriptor))
 
 
 def _fail(*_: object) -> None:
-    raise OSError(28, "No space left on device")
+    raise LookupError("something that nobody thought of")
+
+
+def _full(*_: object) -> None:
+    raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
 
 if __name__ == "__main__":

@@ -125,8 +125,18 @@ def test_it_ends_with_a_thread_that_died(tmp_path: Path) -> None:
         assert one.ended() == (THREAD_DIED, "stopped\n")
 
 
-def test_it_ends_where_it_can_give_no_sign_of_life(tmp_path: Path) -> None:
-    with running(tmp_path, "no beat") as one:
+def test_it_works_on_where_it_can_give_no_sign_of_life(tmp_path: Path) -> None:
+    """On a full disk a receiver has to answer 0xA700, not to die."""
+    with running(tmp_path, "full disk") as one:
+        assert one.said() == "ready\n"
+        assert one.process.stderr is not None
+        assert "sign_of_life_failed" in one.process.stderr.readline()
+        one.process.send_signal(signal.SIGTERM)
+        assert one.ended() == (0, "stopped\n")
+
+
+def test_an_error_that_nothing_expected_ends_it_in_good_order(tmp_path: Path) -> None:
+    with running(tmp_path, "an error") as one:
         code, out = one.ended()
         assert code not in (0, CANNOT_START)
         assert out == "stopped\n", "threads that nobody stops would keep the process"
