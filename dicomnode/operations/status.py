@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from dicomnode.config import Config
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.terminal import printable_lines
+from dicomnode.operations.wording import counted
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.files import free_bytes
 from dicomnode.store.index import overview
@@ -45,13 +46,20 @@ class DestinationStatus:
     last_error: str
     last_hint: str
 
+    @property
+    def waiting(self) -> int:
+        return self.held + self.ready
+
 
 @dataclass(frozen=True)
 class Problem:
-    """Something a person should look at. `uid` names the object; `why` on it tells the whole story."""
+    """Something a person should look at.
+
+    about  the UID of an object, of which `why` tells the whole story; or the name of a destination or process
+    """
 
     kind: str
-    uid: str
+    about: str
     reason: str
 
 
@@ -99,6 +107,7 @@ def status(config: Config) -> Status:
 
 def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
     now = time.time()
+    destinations = _destinations(config, session, now)
     processes = tuple(
         ProcessStatus(row.role, row.host, row.pid, now - row.beat_at < _ALIVE_S, now - row.started_at)
         for row in overview.processes(session)
@@ -109,8 +118,13 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
         counts=overview.counts(session),
         open_associations=overview.open_associations(session),
         jobs=overview.job_counts(session),
-        destinations=_destinations(config, session, now),
-        problems=_problems(session),
+        destinations=destinations,
+        problems=(
+            *_dead(processes),
+            *(_down(one) for one in destinations if one.failures and one.last_error),
+            *(_unconfigured(one) for one in destinations if one.name not in config.destination and one.waiting),
+            *_problems(session),
+        ),
         free_bytes=disk[0],
         reserve_bytes=disk[1],
     )
@@ -137,6 +151,24 @@ def _destinations(config: Config, session: Session, now: float) -> tuple[Destina
             )
         )
     return tuple(found)
+
+
+def _dead(processes: Sequence[ProcessStatus]) -> Iterator[Problem]:
+    """Processes that gave no sign of life while others do; where none does, the node is not running."""
+    if any(process.alive for process in processes):
+        for process in processes:
+            if not process.alive:
+                yield Problem("dead", process.role, f"pid {process.pid} gives no sign of life; the log says why")
+
+
+def _down(destination: DestinationStatus) -> Problem:
+    hint = f"; {destination.last_hint}" if destination.last_hint else ""
+    return Problem("down", destination.name, f"{destination.last_error}{hint}")
+
+
+def _unconfigured(destination: DestinationStatus) -> Problem:
+    waits = f"{counted(destination.waiting, 'instance')} for it will wait until there is a [destination.NAME] again"
+    return Problem("unconfigured", destination.name, waits)
 
 
 def _problems(session: Session) -> tuple[Problem, ...]:
@@ -177,10 +209,10 @@ def _count_lines(status: Status) -> tuple[str, ...]:
     counts, jobs = status.counts, status.jobs
     waiting = jobs["planned"] + jobs["enhanced"]
     return (
-        f"received  {counts['instances_received']} instances in {counts['series_received']} series of "
-        f"{counts['studies']} studies; {counts['series_arriving']} series arriving over "
-        f"{status.open_associations} associations",
-        f"derived   {counts['instances_derived']} instances in {counts['series_derived']} series; jobs: "
+        f"received  {counted(counts['instances_received'], 'instance')} in {counts['series_received']} series of "
+        f"{_studies(counts['studies'])}; {counts['series_arriving']} series arriving over "
+        f"{counted(status.open_associations, 'association')}",
+        f"derived   {counted(counts['instances_derived'], 'instance')} in {counts['series_derived']} series; jobs: "
         f"{waiting} waiting, {jobs['derived']} done, {jobs['refused']} refused, {jobs['withheld']} withheld, "
         f"{jobs['failed']} failed",
         f"disk      {counts['bytes'] / 1e9:.2f} GB stored, {status.free_bytes / 1e9:.1f} GB free "
@@ -207,8 +239,12 @@ def _problem_lines(problems: Sequence[Problem]) -> tuple[str, ...]:
         return ("nothing needs attention",)
     return (
         "needs attention (dicomnode why UID tells more):",
-        *(f"  {problem.kind:<11} {problem.uid}  {problem.reason}" for problem in problems),
+        *(f"  {problem.kind:<12} {problem.about}  {problem.reason}" for problem in problems),
     )
+
+
+def _studies(number: int) -> str:
+    return "1 study" if number == 1 else f"{number} studies"
 
 
 def _duration(seconds: float) -> str:

@@ -121,13 +121,13 @@ def test_each_kind_of_problem_is_told(tmp_path: Path, kind: str, make: object, r
     with index_of(config) as flow:
         uid = make(flow)  # type: ignore[operator]
         (problem,) = status(config).problems
-    assert (problem.kind, problem.uid) == (kind, uid)
+    assert (problem.kind, problem.about) == (kind, uid)
     assert problem.reason.startswith(reason)
     assert uid in "\n".join(_lines(problem))
 
 
 def _lines(problem: Problem) -> list[str]:
-    return [problem.kind, problem.uid, problem.reason]
+    return [problem.kind, problem.about, problem.reason]
 
 
 def test_what_is_withheld_is_told(tmp_path: Path) -> None:
@@ -187,6 +187,7 @@ def test_a_destination_that_is_down_is_told_with_what_to_do(tmp_path: Path) -> N
     assert pacs.down_for_s is not None
     assert 90 < pacs.down_for_s < 111
     assert "next: start it" in text(told)
+    assert told.problems == (Problem("down", "pacs", "no connection\x1b[2J; start it"),)
     assert "\x1b" not in text(told)
 
 
@@ -195,7 +196,12 @@ def test_a_destination_that_was_removed_is_listed_while_rows_wait_for_it(tmp_pat
     with index_of(config) as flow:
         flow.receive([ct_header(1)])
     renamed = site(tmp_path, destination={"new": {"peer": "pacs"}}, rule=[])
-    assert [(one.name, one.held) for one in status(renamed).destinations] == [("new", 0), ("late", 1)]
+    told = status(renamed)
+    assert [(one.name, one.held) for one in told.destinations] == [("new", 0), ("late", 1)]
+    (problem,) = told.problems
+    assert (problem.kind, problem.about) == ("unconfigured", "late")
+    assert problem.reason.startswith("1 instance ")
+    assert status(config).problems == ()
 
 
 def test_processes_are_alive_while_they_say_so(tmp_path: Path) -> None:
@@ -213,6 +219,10 @@ def test_processes_are_alive_while_they_say_so(tmp_path: Path) -> None:
         assert not told.running
         assert [process.alive for process in told.processes] == [False, True]
         assert "DEAD" in text(told)
+        assert [(problem.kind, problem.about) for problem in told.problems] == [("dead", "deliver")]
+        with flow.reception.database.write() as session:
+            session.execute(update(Process).values(beat_at=now - 21))
+        assert status(config).problems == (), "it is not running, which is no process's fault"
 
 
 def test_no_patient_is_in_it(tmp_path: Path) -> None:
@@ -232,3 +242,11 @@ def test_jobs_that_wait_are_counted(tmp_path: Path) -> None:
         flow.pipeline.plan(*flow.close())
         assert "1 waiting" in text(status(config))
         assert len(flow.reception.rows(Job)) == 1
+
+
+def test_one_is_said_as_one(tmp_path: Path) -> None:
+    config = site(tmp_path)
+    with index_of(config) as flow:
+        flow.receive([ct_header(1)])
+        told = status(config)
+    assert "1 instance in 1 series of 1 study; 1 series arriving over 1 association" in text(told)
