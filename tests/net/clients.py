@@ -53,9 +53,9 @@ class MemoryIntake:
         self.opened: list[Sender] = []
         self.ended: list[tuple[int, AssociationEnd]] = []
         self.open_error: DicomNodeError | None = None
-        self.begin_error: DicomNodeError | None = None
-        self.write_error: DicomNodeError | None = None
-        self.commit_error: DicomNodeError | None = None
+        self.begin_error: Exception | None = None
+        self.write_error: Exception | None = None
+        self.commit_error: Exception | None = None
         self.let_commit = threading.Event()
         self.let_commit.set()
 

@@ -120,6 +120,28 @@ def test_a_failure_is_answered_and_the_association_goes_on(
     assert intake.contents() == {"1.2.3": b"good"}
 
 
+@pytest.mark.parametrize("place", ["begin_error", "write_error", "commit_error"])
+def test_a_fault_of_ours_is_answered_and_the_association_goes_on(
+    place: str, connect: Connect, intake: MemoryIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[dict[str, object]] = []
+    monkeypatch.setattr("dicomnode.telemetry.event", lambda name, **fields: events.append({"name": name, **fields}))
+    client = connect()
+    client.associate()
+    setattr(intake, place, RuntimeError("DOE^JANE"))
+    client.send(fragment(store_request(), is_command=True) + fragment(b"x" * 500))
+    answer = response(client.read_pdu())
+    assert answer.number(Element.STATUS) == 0x0110
+    (refused,) = [each for each in events if each["name"] == "instance_refused"]
+    assert refused["error"] == "RuntimeError"
+    assert "tests.net.clients" in str(refused["hint"])
+    assert "DOE" not in f"{events}{answer.values}"
+    setattr(intake, place, None)
+    client.send(fragment(store_request(), is_command=True) + fragment(b"good"))
+    assert status(client.read_pdu()) == 0x0000
+    assert intake.contents() == {"1.2.3": b"good"}
+
+
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [

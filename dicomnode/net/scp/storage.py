@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from traceback import walk_tb
 from types import TracebackType
 
 from dicomnode import telemetry
@@ -19,11 +20,15 @@ from dicomnode.net.status import Status, status_of
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an instance is not stored: the status, and an Error Comment (LO: 64 characters, no PHI)."""
+    """Why an instance is not stored: the status, and an Error Comment (LO: 64 characters, no PHI).
+
+    error  the type of an error that nothing expected
+    """
 
     status: Status
     comment: str
     hint: str = ""
+    error: str = ""
 
 
 def echo(exchange: Exchange, context: AcceptedContext, request: Command) -> None:
@@ -89,7 +94,7 @@ class _Transfer:
         self._refusal: Refusal | None = None
         try:
             self._incoming = intake.begin(offer)
-        except DicomNodeError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the sender is answered
             self._refusal = _refusal(error)
 
     def __enter__(self) -> _Transfer:
@@ -111,7 +116,7 @@ class _Transfer:
             return
         try:
             self._incoming.write(chunk)
-        except DicomNodeError as error:
+        except Exception as error:  # noqa: BLE001  as above
             self._fail(_refusal(error))
 
     def finish(self) -> Refusal | None:
@@ -120,7 +125,7 @@ class _Transfer:
         if incoming is not None:
             try:
                 incoming.commit()
-            except DicomNodeError as error:
+            except Exception as error:  # noqa: BLE001  as above
                 self._refusal = _refusal(error)
         return self._refusal
 
@@ -145,9 +150,18 @@ def _problem(context: AcceptedContext, request: Command) -> Refusal | None:
     return None
 
 
-def _refusal(error: DicomNodeError) -> Refusal:
+def _refusal(error: Exception) -> Refusal:
+    if not isinstance(error, DicomNodeError):  # its text is left out: it may quote the data set
+        hint = f"this is a fault of the node, at {_place(error)}: report it"
+        return Refusal(Status.PROCESSING_FAILURE, "unexpected error", hint, type(error).__name__)
     comment = printable(str(error)).replace("\\", "/")[:64]
     return Refusal(status_of(error), comment, error.hint)
+
+
+def _place(error: Exception) -> str:
+    """The innermost frames, the raising one first."""
+    frames = [f"{frame.f_globals.get('__name__', '?')}:{line}" for frame, line in walk_tb(error.__traceback__)]
+    return " < ".join(frames[:-4:-1])
 
 
 def _log_refusal(exchange: Exchange, request: Command, refusal: Refusal) -> None:
@@ -158,6 +172,7 @@ def _log_refusal(exchange: Exchange, request: Command, refusal: Refusal) -> None
         sop_class_uid=request.uid(Element.AFFECTED_SOP_CLASS_UID),
         sop_instance_uid=request.uid(Element.AFFECTED_SOP_INSTANCE_UID),
         status=int(refusal.status),
+        error=refusal.error or None,
         reason=refusal.comment,
         hint=refusal.hint,
     )
