@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dicomnode.core.types import Outcome, Outgoing, Receipt
-from dicomnode.errors import AssociationLostError, InputError, PeerError
+from dicomnode.errors import AssociationLostError, InputError, PeerError, StoreError
 from dicomnode.net.contexts import MAXIMUM_CONTEXTS, REENCODABLE, Kind, ProposedContext, propose, syntaxes_for
 from dicomnode.net.pdu import StoppedError
 from dicomnode.net.scu import Association, Interruption, PeerAddress, Timeouts, associate
@@ -162,8 +162,8 @@ def _store(association: Association, outgoing: Outgoing, syntax: str) -> Receipt
             status = association.store(outgoing.path, sop_class_uid, sop_instance_uid, syntax)
         else:
             status = association.store_encoded(reencode(outgoing.path, syntax), sop_class_uid, sop_instance_uid, syntax)
-    except InputError as error:
-        return Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=False)
+    except (InputError, StoreError) as error:  # of ours: the destination has no part in it
+        return Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, error.transient)
     meaning = interpret(status)
     return Receipt(outgoing.outbox_id, meaning.outcome, status, meaning.meaning, meaning.hint, meaning.transient)
 

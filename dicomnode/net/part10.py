@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Final
 
-from dicomnode.errors import InputError
+from dicomnode.errors import InputError, StoreError
 from dicomnode.net.contexts import UID_FORM
 
 _PREAMBLE_BYTES: Final = 128
@@ -24,6 +27,31 @@ class FileMeta:
     sop_instance_uid: str
     transfer_syntax_uid: str
     offset_bytes: int
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A file opened for reading.
+
+    Raises InputError where it is not there. Whatever else the system has against it is a StoreError that may pass:
+    too many open files, a disk that fails, a folder that is not mounted.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, IsADirectoryError) or (isinstance(error, FileNotFoundError) and path.parent.is_dir()):
+            raise InputError("the file is not there", "is the data folder complete?") from None
+        raise read_failed(error) from None
+
+
+def read_failed(error: OSError) -> StoreError:
+    """The transient StoreError for a failure to open or read a file of ours."""
+    failed = StoreError(
+        f"the file cannot be read: {error.strerror}", "look at the disk of the data folder and ulimit -n"
+    )
+    failed.transient = True
+    return failed
 
 
 def read_file_meta(file: BinaryIO) -> FileMeta:

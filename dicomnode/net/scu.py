@@ -24,7 +24,7 @@ from dicomnode.net import pdu
 from dicomnode.net.contexts import VERIFICATION, Kind, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, Command, CommandField, Element, command, read_command
 from dicomnode.net.negotiation import AssociationAnswer, read_answer, request
-from dicomnode.net.part10 import read_file_meta
+from dicomnode.net.part10 import read_failed, read_file_meta, reading
 from dicomnode.net.pdu import AbortedError, Pdu, PduType, ProtocolError, Wire, data_header, fragment_bytes, fragments
 
 _SEND_BUFFER_BYTES: Final = 1 << 20
@@ -214,10 +214,11 @@ class Association:
         """Send the data set of a DICOM file as it is, undecoded; the status.
 
         Class and transfer syntax must be the file's. Raises AssociationRejectedError where they were not accepted,
-        InputError where the file cannot be read or is in another syntax, AssociationLostError.
+        InputError where the file is not there, no DICOM or in another syntax, StoreError where it cannot be read now,
+        AssociationLostError.
         """
         kind = Kind(sop_class_uid, transfer_syntax_uid)
-        with _reading(path) as file:
+        with reading(path) as file:
             meta = read_file_meta(file)
             if meta.transfer_syntax_uid != transfer_syntax_uid:
                 raise InputError("the file is in another transfer syntax than was said")
@@ -299,7 +300,7 @@ class Association:
             read = cast(io.BufferedIOBase, data_set).readinto(block)
         except OSError as error:
             self.abort()
-            raise InputError(f"the file cannot be read: {error.strerror}") from None
+            raise read_failed(error) from None
         if read != len(block):
             self.abort()
             raise InputError("the file became shorter while it was sent")
@@ -341,12 +342,3 @@ class Association:
         except AssociationLostError:
             self.abort()
             raise
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"the file cannot be read: {error.strerror}", "is the data folder complete?") from None

@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from dicomnode.errors import InputError, UnsupportedError
-from dicomnode.net.part10 import read_file_meta
+from dicomnode.net.part10 import read_file_meta, reading
 
 _MAXIMUM_BYTES: Final = 2 << 30  # it is held in memory, twice
 _MAXIMUM_INFLATION: Final = 100
@@ -80,15 +80,13 @@ class _Context:
 def reencode(path: Path, transfer_syntax_uid: str) -> bytes:
     """The data set of a DICOM file in explicit or implicit VR little endian.
 
-    Raises UnsupportedError for compressed or very large objects, InputError for what cannot be read or parsed.
+    Raises UnsupportedError for compressed or very large objects, InputError for what is not there or cannot be
+    parsed, StoreError for what cannot be read now.
     """
-    try:
-        with path.open("rb") as file:
-            meta = read_file_meta(file)
-            file.seek(meta.offset_bytes)
-            encoded = file.read(_MAXIMUM_BYTES)
-    except OSError as error:
-        raise InputError(f"the file cannot be read: {error.strerror}", "is the data folder complete?") from None
+    with reading(path) as file:
+        meta = read_file_meta(file)
+        file.seek(meta.offset_bytes)
+        encoded = file.read(_MAXIMUM_BYTES)
     if meta.transfer_syntax_uid not in _SYNTAXES or len(encoded) == _MAXIMUM_BYTES:
         raise UnsupportedError("only uncompressed objects below 2 GiB can be re-encoded")
     if meta.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +186,57 @@ def test_a_file_that_is_gone_costs_only_itself(start: Any, deliverer: Any, outgo
     rows = [outgoing(), outgoing(), outgoing()]
     rows[0].path.unlink()
     rows[1].path.write_bytes(b"not DICOM")
-    assert outcomes(deliverer(pacs).deliver(rows)) == [
-        (1, Outcome.FAILED, None), (2, Outcome.FAILED, None), (3, Outcome.SENT, 0),
-    ]  # fmt: skip
+    receipts = list(deliverer(pacs).deliver(rows))
+    assert [each.outcome for each in receipts] == [Outcome.FAILED, Outcome.FAILED, Outcome.SENT]
+    assert not any(each.transient for each in receipts)
+
+
+class FailingFile(io.BytesIO):
+    """A file whose disk fails after its first bytes."""
+
+    def readinto(self, block: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("syntaxes", [(EXPLICIT,), (IMPLICIT,)], ids=["as stored", "re-encoded"])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_file_that_cannot_be_read_now_waits(
+    code: int, syntaxes: Any, start: Any, deliverer: Any, outgoing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [outgoing(), outgoing()]
+    sender = deliverer(start(syntaxes=syntaxes))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", raising(OSError(code, "no")))
+        failed = list(sender.deliver(rows))
+    assert [(each.outcome, each.transient, bool(each.hint)) for each in failed] == [(Outcome.FAILED, True, True)] * 2
+    assert {outcome for _, outcome, _ in outcomes(sender.deliver(rows))} == {Outcome.SENT}
+
+
+def raising(error: OSError) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_disk_that_fails_within_a_file_lets_the_file_wait(
+    start: Any, deliverer: Any, outgoing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [outgoing(), outgoing()]
+    sender = deliverer(start())
+    whole = rows[0].path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda *_: FailingFile(whole))
+        failed = list(sender.deliver(rows))
+    assert [(each.outcome, each.transient) for each in failed] == [(Outcome.FAILED, True)] * 2
+    assert {outcome for _, outcome, _ in outcomes(sender.deliver(rows))} == {Outcome.SENT}
+
+
+def test_a_folder_that_is_not_mounted_lets_its_files_wait(start: Any, deliverer: Any, outgoing: Any) -> None:
+    row = outgoing()
+    gone = replace(row, path=row.path.parent / "not mounted" / row.path.name)
+    (receipt,) = deliverer(start()).deliver([gone])
+    assert (receipt.outcome, receipt.transient) == (Outcome.FAILED, True)
 
 
 def test_a_kept_association_that_died_is_replaced(start: Any, deliverer: Any, outgoing: Any) -> None:
