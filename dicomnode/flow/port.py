@@ -17,6 +17,7 @@ import socket
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import dbos
@@ -30,6 +31,7 @@ APPLICATION_VERSION: Final = "wf-1"
 
 _NAME: Final = "dicomnode"
 _POLL_S: Final = 0.25
+_FORGOTTEN_AT_ONCE: Final = 500
 _MAX_RECOVERIES: Final = 50
 """A workflow that was interrupted so often is taken to kill its process. Engines and decoders run in processes of their
 own, so nearly always it is the node that was restarted."""
@@ -110,6 +112,22 @@ class Workflows:
         """The ids of all workflows that are waiting or running."""
         found = dbos.DBOS.list_workflows(status=["PENDING", "ENQUEUED", "DELAYED"], load_input=False, load_output=False)
         return frozenset(workflow.workflow_id for workflow in found)
+
+    def forget(self, finished_before: float) -> int:
+        """Drop the record of workflows that ended before a time, a few hundred at once; how many.
+
+        Their ids are never used again: what they did stands in our own tables.
+        """
+        ended = dbos.DBOS.list_workflows(
+            status=["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+            completed_before=datetime.fromtimestamp(finished_before, UTC).isoformat(),
+            limit=_FORGOTTEN_AT_ONCE,
+            load_input=False,
+            load_output=False,
+        )
+        if ended:
+            dbos.DBOS.delete_workflows([workflow.workflow_id for workflow in ended])
+        return len(ended)
 
     def _take_over(self) -> int:
         pending = dbos.DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)

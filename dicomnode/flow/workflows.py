@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,6 +26,7 @@ from dicomnode.telemetry import event
 ATTEMPTS: Final = 5
 _FIRST_RETRY_S: Final = 5.0
 _RECONCILE_S: Final = 60.0
+_REMEMBERED_S: Final = 7 * 86400.0
 _LOST: Final = "its workflow ended by an error of the node"
 
 
@@ -110,13 +111,21 @@ class SeriesWorkflows:
             return {"error": what, "hint": hint, "transient": True, "kind": type(error).__name__}
 
 
+class WorkflowRecord(Protocol):
+    """What the engine remembers (`dicomnode.flow.port.Workflows`)."""
+
+    def unfinished(self) -> frozenset[str]: ...
+
+    def forget(self, finished_before: float) -> int: ...
+
+
 class Reconciler:
     """The net under errors that nobody thought of: closed series and jobs that no workflow works on any more are ended
-    as failed."""
+    as failed. It also keeps the engine's record from growing for ever."""
 
-    def __init__(self, database: Database, unfinished: Callable[[], frozenset[str]], pipeline: Pipeline) -> None:
+    def __init__(self, database: Database, record: WorkflowRecord, pipeline: Pipeline) -> None:
         self._database = database
-        self._unfinished = unfinished
+        self._record = record
         self._pipeline = pipeline
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconcile")
@@ -135,6 +144,7 @@ class Reconciler:
     def _run(self) -> None:
         while not self._stopping.wait(_RECONCILE_S):
             self.reconcile(time.time())
+            self._record.forget(time.time() - _REMEMBERED_S)
 
     def reconcile(self, now: float) -> int:
         """End what is orphaned; how many. What changed within the last minute may be between two workflows."""
@@ -143,7 +153,7 @@ class Reconciler:
             closings = job_index.unplanned_series(session, now - _RECONCILE_S)
         if not jobs and not closings:
             return 0
-        working = self._unfinished()
+        working = self._record.unfinished()
         orphans = [job for job in jobs if not _is_worked_on(job, working)]
         lost = [series for series in closings if not _is_routed(series.id, series.generation, working)]
         for job in orphans:

@@ -37,7 +37,7 @@ class FlowRole:
             {"route": 4, "enhance": cores, "derive": cores},
         )
         self._closer = Closer(store.database, self._workflows.enqueue)
-        self._reconciler = Reconciler(store.database, self._workflows.unfinished, self._pipeline)
+        self._reconciler = Reconciler(store.database, self._workflows, self._pipeline)
 
     @property
     def is_alive(self) -> bool:

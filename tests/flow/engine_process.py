@@ -104,6 +104,17 @@ def resume(ends: str) -> None:
         until(int(ends))
 
 
+def forget() -> None:
+    """What has ended long ago is dropped, what has just ended is not, nor what waits."""
+    with engine() as (workflows, database):
+        enqueue(workflows, database, Call("pair", "work", "pair:ended", ("ended", 0)))
+        until(1)
+        while workflows.unfinished():
+            time.sleep(0.05)
+        enqueue(workflows, database, Call("pair", "work", "pair:waits", ("waits", 0), delay_s=3600.0))
+        note(f"forgotten {workflows.forget(time.time() - 3600.0)}, then {workflows.forget(time.time() + 1.0)}")
+
+
 def chain() -> None:
     with engine() as (workflows, database):
         enqueue(workflows, database, Call("pair", "work", "pair:chain", ("chain", 2)))

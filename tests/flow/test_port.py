@@ -80,6 +80,12 @@ def test_what_the_engine_keeps_is_json_and_no_foreign_text(tmp_path: Path) -> No
         assert not any("Doe^Jane" in line for line in database.iterdump())
 
 
+def test_its_record_does_not_grow_for_ever(tmp_path: Path) -> None:
+    _, noted = engine(tmp_path, "forget")
+    assert noted[-1] == "forgotten 0, then 1"
+    assert rows(tmp_path, "SELECT workflow_uuid FROM workflow_status") == [("pair:waits",)]
+
+
 def test_the_engines_tables_stand_beside_ours(tmp_path: Path) -> None:
     engine(tmp_path, "resume", "0")
     tables = {name for (name,) in rows(tmp_path, "SELECT name FROM sqlite_master WHERE type = 'table'")}

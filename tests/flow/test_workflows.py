@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -165,8 +166,21 @@ def test_an_error_of_the_node_is_not_taken_for_one_of_the_input(
         run_all(flow, queue)
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """An engine's record in which these workflows have not ended."""
+
+    working: frozenset[str]
+
+    def unfinished(self) -> frozenset[str]:
+        return self.working
+
+    def forget(self, finished_before: float) -> int:
+        return 0
+
+
 def reconciled(flow: Flow, *working: str, now: float) -> int:
-    return Reconciler(flow.reception.database, lambda: frozenset(working), flow.pipeline).reconcile(now)
+    return Reconciler(flow.reception.database, Remembered(frozenset(working)), flow.pipeline).reconcile(now)
 
 
 def planned(flow: Flow) -> float:
