@@ -135,6 +135,24 @@ class Orthanc(ServerProcess):
         """SHA-256 of each instance's decoded stored values ("" without pixels), by SOP Instance UID."""
         return {uid: pixel_digest(content) for uid, content in self.files().items()}
 
+    def calling_ae_titles(self) -> dict[str, str]:
+        """The AE title that called to send each instance, by SOP Instance UID."""
+        return {
+            uid: self.get(f"/instances/{identifier}/metadata/RemoteAET").decode()
+            for identifier, uid in self.instances().items()
+        }
+
+    def send_everything(self, call: Call) -> None:
+        """Send all that it holds by C-STORE, as itself: of `call` only the called side is used."""
+        called = {"AET": call.called_ae, "Host": "127.0.0.1", "Port": call.port}
+        self._send("PUT", "/modalities/called", called)
+        self._send("POST", "/modalities/called/store", list(self.instances()))
+
+    def _send(self, method: str, path: str, content: object) -> None:
+        address = f"http://127.0.0.1:{self.http_port}{path}"
+        request = urllib.request.Request(address, json.dumps(content).encode(), method=method)
+        self._open(request, timeout=_SEND_TIMEOUT_S).close()
+
     def _answers(self) -> bool:
         try:
             self.get("/system")
