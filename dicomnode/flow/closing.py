@@ -6,8 +6,6 @@ Closing is one transaction: the series' state, the originals that waited for it,
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +15,7 @@ from dicomnode.core.completeness import judge
 from dicomnode.core.types import Completeness
 from dicomnode.faults import kill_point
 from dicomnode.flow.port import Call
+from dicomnode.flow.repeating import Repeating
 from dicomnode.store.database import Database
 from dicomnode.store.index import series as series_index
 from dicomnode.store.schema import Series
@@ -33,29 +32,13 @@ def route_call(series_row: int, generation: int) -> Call:
     return Call("route", "route", f"route:{series_row}:{generation}", (series_row, generation))
 
 
-class Closer:
+class Closer(Repeating):
     """A thread that judges due series until it is stopped."""
 
     def __init__(self, database: Database, enqueue: Enqueue) -> None:
+        super().__init__("close", _POLL_S, self.judge_due)
         self._database = database
         self._enqueue = enqueue
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="close")
-
-    def start(self) -> None:
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_POLL_S):
-            self.judge_due(time.time())
 
     def judge_due(self, now: float) -> int:
         """Judge every series that is due; how many were closed."""

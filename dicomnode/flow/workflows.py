@@ -6,8 +6,6 @@ after the last attempt, or for a lasting reason, the job ends as failed, with th
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -18,6 +16,7 @@ from dicomnode.errors import DicomNodeError, EngineError
 from dicomnode.flow.closing import route_call
 from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.port import Call, follow_up, step
+from dicomnode.flow.repeating import Repeating
 from dicomnode.store.database import Database
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.schema import Job
@@ -119,32 +118,19 @@ class WorkflowRecord(Protocol):
     def forget(self, finished_before: float) -> int: ...
 
 
-class Reconciler:
+class Reconciler(Repeating):
     """The net under errors that nobody thought of: closed series and jobs that no workflow works on any more are ended
     as failed. It also keeps the engine's record from growing for ever."""
 
     def __init__(self, database: Database, record: WorkflowRecord, pipeline: Pipeline) -> None:
+        super().__init__("reconcile", _RECONCILE_S, self._tidy)
         self._database = database
         self._record = record
         self._pipeline = pipeline
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconcile")
 
-    def start(self) -> None:
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_RECONCILE_S):
-            self.reconcile(time.time())
-            self._record.forget(time.time() - _REMEMBERED_S)
+    def _tidy(self, now: float) -> None:
+        self.reconcile(now)
+        self._record.forget(now - _REMEMBERED_S)
 
     def reconcile(self, now: float) -> int:
         """End what is orphaned; how many. What changed within the last minute may be between two workflows."""
