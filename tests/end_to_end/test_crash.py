@@ -6,7 +6,9 @@ other run must deliver, to the last pixel.
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from dicomnode.faults import POINTS
 from dicomnode.testing.node import Node, settings
 from dicomnode.testing.peers import Call, Orthanc
 from dicomnode.testing.processes import wait_until
-from dicomnode.testing.sender import NoContextError, RawObject, RawSender
+from dicomnode.testing.sender import NoContextError, RawObject, RawSender, echo
 from tests.end_to_end.observation import TIMEOUT_S, wait_for_instances
 from tests.end_to_end.studies import phantom_series
 
@@ -75,6 +77,32 @@ def test_a_kill_at_each_point_loses_and_doubles_nothing(
         wait_for_instances(node, pacs, len(expected))
     assert pacs.sop_instance_uids() == sorted(expected)
     assert pacs.pixel_digests() == expected
+
+
+@pytest.mark.peer("orthanc")
+@pytest.mark.parametrize("role", ["receive", "deliver", "flow"])
+def test_one_process_that_is_killed_is_started_again_and_the_work_goes_on(
+    tmp_path: Path, pacs: Orthanc, series: list[RawObject], expected: dict[str, str], role: str
+) -> None:
+    acknowledged: set[str] = set()
+    with Node(tmp_path / "node", settings({"pacs": pacs}, [RULE])) as node:
+        killed = pid_of(node, role)
+        send_unacknowledged(node.call(), series[:1], acknowledged)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: pid_of(node, role) not in (None, killed), TIMEOUT_S, f"{role} was started again")
+        wait_until(lambda: echo(node.call()), TIMEOUT_S, "the node answered again")
+        send_unacknowledged(node.call(), series, acknowledged)
+        assert len(acknowledged) == len(series)
+        wait_for_instances(node, pacs, len(expected))
+        assert node.running
+        assert [process["alive"] for process in node.status()["processes"]] == [True] * 3
+    assert pacs.sop_instance_uids() == sorted(expected)
+    assert pacs.pixel_digests() == expected
+
+
+def pid_of(node: Node, role: str) -> int | None:
+    """The process that has a role; None while none has."""
+    return next((one["pid"] for one in node.status()["processes"] if one["role"] == role), None)
 
 
 def moments() -> Iterator[float]:
