@@ -14,6 +14,13 @@ from dicomnode.testing.peers import Orthanc
 from dicomnode.testing.processes import wait_until
 
 TIMEOUT_S = 180.0
+_CLEAR = {0x0000, 0x0106, 0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900}
+"""Success, and what PS3.7 C.5 and PS3.4 B.2.3 have for what cannot be stored; 0xC0xx, "cannot understand", too."""
+
+
+def is_clear(status: int | None) -> bool:
+    """Whether a C-STORE was answered, and with a status that the standard has for it."""
+    return status is not None and (status in _CLEAR or status & 0xF000 == 0xC000)
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pydicom.data import get_testdata_file
 
 from dicomnode.testing.node import Node, settings
 from dicomnode.testing.sender import RawObject, echo, send_verbatim
+from tests.end_to_end.observation import is_clear
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
 
@@ -51,7 +52,9 @@ def test_a_uid_that_is_none_is_refused(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [])) as node:
         for uid in ("../../../../tmp/pwned", "1.2.3/4", "1" * 65, "", "1..2"):
             hostile = RawObject(sent.sop_class_uid, uid, sent.transfer_syntax_uid, sent.data_set)
-            assert send_verbatim(node.call(), [hostile]) != {uid: 0}
+            (status,) = send_verbatim(node.call(), [hostile]).values()
+            assert is_clear(status), uid
+            assert status != 0, uid
             assert echo(node.call())
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from dicomnode.testing.node import Node, settings
 from dicomnode.testing.peers import StoreScp, storescu
 from dicomnode.testing.processes import resident_bytes
-from dicomnode.testing.sender import NoContextError, RawObject, echo, send_verbatim
-from tests.end_to_end.observation import files_of
+from dicomnode.testing.sender import NoContextError, RawObject, RawSender, echo, send_verbatim
+from tests.end_to_end.observation import files_of, is_clear
+from tests.end_to_end.studies import phantom_series
 from tests.shared import shared_data
 
 MOST_MEMORY_BYTES = 3 * 2**30
@@ -20,12 +22,6 @@ RULES = [
 ]
 UNKNOWN_TO_STORESCP = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.8.1"}
 SOP_CLASS_NOT_SUPPORTED = 0x0122
-CLEAR = {0x0000, 0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900}
-"""Success, and what PS3.7 C.5 and PS3.4 B.2.3 have for what cannot be stored; 0xC0xx, "cannot understand", too."""
-
-
-def is_clear(status: int | None) -> bool:
-    return status is not None and (status in CLEAR or status & 0xF000 == 0xC000)
 
 
 def answer_to(node: Node, sent: RawObject) -> int | None:
@@ -84,3 +80,40 @@ def test_a_node_outlives_everything_that_is_sent_to_it(tmp_path: Path, archive: 
     archived = {RawObject.read(path).sop_instance_uid for path in files_of(archive.files)}
     lost = {uid for uid in taken.keys() - archived if not_for_storescp(taken[uid]) == ""}
     assert lost == set()
+
+
+NAMED = {"name": "named", "match": {"PatientName": "Phantom*", "StudyDescription": "*"}}
+
+
+@pytest.mark.peer("dcmtk")
+@pytest.mark.parametrize("character_set", ["undefined", "ISO 2022 IR 9999", "\\\\", "../../etc/passwd"])
+def test_an_unknown_character_set_is_answered_and_the_association_goes_on(
+    tmp_path: Path, archive: StoreScp, character_set: str
+) -> None:
+    path, other = phantom_series(tmp_path / "scanner", slices=2)
+    rule = {**NAMED, "engines": ["contrast-glcae"], "send": ["archive"]}
+    sent = [RawObject.read(with_character_set(path, character_set)), RawObject.read(other)]
+    with Node(tmp_path / "node", settings({"archive": archive}, [*RULES, rule])) as node:
+        with RawSender(node.call(), sent) as sender:
+            statuses = [sender.store(each) for each in sent]
+        assert is_clear(statuses[0])
+        assert statuses[1] == 0
+        node.wait_until_idle()
+        assert "thread_failed" not in node.log()
+        assert "process_ended" not in node.log()
+    archived = {RawObject.read(path).sop_instance_uid for path in files_of(archive.files)}
+    assert archived >= {each.sop_instance_uid for each, status in zip(sent, statuses, strict=True) if status == 0}
+
+
+def with_character_set(path: Path, character_set: str) -> Path:
+    """A copy that says so of its texts, one of which is not ASCII."""
+    dataset = dcmread(path)
+    dataset.StudyDescription = "\xe9t\xe9"
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.save_as(path)
+    content = path.read_bytes()
+    tag = b"\x08\x00\x05\x00CS"
+    at = content.index(tag)
+    value = character_set.encode().ljust(len(character_set) + len(character_set) % 2)
+    path.write_bytes(content[:at] + tag + len(value).to_bytes(2, "little") + value + content[at + 8 + 10 :])
+    return path
