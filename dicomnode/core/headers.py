@@ -204,10 +204,10 @@ def _encodings(character_set: RawDataElement | None) -> list[str]:
     if character_set is None or not character_set.value:
         return ["iso8859"]
     names = character_set.value.decode("ascii", "replace").split("\\")
-    return convert_encodings(list(dict.fromkeys(_defined_term(name.strip(" \0")) for name in names)))
+    return convert_encodings(list(dict.fromkeys(defined_term(name.strip(" \0")) for name in names)))
 
 
-def _defined_term(name: str) -> str:
+def defined_term(name: str) -> str:
     """The term of PS3.3 C.12.1.1.2 that was meant, "" for none: pydicom would take any other for a Python codec."""
     if re.match("ISO.IR", name):
         name = f"ISO_IR{name[6:]}"

@@ -23,6 +23,8 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import VR
 from pydicom.values import convert_SQ
 
+from dicomnode.core.headers import defined_term
+
 Element = DataElement | RawDataElement
 
 _MAX_DEPTH: Final = 16
@@ -92,8 +94,14 @@ def keep_bytes_when_written(dataset: Dataset) -> None:
 
 def character_encodings(dataset: Dataset) -> str | list[str]:
     """Python's names of the character sets of a data set (PS3.3 C.12.1.1.2)."""
-    named = [name.strip() for name in ascii_text(dataset, "SpecificCharacterSet").split("\\")]
+    named = [defined_term(name.strip()) for name in ascii_text(dataset, "SpecificCharacterSet").split("\\")]
     return convert_encodings(named) if any(named) else default_encoding
+
+
+def names_character_sets(stated: str) -> bool:
+    """Whether every value of a Specific Character Set is a defined term or empty, and one is not empty."""
+    names = [name.strip() for name in stated.split("\\")]
+    return any(names) and all(defined_term(name) for name in names if name)
 
 
 def our_text(text: str, characters: int) -> str:

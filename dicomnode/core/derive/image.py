@@ -18,6 +18,7 @@ from dicomnode.core.derive.elements import (
     explicit_copy,
     followed_by,
     keep_bytes_when_written,
+    names_character_sets,
     our_text,
     put_encoded,
     value_bytes,
@@ -129,8 +130,8 @@ def _require_identity(said: Dataset, derivation: Derivation) -> None:
 
 
 def _put_instance(image: Dataset, derivation: Derivation, created: datetime) -> None:
-    if not ascii_text(image, "SpecificCharacterSet") and "SpecificCharacterSet" in image:
-        del image.SpecificCharacterSet
+    if "SpecificCharacterSet" in image and not names_character_sets(ascii_text(image, "SpecificCharacterSet")):
+        del image.SpecificCharacterSet  # empty, or a word that means nothing: texts are the source's bytes all the same
     image.SOPInstanceUID = derivation.sop_instance_uid
     image.InstanceCreatorUID = INSTANCE_CREATOR_UID
     image.InstanceCreationDate, image.InstanceCreationTime = _date_and_time(created)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
@@ -337,6 +338,17 @@ def test_a_private_scaling_of_mr_is_said_to_be_lost() -> None:
 def test_an_empty_character_set_does_no_harm() -> None:
     source = as_read(ct_image(SpecificCharacterSet=""))
     assert "SpecificCharacterSet" not in read_back(derive_image(source, pixels(), derivation()))
+
+
+@pytest.mark.parametrize("name", ["undefined", "idna", "rot13", "hex"])
+def test_a_character_set_that_is_a_python_codec_is_none(name: str) -> None:
+    """pydicom looks any name up among Python's codecs, of which some refuse everything."""
+    source = as_read(ct_image(PatientName="Müller", SpecificCharacterSet="ISO_IR 100"))
+    source["SpecificCharacterSet"] = DataElement("SpecificCharacterSet", "CS", name)
+    image = derive_image(source, pixels(), derivation())
+    written = BytesIO()
+    image.save_as(written, enforce_file_format=True)
+    assert "Müller".encode("latin-1") in written.getvalue()
 
 
 def test_same_input_same_bytes_and_the_source_is_left_alone() -> None:
