@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 
 from dicomnode.testing.node import Node, settings
 from dicomnode.testing.peers import Orthanc, StoreScp
+from dicomnode.testing.processes import free_port
 from dicomnode.testing.sender import RawObject, echo, send_verbatim
 from tests.end_to_end.observation import wait_for_instances
 from tests.end_to_end.studies import phantom_series
@@ -122,7 +123,7 @@ def test_a_folder_is_sent_to_a_peer(tmp_path: Path, pacs: Orthanc) -> None:
 
 
 def test_init_writes_a_configuration_that_checks(tmp_path: Path) -> None:
-    answer = dicomnode("init", cwd=tmp_path, text="\n" * 20)
+    answer = dicomnode("init", "--port", str(free_port()), cwd=tmp_path, text="\n" * 20)
     assert answer.returncode == 0, answer.stderr + answer.stdout
     assert (tmp_path / "dicomnode.toml").read_text().count("#") > 5
     checked = dicomnode("check", cwd=tmp_path)
