@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-
-import numpy as np
 
 from dicomnode.core.headers import number, numbers, value
 from dicomnode.core.identity import is_valid_uid
@@ -93,9 +92,12 @@ def position_along_normal(header: Header) -> tuple[float, str] | None:
     cosines = numbers(header, "ImageOrientationPatient", 6)
     if position is None or cosines is None:
         return None
-    normal = np.cross(cosines[:3], cosines[3:])
-    rounded = "\\".join(f"{round(cosine, 3) + 0.0:.3f}" for cosine in cosines)
-    return float(np.dot(normal, position)), rounded
+    (x1, y1, z1), (x2, y2, z2) = cosines[:3], cosines[3:]
+    normal = (y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2)
+    along = sum(one * other for one, other in zip(normal, position, strict=True))
+    if not math.isfinite(along):  # hostile numbers: each is finite, their product is not
+        return None
+    return along, "\\".join(f"{round(cosine, 3) + 0.0:.3f}" for cosine in cosines)
 
 
 def expected_instances(header: Header) -> tuple[int, str] | None:

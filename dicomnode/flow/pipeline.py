@@ -27,7 +27,7 @@ from dicomnode.store.files import FileStore
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.index import outbox
 from dicomnode.store.index import series as series_index
-from dicomnode.store.index.arrivals import Identity, StoredFile, record_derived
+from dicomnode.store.index.arrivals import Identity, StoredFile, record_derived, stored_files
 from dicomnode.store.results import ResultStore, result_key
 from dicomnode.store.schema import Instance, Job, JobState, Patient, Series, Study
 from dicomnode.telemetry import event
@@ -119,7 +119,7 @@ class Pipeline:
                 self._built(job, instances, (output, report, folder), scratch) for output in job.content["outputs"]
             ]
             kill_point("derive.after_build")
-            stored = [[self._stored(one) for one in made["instances"]] for made in built]
+            stored = [self._stored(made["instances"]) for made in built]
             kill_point("derive.before_commit")
             with self._rooms.database.write() as session:
                 for output, made, files in zip(job.content["outputs"], built, stored, strict=True):
@@ -269,7 +269,13 @@ class Pipeline:
             out=str(out),
         )
 
-    def _stored(self, made: Mapping[str, Any]) -> StoredFile:
+    def _stored(self, instances: Sequence[Mapping[str, Any]]) -> list[StoredFile]:
+        """Put built files into the store; of those whose UID is there already the first result stays."""
+        with self._rooms.database.read() as session:
+            known = stored_files(session, [made["sop_instance_uid"] for made in instances])
+        return [known.get(made["sop_instance_uid"]) or self._adopted(made) for made in instances]
+
+    def _adopted(self, made: Mapping[str, Any]) -> StoredFile:
         digest, size_bytes = self._rooms.files.adopt(Path(made["path"]))
         return StoredFile(
             made["sop_instance_uid"], made["sop_class_uid"], made["transfer_syntax_uid"], digest, size_bytes

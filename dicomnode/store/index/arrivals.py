@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import select, update
@@ -123,12 +123,23 @@ def record_derived(
     for file in files:
         known = [version for version in _versions(session, file.sop_instance_uid) if version.active]
         if not known:
-            known = [_derived_instance(series, file, sender)]
+            known = [_new_instance(series, file, sender, Origin.DERIVED)]
             session.add(known[0])
             session.flush()
         recorded.append(known[0])
     series.last_at = sender.received_at
     return recorded
+
+
+def stored_files(session: Session, sop_instance_uids: Collection[str]) -> dict[str, StoredFile]:
+    """Those of the instances that are stored, by UID: the active version of each."""
+    rows = select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids), Instance.active)
+    return {
+        row.sop_instance_uid: StoredFile(
+            row.sop_instance_uid, row.sop_class_uid, row.transfer_syntax_uid, row.digest, row.size_bytes
+        )
+        for row in session.scalars(rows)
+    }
 
 
 def open_association(session: Session, sender: Sender) -> int:
@@ -261,30 +272,19 @@ def _touch(series: Series, arrival: Arrival) -> None:
 
 
 def _instance(series: Series, arrival: Arrival, active: bool) -> Instance:
-    return Instance(
-        series_row=series.id,
-        association_row=arrival.association_id,
-        sop_instance_uid=arrival.file.sop_instance_uid,
-        sop_class_uid=arrival.file.sop_class_uid,
-        transfer_syntax_uid=arrival.file.transfer_syntax_uid,
-        digest=arrival.file.digest,
-        size_bytes=arrival.file.size_bytes,
-        origin=Origin.RECEIVED.value,
-        peer=arrival.sender.peer,
-        calling_ae=arrival.sender.calling_ae,
-        called_ae=arrival.sender.called_ae,
-        source_address=arrival.sender.source_address,
-        received_at=arrival.sender.received_at,
-        active=active,
-        matched=arrival.matched,
-        kept_back=list(arrival.kept_back),
-        derived_by_us=arrival.derived_by_us,
-        position_mm=arrival.position_mm,
-        orientation=arrival.orientation,
-    )
+    instance = _new_instance(series, arrival.file, arrival.sender, Origin.RECEIVED)
+    instance.association_row = arrival.association_id
+    instance.active = active
+    instance.matched = arrival.matched
+    instance.kept_back = list(arrival.kept_back)
+    instance.derived_by_us = arrival.derived_by_us
+    instance.position_mm = arrival.position_mm
+    instance.orientation = arrival.orientation
+    return instance
 
 
-def _derived_instance(series: Series, file: StoredFile, sender: Sender) -> Instance:
+def _new_instance(series: Series, file: StoredFile, sender: Sender, origin: Origin) -> Instance:
+    """A row for a file; what is left open is as for a derived one."""
     return Instance(
         series_row=series.id,
         association_row=None,
@@ -293,7 +293,7 @@ def _derived_instance(series: Series, file: StoredFile, sender: Sender) -> Insta
         transfer_syntax_uid=file.transfer_syntax_uid,
         digest=file.digest,
         size_bytes=file.size_bytes,
-        origin=Origin.DERIVED.value,
+        origin=origin.value,
         peer=sender.peer,
         calling_ae=sender.calling_ae,
         called_ae=sender.called_ae,
