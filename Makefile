@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test lint format clean
+.PHONY: demo serve test lint bench format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
@@ -20,6 +20,9 @@ lint: $(VENV)/test.stamp ## style, types, import contracts
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: $(VENV)/test.stamp ## speed and memory, beside DCMTK and Orthanc in one run
+	@$(BIN)/python -m bench
 
 format: $(VENV)/test.stamp ## put the sources into shape
 	@$(BIN)/ruff format

@@ -1,0 +1,1 @@
+"""What `make bench` measures: ratios and medians of interleaved rounds, on this machine, beside peers in one run."""

@@ -1,0 +1,53 @@
+"""CPU seconds a slice of each engine, and of the gate behind it, on one core."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import cv2
+import numpy as np
+
+from dicomnode.core import guards
+from dicomnode.core.phantom import phantom_study
+from engines.base import Engine
+from engines.registry import default_registry
+from engines.volume import HU, Volume
+
+SLICES = 6
+ROUNDS = 5
+
+
+def run() -> None:
+    """One phantom stack of 512 x 512, every engine by turns."""
+    cv2.setNumThreads(1)
+    volume = phantom_volume()
+    registry = default_registry()
+    seconds: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name in registry.names():
+            running, judging = measured(registry.get(name), volume)
+            seconds.setdefault(name, []).append(running)
+            seconds.setdefault(f"{name}, gate after", []).append(judging)
+    print(f"\nengines: CPU s a slice of 512 x 512, one core, median of {ROUNDS} rounds of {SLICES} slices")
+    for name, rounds in sorted(seconds.items()):
+        print(f"  {name:<28} {statistics.median(rounds) / SLICES:.3f}")
+
+
+def measured(engine: Engine, volume: Volume) -> tuple[float, float]:
+    """CPU seconds of the engine, and of judging what it made."""
+    settings = engine.card.resolve({})
+    started = time.process_time()
+    output = engine.run({"image": volume}, settings)["image"]
+    ran = time.process_time()
+    assert isinstance(output, Volume)
+    guards.after(engine.card, volume, output)
+    return ran - started, time.process_time() - ran
+
+
+def phantom_volume() -> Volume:
+    study = phantom_study(np.random.default_rng(1), SLICES, 512)
+    stored = np.stack([dataset.pixel_array for dataset in study]).astype(np.float32)
+    slope, intercept = float(study[0].RescaleSlope), float(study[0].RescaleIntercept)
+    affine = np.diag([*map(float, study[0].PixelSpacing), 2.0, 1.0])
+    return Volume(stored * np.float32(slope) + np.float32(intercept), affine, HU)
