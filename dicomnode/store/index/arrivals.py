@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Sender
@@ -20,6 +21,12 @@ from dicomnode.store.schema import (
     SeriesState,
     Study,
 )
+
+_ANY_VERSION: Final = select(Instance.id).where(Instance.sop_instance_uid == bindparam("uid")).limit(1)
+_INSERT_INSTANCE: Final = insert(Instance)
+_INSERT_OUTBOX: Final = insert(Outbox)
+_INSTANCE_COLUMNS: Final = tuple(column.name for column in Instance.__table__.columns if column.name != "id")
+_OUTBOX_COLUMNS: Final = tuple(column.name for column in Outbox.__table__.columns if column.name != "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +104,13 @@ def record_arrival(session: Session, arrival: Arrival) -> None:
     if came_back:
         session.add(_instance(series, replace(arrival, kept_back=came_back), active=False))
         return
-    _deactivate(session, arrival.file.sop_instance_uid)
+    if versions:
+        _deactivate(session, arrival.file.sop_instance_uid)
     _reopen(series, arrival)
     if same is not None:
         _restore(session, same, arrival)
         return
-    instance = _instance(series, arrival, active=True)
-    session.add(instance)
-    session.flush()
-    session.add_all(_outbox_row(instance, forward) for forward in arrival.forward)
+    _insert(session, _instance(series, arrival, active=True), arrival.forward)
 
 
 def record_derived(
@@ -177,7 +182,21 @@ def lose_open_associations(session: Session, now: float) -> int:
 
 
 def _versions(session: Session, sop_instance_uid: str) -> list[Instance]:
+    """Nearly always there is none: that is asked in the cheapest way."""
+    if session.connection().execute(_ANY_VERSION, {"uid": sop_instance_uid}).first() is None:
+        return []
     return list(session.scalars(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid)))
+
+
+def _insert(session: Session, instance: Instance, forward: Sequence[ForwardTo]) -> None:
+    """Insert an instance with its outbox rows by plain statements: this runs for every instance received, and the
+    unit of work would cost more than all the rest."""
+    connection = session.connection()
+    values = {name: getattr(instance, name) for name in _INSTANCE_COLUMNS}
+    instance.id = connection.execute(_INSERT_INSTANCE, values).inserted_primary_key[0]
+    if forward:
+        rows = [_outbox_row(instance, each) for each in forward]
+        connection.execute(_INSERT_OUTBOX, [{name: getattr(row, name) for name in _OUTBOX_COLUMNS} for row in rows])
 
 
 def _deactivate(session: Session, sop_instance_uid: str) -> None:
@@ -221,14 +240,18 @@ def _study(session: Session, identity: Identity) -> Study:
 
 
 def _series(session: Session, identity: Identity, origin: Origin, now: float) -> Series:
-    study = _study(session, identity)
     found = session.scalars(
-        select(Series).where(Series.study_row == study.id, Series.series_instance_uid == identity.series_instance_uid)
+        select(Series)
+        .join(Study, Study.id == Series.study_row)
+        .where(
+            Study.study_instance_uid == identity.study_instance_uid,
+            Series.series_instance_uid == identity.series_instance_uid,
+        )
     ).first()
     if found is None:
         none = CompletenessPolicy()
         found = Series(
-            study_row=study.id,
+            study_row=_study(session, identity).id,
             series_instance_uid=identity.series_instance_uid,
             modality=identity.modality,
             origin=origin.value,
