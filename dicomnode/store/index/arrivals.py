@@ -193,7 +193,9 @@ def _insert(session: Session, instance: Instance, forward: Sequence[ForwardTo]) 
     unit of work would cost more than all the rest."""
     connection = session.connection()
     values = {name: getattr(instance, name) for name in _INSTANCE_COLUMNS}
-    instance.id = connection.execute(_INSERT_INSTANCE, values).inserted_primary_key[0]
+    inserted = connection.execute(_INSERT_INSTANCE, values).inserted_primary_key
+    assert inserted is not None  # one row was inserted
+    instance.id = inserted[0]
     if forward:
         rows = [_outbox_row(instance, each) for each in forward]
         connection.execute(_INSERT_OUTBOX, [{name: getattr(row, name) for name in _OUTBOX_COLUMNS} for row in rows])
