@@ -153,19 +153,23 @@ def has_config(option: Path | None = None) -> bool:
     return bool(option or os.environ.get("DICOMNODE_CONFIG") or DEFAULT_FILE.is_file())
 
 
-def load_config(path: Path) -> Config:
-    """Read and check the file. Raises ConfigError with the first problem; `examine` gives all of them."""
-    config, problems = examine(path)
+def load_config(path: Path, *, rules_matter: bool = True) -> Config:
+    """Read and check the file. Raises ConfigError with the first problem; `examine` gives all of them.
+
+    rules_matter  False: rules are left out, and with them what is wrong in them
+    """
+    config, problems = examine(path, rules_matter=rules_matter)
     if config is None or problems:
         more = f" (and {len(problems) - 1} more: see `dicomnode check`)" if len(problems) > 1 else ""
         raise ConfigError(f"{problems[0]}{more}", problems[0].hint)
     return config
 
 
-def examine(path: Path) -> tuple[Config | None, tuple[ConfigError, ...]]:
+def examine(path: Path, *, rules_matter: bool = True) -> tuple[Config | None, tuple[ConfigError, ...]]:
     """Read the file and find all its problems. The Config is None where it could not be built at all."""
     try:
-        config = _read(path)
+        table = _read(path)
+        config = _build(path, table if rules_matter else {**table, "rule": ()})
     except ConfigError as error:
         return None, (error,)
     except ValidationError as error:
@@ -173,15 +177,18 @@ def examine(path: Path) -> tuple[Config | None, tuple[ConfigError, ...]]:
     return config, tuple(ConfigError(f"{path}: {problem}", problem.hint) for problem in _cross_check(config))
 
 
-def _read(path: Path) -> Config:
+def _read(path: Path) -> Mapping[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} is not valid TOML: {error}", "text goes in quotes; [sections] stand alone on a line"
         ) from None
+
+
+def _build(path: Path, table: Mapping[str, Any]) -> Config:
     _refuse_unknown_environment()
     try:
         config = Config(**{**table, "_secrets_dir": os.environ.get("DICOMNODE_SECRETS")})

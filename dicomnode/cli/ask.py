@@ -16,7 +16,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> int:
     """Tell how the node is. What it holds, what waits, what failed, and what no rule matches."""
     from dicomnode.operations.status import status as ask
 
-    show(ask(configured(config)), as_json)
+    show(ask(configured(config, rules_matter=False)), as_json)
     return OK
 
 
@@ -30,7 +30,7 @@ def why(
     """Tell what happened to an object, and why. Every rule, gate and attempt; the answer may show patient data."""
     from dicomnode.operations.why import why as ask
 
-    show(ask(configured(config), subject), as_json)
+    show(ask(configured(config, rules_matter=False), subject), as_json)
     return OK
 
 

@@ -57,20 +57,23 @@ def outcome(failed: bool, partly: bool) -> int:
     return FAILED if failed else PARTLY if partly else OK
 
 
-def configured(option: Path | None) -> Config:
-    """The configuration that the command is to use. Libraries are kept from writing about data sets from here on."""
+def configured(option: Path | None, *, rules_matter: bool = True) -> Config:
+    """The configuration that the command is to use. Libraries are kept from writing about data sets from here on.
+
+    rules_matter  False for a command that uses no rules: an error in one does not stop it
+    """
     from dicomnode.config import find_config, load_config
 
     keep_quiet()
-    return load_config(find_config(option))
+    return load_config(find_config(option), rules_matter=rules_matter)
 
 
-def configured_if_any(option: Path | None) -> Config | None:
+def configured_if_any(option: Path | None, *, rules_matter: bool = True) -> Config | None:
     """As `configured`, for commands that work without a configuration too."""
     from dicomnode.config import has_config
 
     keep_quiet()
-    return configured(option) if has_config(option) else None
+    return configured(option, rules_matter=rules_matter) if has_config(option) else None
 
 
 def keep_quiet() -> None:

@@ -20,6 +20,6 @@ def demo(
     from dicomnode.operations.demo import run_demo
     from dicomnode.settings import DerivedSettings
 
-    configuration = configured_if_any(config)
+    configuration = configured_if_any(config, rules_matter=False)
     derived = DerivedSettings() if configuration is None else configuration.derived
     return OK if run_demo(folder, derived, typer.echo) else FAILED

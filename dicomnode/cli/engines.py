@@ -27,7 +27,7 @@ def enhance(
     from dicomnode.operations.enhance import enhance_folder
     from dicomnode.settings import DerivedSettings
 
-    configuration = configured_if_any(config)
+    configuration = configured_if_any(config, rules_matter=False)
     derived = DerivedSettings() if configuration is None else configuration.derived
     chosen = parse_settings(engine, settings or [])
     with progress() as report:

@@ -18,7 +18,7 @@ def echo(
     """Ask a peer whether it answers (C-ECHO), and how fast."""
     from dicomnode.operations.echo import echo as ask
 
-    answer = ask(configured(config), peer)
+    answer = ask(configured(config, rules_matter=False), peer)
     show(answer, as_json)
     return OK if answer.answered else FAILED
 
@@ -34,7 +34,7 @@ def send(
     """Send DICOM files to a peer as they are (C-STORE)."""
     from dicomnode.operations.send import send_folder
 
-    settings = configured(config)
+    settings = configured(config, rules_matter=False)
     with progress() as report:
         answer = send_folder(settings, folder, to, report)
     show(answer, as_json)

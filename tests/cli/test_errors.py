@@ -61,6 +61,15 @@ def test_a_faulty_configuration_is_two_lines(command: Command, tmp_path: Path) -
     assert ran.error_lines == [f"error: {tmp_path}/x.toml: [node] prot: unknown key", " next: did you mean 'port'?"]
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["why", "1.2.3"], ["echo", "pacs"], ["send", ".", "--to", "pacs"]])
+def test_an_error_in_a_rule_stops_no_command_that_uses_no_rules(
+    command: Command, tmp_path: Path, arguments: list[str]
+) -> None:
+    (tmp_path / "dicomnode.toml").write_text("[[rule]]\nname = 'x'\nmach = {}\n")
+    assert "unknown key" not in command(*arguments).err
+    assert "unknown key 'mach'" in command("check").out
+
+
 def test_an_unknown_engine_is_answered_with_the_nearest(command: Command) -> None:
     ran = command("enhance", ".", "out", "--engine", "ct-nml")
     assert ran.code == 1
@@ -68,7 +77,7 @@ def test_an_unknown_engine_is_answered_with_the_nearest(command: Command) -> Non
 
 
 def test_ctrl_c_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ask, "configured", interrupted)
