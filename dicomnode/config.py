@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,8 @@ __all__ = ["Config", "examine", "find_config", "has_config", "load_config"]
 
 DEFAULT_FILE: Final = Path("dicomnode.toml")
 _PREFIX: Final = "DICOMNODE_"
+_ONE_BRACKET: Final = re.compile(r"^\s*\[\s*rule\s*\]", re.MULTILINE)
+_TWO_BRACKETS: Final = "write [[rule]], with two brackets"
 
 
 class Config(BaseSettings):
@@ -178,14 +181,18 @@ def examine(path: Path, *, rules_matter: bool = True) -> tuple[Config | None, tu
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    text = ""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not valid TOML: {error}", "text goes in quotes; [sections] stand alone on a line"
-        ) from None
+        hint = _TWO_BRACKETS if _ONE_BRACKET.search(text) else "text goes in quotes; [sections] stand alone on a line"
+        raise ConfigError(f"{path} is not valid TOML: {error}", hint) from None
+    if isinstance(table.get("rule"), Mapping):
+        raise ConfigError(f"{path}: [rule] is one table, rules are a list", _TWO_BRACKETS)
+    return table
 
 
 def _build(path: Path, table: Mapping[str, Any]) -> Config:

@@ -140,6 +140,9 @@ MISTAKES = [
         "[rule.settings.ct-nlm]\nstregth = 1",
         "rule 'b': ct-nlm has no setting 'stregth'", "its settings are",
     ),
+    ("[[rule]]\nname='b'\nmatch={Modality='CT'}\nsend=['pacs']", "no destination 'pacs'", "add a [destination.NAME]"),
+    ("[rule]\nname='b'", "[rule] is one table", "write [[rule]], with two brackets"),
+    ("[rule]\nname='b'\n[rule]\nname='c'", "is not valid TOML", "write [[rule]], with two brackets"),
     ("[node\n", "is not valid TOML", "sections"),
 ]  # fmt: skip
 
