@@ -38,7 +38,7 @@ from dicomnode.settings import (
 )
 from engines.registry import default_registry
 
-__all__ = ["Config", "examine", "find_config", "has_config", "load_config"]
+__all__ = ["DEFAULT_FILE", "Config", "examine", "find_config", "has_config", "load_config"]
 
 DEFAULT_FILE: Final = Path("dicomnode.toml")
 _PREFIX: Final = "DICOMNODE_"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomnode.config import Config, examine
+from dicomnode.config import DEFAULT_FILE, Config, examine
 from dicomnode.core.types import Peer
 from dicomnode.errors import StoreError
+from dicomnode.operations.wording import counted
 from dicomnode.store.inspection import inspect
 
 
@@ -27,21 +29,48 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningNode:
+    """The node that holds a data folder. `pid` is its supervisor's, None where that cannot be read."""
+
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class CheckReport:
-    """All that `check` found out about one file. No problem means that `serve` will start."""
+    """All that `check` found out about one file. No problem means that `serve` will start.
+
+    warnings  what is allowed but hardly meant      running  the node on the data folder, if one runs
+    """
 
     path: Path
     problems: tuple[Problem, ...]
-    facts: tuple[str, ...]
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    running: RunningNode | None = None
 
     def to_json(self) -> dict[str, Any]:
         problems = [{"what": problem.what, "next": problem.hint} for problem in self.problems]
-        return {"config": str(self.path), "ok": not self.problems, "problems": problems, "facts": list(self.facts)}
+        return {
+            "config": str(self.path),
+            "ok": not self.problems,
+            "problems": problems,
+            "warnings": list(self.warnings),
+            "facts": list(self.facts),
+            "running": self.running is not None,
+        }
 
     def lines(self) -> Sequence[str]:
         found = [line for problem in self.problems for line in (f"error: {problem.what}", f" next: {problem.hint}")]
-        verdict = f"{len(self.problems)} to mend" if self.problems else "ok: dicomnode serve"
-        return [*self.facts, *found, f"{self.path}: {verdict}"]
+        warnings = [f"warning: {warning}" for warning in self.warnings]
+        verdict = f"{len(self.problems)} to mend" if self.problems else self._next()
+        return [*self.facts, *warnings, *found, f"{self.path}: {verdict}"]
+
+    def _next(self) -> str:
+        if self.running is not None:
+            pid = "PID" if self.running.pid is None else self.running.pid
+            return f"ok. A node runs here: reload it with kill -HUP {pid}"
+        option = "" if self.path == DEFAULT_FILE else f" --config {shlex.quote(str(self.path))}"
+        return f"ok: dicomnode serve{option}"
 
 
 def check(path: Path) -> CheckReport:
@@ -49,24 +78,40 @@ def check(path: Path) -> CheckReport:
     config, errors = examine(path)
     problems = [Problem(str(error), error.hint) for error in errors]
     if config is None:
-        return CheckReport(path, tuple(problems), ())
-    running = is_running(config.node.data)
+        return CheckReport(path, tuple(problems))
+    running = running_node(config.node.data)
+    in_use = tuple(_listening(config.node.host, config.node.port))
     problems += [*_data_folder(config), *_index(config.node.data), *_unresolved(config.peers())]
-    if not running:
-        problems += _listening(config.node.host, config.node.port)
-    return CheckReport(path, tuple(problems), _facts(config, running))
+    if running is None:
+        problems += in_use
+    moved = running is not None and not in_use
+    return CheckReport(path, tuple(problems), _facts(config), tuple(_warnings(config, moved)), running)
 
 
-def is_running(data: Path) -> bool:
-    """Whether a node runs on this data folder: its supervisor holds the lock that allows only one."""
+def running_node(data: Path) -> RunningNode | None:
+    """The node that runs on this data folder: its supervisor holds the lock that allows only one, and wrote its pid."""
     try:
         with (data / "node.lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = lock.read(20).strip()
+                return RunningNode(int(pid) if pid.isdecimal() else None)
     except OSError:  # no such folder, file or permission: nothing of ours runs there
-        return False
-    return False
+        return None
+    return None
+
+
+def _warnings(config: Config, moved: bool) -> Iterator[str]:
+    if moved:
+        yield (
+            f"a node runs on this data folder, but nobody listens on {config.node.host}:{config.node.port}: "
+            "the port differs from the running node's, restart it"
+        )
+    if not config.peer and not config.node.accept_unknown:
+        yield "no peer: every caller is refused"
+    if not config.rule:
+        yield "no rule: everything stays unrouted"
 
 
 def _data_folder(config: Config) -> Iterator[Problem]:
@@ -128,12 +173,13 @@ def _resolve(peer: Peer) -> Problem | None:
     return None
 
 
-def _facts(config: Config, running: bool) -> tuple[str, ...]:
+def _facts(config: Config) -> tuple[str, ...]:
     titles = ", ".join(config.local_ae_titles)
     return (
-        f"{titles} on {config.node.host}:{config.node.port}{', running' if running else ''}",
+        f"{titles} on {config.node.host}:{config.node.port}",
         f"data in {config.node.data}, durability {config.node.durability}",
-        f"{len(config.peer)} peers, {len(config.destination)} destinations, {len(config.rule)} rules",
+        f"{counted(len(config.peer), 'peer')}, {counted(len(config.destination), 'destination')}, "
+        f"{counted(len(config.rule), 'rule')}",
     )
 
 

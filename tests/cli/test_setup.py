@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from io import StringIO
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from dicomnode.config import load_config
 from dicomnode.errors import UsageError
 from dicomnode.operations import setup
+from dicomnode.store.locks import exclusive
 from tests.cli.conftest import Command
 
 PACS = "MAINPACS,127.0.0.1,104"
@@ -126,10 +126,28 @@ def test_check_finds_a_folder_that_cannot_be_written(command: Command, tmp_path:
 
 def test_check_beside_a_running_node_does_not_mind_its_port(command: Command, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as server, (tmp_path / "data/node.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with socket.create_server(("127.0.0.1", 0)) as server, exclusive(tmp_path / "data", "node.lock"):
         port = server.getsockname()[1]
         (tmp_path / "dicomnode.toml").write_text(f'[node]\nhost = "127.0.0.1"\nport = {port}\n')
         ran = command("check")
     assert ran.code == 0, ran.out
-    assert "running" in ran.out
+    assert f"ok. A node runs here: reload it with kill -HUP {os.getpid()}" in ran.out
+    assert "restart" not in ran.out
+
+
+def test_check_sees_that_the_running_node_has_another_port(command: Command, tmp_path: Path, port: int) -> None:
+    (tmp_path / "data").mkdir()
+    with exclusive(tmp_path / "data", "node.lock"):
+        (tmp_path / "dicomnode.toml").write_text(f'[node]\nhost = "127.0.0.1"\nport = {port}\n')
+        ran = command("check")
+    assert f"nobody listens on 127.0.0.1:{port}" in ran.out
+    assert "restart it" in ran.out
+
+
+def test_check_warns_of_a_node_that_takes_and_sends_nothing(command: Command, port: int) -> None:
+    command("init", "--yes", "--port", str(port), "--config", "my site.toml")
+    ran = command("check", "--config", "my site.toml")
+    assert ran.code == 0
+    assert "warning: no peer: every caller is refused" in ran.out
+    assert "warning: no rule: everything stays unrouted" in ran.out
+    assert "ok: dicomnode serve --config 'my site.toml'" in ran.out
