@@ -31,7 +31,7 @@ from dicomnode.core.routing import Routing
 from dicomnode.core.rules import load_rules
 from dicomnode.core.types import CompletenessPolicy
 from dicomnode.deliver.dicom import DicomDeliverer
-from dicomnode.errors import NotFoundError, WorkerError
+from dicomnode.errors import NotFoundError, UsageError, WorkerError
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scu import PeerAddress
@@ -55,8 +55,8 @@ _TIMEOUT_S: Final = 60.0
 _WINDOW: Final = (40.0, 400.0)
 """Centre and width in HU of the picture: soft tissue."""
 
-_CONFIGURATION: Final = """\
-# written by `dicomnode demo`; the node it describes has ended
+_MARK: Final = "# written by `dicomnode demo`; the node it describes has ended"
+_CONFIGURATION: Final = """
 [node]
 ae_title = "DICOMNODE"
 host = "127.0.0.1"
@@ -99,16 +99,19 @@ class _Archive:
 
 
 def run_demo(folder: Path, derived: DerivedSettings, tell: Tell) -> bool:
-    """Run the demonstration in `folder`, which is emptied first; whether everything arrived.
+    """Run the demonstration in `folder`, new or left by one before; whether everything arrived.
+
+    Raises UsageError where the folder holds anything else: only what a demonstration made is ever removed.
 
     derived  how derived series are named and marked: a site's own settings, or the defaults
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder)
     folder.mkdir(parents=True)
+    source = folder / "dicomnode.toml"
+    source.write_text(_MARK)  # first, so that also a demonstration that was killed may be removed
     with _archive(folder / "archive") as archive:
         port = _free_port()
-        source = folder / "dicomnode.toml"
-        source.write_text(_CONFIGURATION.format(port=port, archive_port=archive.port) + _derived_table(derived))
+        source.write_text(_MARK + _CONFIGURATION.format(port=port, archive_port=archive.port) + _derived_table(derived))
         config = load_config(source)
         sent = _write_phantom(folder / "scanner")
         with _node(config, folder / "node.log") as node:
@@ -120,6 +123,16 @@ def run_demo(folder: Path, derived: DerivedSettings, tell: Tell) -> bool:
             _tell_story(story, made, tell)
             _tell_delivery(told, tell)
             return _tell_end(folder, (sent, _arrived(archive)), made, tell)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a demonstration left; nothing else is ever removed."""
+    mark = folder / "dicomnode.toml"
+    ours = mark.is_file() and mark.read_text(errors="replace").startswith(_MARK)
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
+        raise UsageError(f"{folder} is not empty", "name a folder that is new or empty: --folder FOLDER")
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def _scan(paths: list[Path], node: PeerAddress, tell: Tell) -> None:
@@ -194,7 +207,7 @@ def _tell_end(folder: Path, paths: tuple[list[Path], list[Path]], derived: Serie
     cv2.imwrite(str(picture), np.hstack([_shown(before), _shown(after)]))
     tell(f"archive   holds {len(arrived) - len(results)} originals and {len(results)} derived instances")
     tell(f"picture   {picture}")
-    tell(f"next      {_program()} why {derived.series_instance_uid} --config {folder / 'dicomnode.toml'}")
+    tell(f"next      {_program()} why {source.SeriesInstanceUID} --config {folder / 'dicomnode.toml'}")
     return len(arrived) == 2 * len(sent)
 
 

@@ -122,9 +122,16 @@ def _story(session: Session, series: Series, subject: str) -> SeriesStory:
         kept_back=_kept_back(of_subject or instances),
         completeness=_completeness(series),
         decisions=_decisions(plans, instances),
-        jobs=tuple(_job(session, job) for job in overview.jobs_of(session, series.id)),
+        jobs=tuple(_job(session, job) for job in _jobs(session, series)),
         deliveries=tuple(overview.deliveries_of(session, series.id, subject if of_subject else None)),
     )
+
+
+def _jobs(session: Session, series: Series) -> Sequence[Job]:
+    """What was made of a series; of a derived one, what made it."""
+    if series.job_row is not None:
+        return [overview.job_of(session, series.job_row)]
+    return overview.jobs_of(session, series.id)
 
 
 def _arrival(session: Session, series: Series, instances: Sequence[Instance]) -> tuple[str, ...]:

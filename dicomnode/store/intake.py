@@ -218,6 +218,7 @@ def _arrival(
             for target in forwarding.targets
         ),
         matched=not forwarding.unrouted,
+        rules_digest=routing.rules.digest,
         kept_back=tuple(map(str, forwarding.suppressed)),
         round_trip_ok=routing.echoes(forwarding),
         destinations_of_peer=routing.destinations_of_peer(offer.sender.peer),

@@ -22,13 +22,14 @@ def exclusive(folder: Path, name: str) -> Iterator[TextIO]:
 
     Gives the lock's file: it is held until every process that has it open has closed it.
     """
-    with (folder / name).open("w") as lock:
+    with (folder / name).open("a+") as lock:  # who does not get it must not empty it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
                 f"another dicomnode is running on {folder}", "stop it first, or give this one another data folder"
             ) from None
+        lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield lock

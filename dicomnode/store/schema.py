@@ -117,7 +117,8 @@ class Series(Base):
 class Instance(Base):
     """One stored version of a SOP instance. `active` is the newest version of its SOP Instance UID.
 
-    `digest` names the file (`dicomnode.store.files`). `matched` is False where no rule wanted to forward it.
+    `digest` names the file (`dicomnode.store.files`). `matched` is False where no rule wanted to forward it;
+    `rules_digest` tells which rules it was judged by.
     `kept_back` holds a sentence for each thing that the loop protection did not let it do.
     `position_mm` is the position along the normal of `orientation`, both None where the object has no geometry.
     """
@@ -140,6 +141,7 @@ class Instance(Base):
     received_at: Mapped[float]
     active: Mapped[bool]
     matched: Mapped[bool]
+    rules_digest: Mapped[str]
     kept_back: Mapped[list[Any]]
     derived_by_us: Mapped[bool]
     position_mm: Mapped[float | None]

@@ -89,6 +89,23 @@ def test_the_same_bytes_again_change_nothing(reception: Reception) -> None:
     assert len(reception.outbox()) == 1
 
 
+def test_the_same_bytes_again_are_judged_by_rules_that_have_changed(reception: Reception) -> None:
+    """An administrator mends a rule, and sends the study again."""
+    reception.receive(ct_header(1), at=1000.0)
+    reception.receive(ct_header(2), at=1000.0)
+    close_series(reception)
+    reception.intake.routing = routing(RuleSpec("both", {"Modality": "CT"}, send=("pacs", "archive")))
+    reception.receive(ct_header(1), at=2000.0)
+    assert [row.state for row in reception.rows(Series)] == ["receiving"]
+    assert sorted((destination, uid) for destination, uid, _ in reception.outbox()) == [
+        ("archive", "1.2.3.4.1"), ("pacs", "1.2.3.4.1"), ("pacs", "1.2.3.4.2"),
+    ]  # fmt: skip
+    close_series(reception)
+    reception.receive(ct_header(1), at=3000.0)
+    assert [row.state for row in reception.rows(Series)] == ["closed"], "by the same rules there is nothing to judge"
+    assert len(reception.rows(Instance)) == 2
+
+
 def test_the_same_bytes_again_do_not_reopen_a_closed_series(reception: Reception) -> None:
     reception.receive(ct_header())
     close_series(reception)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,6 +18,8 @@ from engines.card import SettingValue
 
 Priority = Literal["urgent", "normal"]
 Settings = Mapping[str, Mapping[str, SettingValue]]
+
+_NO_DESTINATION: Final = "add a [destination.NAME]"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,23 @@ class RuleSet:
         named = {clause.key for rule in self.rules for clause in rule.clauses}
         return frozenset(named.difference(SENDER_KEYS) | GUARD_KEYWORDS)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that decides: equal digests decide alike. Waiting times do not enter."""
+        rules = [_decisive(rule) for rule in self.rules]
+        text = json.dumps([rules, sorted(self.destination_peers.items())], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _decisive(rule: Rule) -> dict[str, Any]:
+    """What of a rule decides, as JSON values."""
+    same = ("name", "engines", "deliver", "originals", "results", "stop", "echo", "priority")
+    return {
+        **{name: getattr(rule, name) for name in same},
+        "match": [[clause.key, clause.wanted] for clause in rule.clauses],
+        "settings": {engine: dict(given) for engine, given in rule.settings.items()},
+    }
+
 
 @dataclass(frozen=True)
 class _Known:
@@ -115,7 +136,7 @@ def _rule(spec: RuleSpec, known: _Known) -> Rule:
     for key in ("send", "send_originals", "send_results"):
         for destination in getattr(spec, key):
             if destination not in known.destinations:
-                hint = nearest_word(destination, known.destinations)
+                hint = nearest_word(destination, known.destinations) if known.destinations else _NO_DESTINATION
                 raise ConfigError(f"{key}: there is no destination {destination!r}", hint)
     return Rule(
         name=spec.name,

@@ -68,6 +68,7 @@ class Arrival:
     """Everything recorded of one received instance.
 
     matched        whether any rule wanted to forward it
+    rules_digest   of the rules that it was judged by
     kept_back      sentences: where the loop protection does not let it go
     round_trip_ok  a matching rule said `echo`: forward it though a destination sent it back to us
     destinations_of_peer  destinations that lead to the peer it came from
@@ -79,6 +80,7 @@ class Arrival:
     association_id: int | None
     forward: tuple[ForwardTo, ...]
     matched: bool
+    rules_digest: str
     kept_back: tuple[str, ...]
     round_trip_ok: bool
     destinations_of_peer: tuple[str, ...]
@@ -91,14 +93,19 @@ class Arrival:
 
 
 def record_arrival(session: Session, arrival: Arrival) -> None:
-    """Insert the rows of one received instance; no new ones if the very same bytes are already there and active."""
+    """Insert the rows of one received instance.
+
+    The very same bytes again change nothing, unless the rules have changed since: then they are judged anew.
+    """
     versions = _versions(session, arrival.file.sop_instance_uid)
     same = next((version for version in versions if version.digest == arrival.file.digest), None)
     series = _series(session, arrival.identity, Origin.RECEIVED, arrival.sender.received_at)
     came_back = tuple(f"round trip: {name} sent it back" for name in _sent_to_sender(session, versions, arrival))
     if same is not None and (same.active or came_back):
         same.kept_back = list(dict.fromkeys((*same.kept_back, *came_back)))
-        if same.active and series.state == SeriesState.RECEIVING:
+        if same.active and not came_back and same.rules_digest != arrival.rules_digest:
+            _judge_again(session, series, same, arrival)
+        elif same.active and series.state == SeriesState.RECEIVING:
             _touch(series, arrival)
         return
     if came_back:
@@ -301,6 +308,7 @@ def _instance(series: Series, arrival: Arrival, active: bool) -> Instance:
     instance.association_row = arrival.association_id
     instance.active = active
     instance.matched = arrival.matched
+    instance.rules_digest = arrival.rules_digest
     instance.kept_back = list(arrival.kept_back)
     instance.derived_by_us = arrival.derived_by_us
     instance.position_mm = arrival.position_mm
@@ -326,11 +334,23 @@ def _new_instance(series: Series, file: StoredFile, sender: Sender, origin: Orig
         received_at=sender.received_at,
         active=True,
         matched=True,
+        rules_digest="",
         kept_back=[],
         derived_by_us=True,
         position_mm=None,
         orientation=None,
     )
+
+
+def _judge_again(session: Session, series: Series, instance: Instance, arrival: Arrival) -> None:
+    """Let other rules than before have their say: what they add is sent, and the series is closed and planned anew."""
+    instance.rules_digest = arrival.rules_digest
+    instance.matched = arrival.matched
+    instance.kept_back = list(arrival.kept_back)
+    instance.association_row = arrival.association_id
+    known = set(session.scalars(select(Outbox.destination).where(Outbox.instance_row == instance.id)))
+    session.add_all(_outbox_row(instance, each) for each in arrival.forward if each.destination not in known)
+    _reopen(series, arrival)
 
 
 def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:

@@ -200,14 +200,17 @@ def _delivery(session: Session, destination: str, rows: Sequence[Outbox]) -> Del
         .where(Receipt.outbox_row.in_([row.id for row in rows]), Receipt.outcome != "sent")
         .order_by(Receipt.id)
     )
+    waiting = sum(row.state in (OutboxState.HELD, OutboxState.READY) for row in rows)
+    health = session.get(Destination, destination)
+    down = (f"down: {health.last_error}",) if waiting and health is not None and health.failures else ()
     return Delivery(
         destination=destination,
         rules=tuple(dict.fromkeys(rule for row in rows for rule in row.rules)),
         sent=sum(row.state == OutboxState.SENT for row in rows),
-        waiting=sum(row.state in (OutboxState.HELD, OutboxState.READY) for row in rows),
+        waiting=waiting,
         failed=sum(row.state == OutboxState.FAILED for row in rows),
         attempts=sum(row.attempts for row in rows),
-        troubles=tuple(dict.fromkeys(_answer(receipt) for receipt in receipts)),
+        troubles=(*dict.fromkeys(_answer(receipt) for receipt in receipts), *down),
     )
 
 

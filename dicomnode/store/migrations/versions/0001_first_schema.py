@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("received_at", sa.Double(), nullable=False),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("matched", sa.Boolean(), nullable=False),
+        sa.Column("rules_digest", sa.String(), nullable=False),
         sa.Column("kept_back", sa.JSON(), nullable=False),
         sa.Column("derived_by_us", sa.Boolean(), nullable=False),
         sa.Column("position_mm", sa.Double(), nullable=True),
