@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured, show
+from dicomnode.errors import UsageError
 
 rules_app = typer.Typer(help="Rules: which objects go where, and which are enhanced.", no_args_is_help=True)
 
@@ -30,8 +31,22 @@ def why(
     """Tell what happened to an object, and why. Every rule, gate and attempt; the answer may show patient data."""
     from dicomnode.operations.why import why as ask
 
+    _refuse_no_file(subject)
     show(ask(configured(config, rules_matter=False), subject), as_json)
     return OK
+
+
+def _refuse_no_file(subject: str) -> None:
+    """Raise UsageError for what can only be meant as a file, and is none. An accession number may hold a slash."""
+    try:
+        path = Path(subject)
+        if path.is_dir():
+            raise UsageError(f"{subject} is a folder", "name one file in it")
+        in_a_folder = "/" in subject and (subject.startswith(("/", ".")) or path.parent.is_dir())
+        if (in_a_folder or path.suffix.lower() == ".dcm") and not path.exists():
+            raise UsageError(f"there is no such file: {subject}", "check its name and its folder")
+    except (OSError, ValueError):  # no path can be so: it is none
+        return
 
 
 @rules_app.command("explain")

@@ -82,7 +82,7 @@ def test_ctrl_c_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
     monkeypatch.setattr(ask, "configured", interrupted)
     assert run(["status"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == ["error: stopped", " next: run it again to go on"]
 
 
 @pytest.mark.parametrize(("failed", "partly", "code"), [(False, False, 0), (True, False, 1), (False, True, 3)])
@@ -121,6 +121,20 @@ def test_an_index_that_cannot_be_used_is_two_lines(
     assert "node.sqlite" in ran.error_lines[0]
     assert "dicomnode check" in ran.error_lines[1]
     assert "Doe" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("subject", "what"), [(".", "is a folder"), ("/no/such", "no such file"), ("x.dcm", "no such file")]
+)
+def test_why_says_when_a_file_is_none(command: Command, subject: str, what: str) -> None:
+    ran = command("why", subject)
+    assert (ran.code, len(ran.error_lines)) == (2, 2)
+    assert what in ran.error_lines[0]
+
+
+def test_an_accession_number_with_a_slash_is_no_file(command: Command, tmp_path: Path) -> None:
+    site(tmp_path)
+    assert "nothing has been stored" in command("why", "2024/17").err
 
 
 def test_a_node_does_not_start_on_a_damaged_index_and_says_so_in_two_lines(tmp_path: Path) -> None:
