@@ -51,7 +51,10 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code: 0 ok, 1 failed, 2 called wrongly, 3 partly, 130 stopped by Ctrl-C."""
     try:
-        return app(list(arguments), standalone_mode=False, prog_name="dicomnode") or OK
+        code = int(app(list(arguments), standalone_mode=False, prog_name="dicomnode") or OK)
+        if code == STOPPED:  # typer makes this of a KeyboardInterrupt, and says nothing
+            _complain_stopped()
+        return code
     except typer.TyperException as error:  # the command line itself is wrong
         complain(error.format_message(), f"see: dicomnode {_command_in(arguments)}--help")
         return USAGE
@@ -62,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         complain(str(error), error.hint)
         return FAILED
     except (KeyboardInterrupt, typer.Abort):
-        complain("stopped", "run it again to go on")
+        _complain_stopped()
         return STOPPED
     except BrokenPipeError:  # who reads our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,6 +79,10 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(f"the index node.sqlite cannot be used ({type(error).__name__})", _DATABASE_HINT)
         return FAILED
+
+
+def _complain_stopped() -> None:
+    complain("stopped", "run it again to go on")
 
 
 def _is_of_database(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.console import FAILED, OK, ConfigOption, JsonOption, configured, outcome, progress, show
+from dicomnode.cli.console import FAILED, OK, STOPPED, ConfigOption, JsonOption, configured, outcome, progress, show
 
 
 def echo(
@@ -38,4 +38,4 @@ def send(
     with progress() as report:
         answer = send_folder(settings, folder, to, report)
     show(answer, as_json)
-    return outcome(answer.failed, answer.partly)
+    return STOPPED if answer.stopped else outcome(answer.failed, answer.partly)

@@ -15,6 +15,7 @@ from dicomnode.deliver.dicom import DicomDeliverer
 from dicomnode.errors import InputError, NotFoundError, PeerError
 from dicomnode.operations.files import as_outgoing, dicom_files, files_in
 from dicomnode.operations.peers import address_of
+from dicomnode.operations.wording import counted
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,6 +42,7 @@ class SendReport:
 
     arrived  instances that the peer holds now      unsent   those it was not asked to take: it broke off
     skipped  files that are no DICOM objects        problem  why it broke off, and what to do next, or ""
+    stopped  by Ctrl-C
     """
 
     peer: str
@@ -51,6 +53,7 @@ class SendReport:
     answers: tuple[Answers, ...]
     problem: str
     hint: str
+    stopped: bool
 
     @property
     def failed(self) -> bool:
@@ -64,7 +67,7 @@ class SendReport:
         return asdict(self)
 
     def lines(self) -> Sequence[str]:
-        skipped = f", {self.skipped} other files skipped" if self.skipped else ""
+        skipped = f", {counted(self.skipped, 'other file')} skipped" if self.skipped else ""
         problem = [f"error: {self.problem}", f" next: {self.hint}"] if self.problem else []
         unsent = [f"{self.unsent:6} not sent"] if self.unsent else []
         head = f"{self.peer}: {self.arrived} of {self.found} instances arrived{skipped}"
@@ -81,13 +84,13 @@ def send_folder(config: Config, source: Path, peer: str, progress: Progress) -> 
     if not paths:
         raise NotFoundError(f"there is no DICOM file in {source}", "name a folder of DICOM Part 10 files")
     receipts: list[Receipt] = []
-    problem: PeerError | None = None
+    problem: PeerError | KeyboardInterrupt | None = None
     with closing(DicomDeliverer(address)) as deliverer:
         try:
             for receipt in deliverer.deliver(tuple(_readable(paths, config.node.ae_title))):
                 receipts.append(receipt)
                 progress(f"to {peer}", len(receipts), len(paths))
-        except PeerError as error:
+        except (PeerError, KeyboardInterrupt) as error:  # what arrived is told in either case
             problem = error
     return _report(peer, receipts, (len(paths), len(files_in(source)) - len(paths)), problem)
 
@@ -101,7 +104,10 @@ def _readable(paths: Sequence[Path], calling_ae: str) -> Iterator[Outgoing]:
 
 
 def _report(
-    peer: str, receipts: Sequence[Receipt], found_skipped: tuple[int, int], problem: PeerError | None
+    peer: str,
+    receipts: Sequence[Receipt],
+    found_skipped: tuple[int, int],
+    problem: PeerError | KeyboardInterrupt | None,
 ) -> SendReport:
     found, skipped = found_skipped
     counted = Counter((one.outcome.value, one.status, one.meaning, one.hint) for one in receipts)
@@ -112,6 +118,7 @@ def _report(
         unsent=found - len(receipts),
         skipped=skipped,
         answers=tuple(Answers(*answer, count) for answer, count in counted.most_common()),
-        problem=str(problem or ""),
-        hint=problem.hint if problem else "",
+        problem=str(problem) if isinstance(problem, PeerError) else "",
+        hint=problem.hint if isinstance(problem, PeerError) else "",
+        stopped=isinstance(problem, KeyboardInterrupt),
     )

@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
+from dicomnode.cli.console import _PlainProgress
 from dicomnode.core.types import Outcome
 from dicomnode.errors import NotFoundError
 from dicomnode.operations import send
@@ -120,6 +121,20 @@ def test_the_exit_code_says_how_much_arrived(
     assert ran.code == code
     assert f"pacs: {arrived} of 3 instances arrived" in ran.out
     assert ("error: the peer went away" in ran.out) == (len(outcomes) < 3)
+
+
+def test_ctrl_c_tells_what_arrived(
+    command: Command, script: Script, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    script(Outcome.SENT, Outcome.SENT, Outcome.SENT)
+    monkeypatch.setattr(_PlainProgress, "__call__", interrupted)
+    ran = command("send", folder, "--to", "pacs")
+    assert ran.code == 130
+    assert "pacs: 1 of 3 instances arrived" in ran.out
+    assert ran.error_lines[0] == "error: stopped"
 
 
 def test_nobody_there(command: Command, folder: Path, port: int) -> None:
