@@ -56,7 +56,8 @@ def run(arguments: Sequence[str]) -> int:
             _complain_stopped()
         return code
     except typer.TyperException as error:  # the command line itself is wrong
-        complain(error.format_message(), f"see: dicomnode {_command_in(arguments)}--help")
+        context = getattr(error, "ctx", None)
+        complain(error.format_message(), f"see: {context.command_path if context else 'dicomnode'} --help")
         return USAGE
     except UsageError as error:
         complain(str(error), error.hint)
@@ -93,8 +94,3 @@ def _is_of_database(error: Exception) -> bool:
     from sqlalchemy.exc import SQLAlchemyError
 
     return isinstance(error, (SQLAlchemyError, sqlite3.Error, CommandError))
-
-
-def _command_in(arguments: Sequence[str]) -> str:
-    names = {command.__name__ for command in COMMANDS} | {"rules", "engines"}
-    return f"{arguments[0]} " if arguments and arguments[0] in names else ""

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured, show
+from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured, need_command, show
 from dicomnode.errors import UsageError
 
-rules_app = typer.Typer(help="Rules: which objects go where, and which are enhanced.", no_args_is_help=True)
+rules_app = typer.Typer(
+    help="Rules: which objects go where, and which are enhanced.", callback=need_command, invoke_without_command=True
+)
 
 
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> int:

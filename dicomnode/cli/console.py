@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import typer
 
+from dicomnode.errors import UsageError
+
 if TYPE_CHECKING:
     from dicomnode.config import Config
 
@@ -50,6 +52,13 @@ def show(answer: Answer, as_json: bool) -> None:
     else:
         for line in answer.lines():
             typer.echo(line)
+
+
+def need_command(context: typer.Context) -> None:
+    """Raise UsageError where a group of commands is called without one of them."""
+    if context.invoked_subcommand is None:
+        commands = ", ".join(getattr(context.command, "commands", ()))
+        raise UsageError(f"a command is missing: {commands}", f"see: {context.command_path} --help")
 
 
 def outcome(failed: bool, partly: bool) -> int:

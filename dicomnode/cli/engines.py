@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured_if_any, outcome, progress, show
+from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured_if_any, need_command, outcome, progress, show
 
-engines_app = typer.Typer(help="Engines: what can be done with images.", no_args_is_help=True)
+engines_app = typer.Typer(
+    help="Engines: what can be done with images.", callback=need_command, invoke_without_command=True
+)
 
 
 def enhance(

@@ -20,7 +20,9 @@ USAGE = [
     (["echo"], "Missing argument 'PEER'", "dicomnode echo --help"),
     (["send", "."], "Missing option '--to'", "dicomnode send --help"),
     (["serve", "--log-format", "xml"], "xml", "dicomnode serve --help"),
-    (["rules", "explain", "nowhere.dcm"], "nowhere.dcm", "dicomnode rules --help"),
+    (["rules", "explain", "nowhere.dcm"], "nowhere.dcm", "dicomnode rules explain --help"),
+    (["rules"], "a command is missing: explain", "dicomnode rules --help"),
+    (["engines"], "a command is missing: list", "dicomnode engines --help"),
     (["enhance", ".", "out", "--engine", "ct-nlm", "--set", "strength"], "no '='", "KEY=VALUE"),
 ]
 
