@@ -88,10 +88,14 @@ class Section(BaseModel):
 class NodeSettings(Section):
     """`[node]`: who we are and where we keep what we receive."""
 
-    ae_title: AeTitle = Field(default="DICOMNODE", description="our AE title; what we call ourselves when we send")
+    ae_title: AeTitle = Field(
+        default="DICOMNODE", description="our AE title, 1 to 16 characters; what we call ourselves when we send"
+    )
     ae_titles: tuple[AeTitle, ...] = Field(default=(), description="further AE titles that we answer to")
     host: str = Field(default="0.0.0.0", description="address to listen on; 0.0.0.0 is all IPv4 addresses")  # noqa: S104
-    port: PortNumber = Field(default=11112, description="TCP port to listen on")
+    port: PortNumber = Field(
+        default=11112, description="TCP port to listen on, a number from 1 to 65535, without quotes"
+    )
     data: Path = Field(
         default=Path("data"), description="folder of everything stored; relative to the configuration file"
     )
@@ -130,9 +134,12 @@ class LimitSettings(Section):
 class PeerSettings(Section):
     """`[peer.NAME]`: another DICOM application: a scanner, a PACS, a workstation."""
 
-    ae_title: AeTitle = Field(description="its AE title")
+    ae_title: AeTitle = Field(description="its AE title, 1 to 16 characters")
     host: str | None = Field(default=None, min_length=1, max_length=255, description="its host name or address")
-    port: PortNumber | None = Field(default=None, description="its TCP port; not needed for a peer that only calls us")
+    port: PortNumber | None = Field(
+        default=None,
+        description="its TCP port, a number from 1 to 65535, without quotes; not needed for a peer that only calls us",
+    )
     tls: bool = Field(default=False, description="must be false: DICOM over TLS is not there yet")
     quiet_s: Seconds | None = Field(default=None, description="`completeness.quiet_s` for series from this peer")
     released_quiet_s: Seconds | None = Field(default=None, description="`completeness.released_quiet_s` for this peer")
@@ -187,7 +194,8 @@ class DerivedSettings(Section):
         default=700,
         ge=1,
         le=9999,
-        description="a derived series is numbered source * 1000 + this + the place of its engine in the chain",
+        description="a derived series is numbered source * 1000 + this + the place of its engine in the chain "
+        "(leading digits dropped if too long)",
     )
     content_qualification: Literal["PRODUCT", "RESEARCH", "SERVICE"] = Field(
         default="RESEARCH", description="Content Qualification (0018,9004)"

@@ -83,8 +83,9 @@ def _why_not(namesakes: list[Caller]) -> str:
 def _how_to_allow(namesakes: list[Caller], calling_ae: str, address: str) -> str:
     if namesakes:
         known = namesakes[0]
-        return f'set peer.{known.peer}.host = "{address}" if that is where it is now (configured: {known.host})'
-    return f'to allow it add a [peer.NAME] with ae_title = "{calling_ae}" and host = "{address}"'
+        moved = f'set peer.{known.peer}.host = "{address}" if that is where it is now (configured: {known.host})'
+        return f"{moved}, then reload the node"
+    return f'to allow it add a [peer.NAME] with ae_title = "{calling_ae}" and host = "{address}", then reload the node'
 
 
 def normal_address(address: str) -> str:
