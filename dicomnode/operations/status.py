@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
 from dicomnode.errors import NotFoundError
+from dicomnode.operations.check import running_node
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.database import Database, sqlite_url
@@ -65,9 +66,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Status:
-    """All that `status` tells; no patient data."""
+    """All that `status` tells; no patient data. `pid` is the node's own process, which follows SIGHUP and SIGTERM."""
 
     running: bool
+    pid: int | None
     processes: tuple[ProcessStatus, ...]
     counts: Mapping[str, int]
     open_associations: int
@@ -114,6 +116,7 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
     )
     return Status(
         running=bool(processes) and all(process.alive for process in processes),
+        pid=node.pid if (node := running_node(config.node.data)) is not None else None,
         processes=processes,
         counts=overview.counts(session),
         open_associations=overview.open_associations(session),
@@ -199,7 +202,8 @@ def _undelivered(row: Outbox, instance: Instance, receipt: Receipt | None) -> Pr
 def _process_lines(status: Status) -> tuple[str, ...]:
     if not status.running and not any(process.alive for process in status.processes):
         return ("not running  (start it with: dicomnode serve)",)
-    return tuple(
+    node = (f"node      pid {status.pid}: SIGHUP reads the configuration again",) if status.pid is not None else ()
+    return node + tuple(
         f"{process.role:<9} {'up ' + _duration(process.up_s) if process.alive else 'DEAD'}  pid {process.pid}"
         for process in status.processes
     )
