@@ -267,8 +267,9 @@ def _pipeline(format: Literal["console", "json"]) -> list[Processor]:
 
 
 def sanitise(_: object, __: str, event_dict: EventDict) -> EventDict:
-    """Make hostile text harmless: no control characters, no endless values, no UID that is none."""
-    return {key: _harmless(key, value) for key, value in event_dict.items()}
+    """Make hostile text harmless: no control characters, no endless values, no UID that is none. What is not known
+    is left out."""
+    return {key: _harmless(key, value) for key, value in event_dict.items() if value is not None}
 
 
 def _harmless(key: str, value: Value) -> Value:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import warnings
+from collections.abc import Iterator
 
+import pydicom.config
 import pytest
 
 from dicomnode.testing.peers import PEERS, missing_programs
@@ -18,6 +22,16 @@ def pytest_configure() -> None:
     """
     os.environ["DICOMNODE_STRICT_EVENTS"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _pydicom_as_it_was() -> Iterator[None]:
+    """Undo what reading data sets sets for its process (`dicomnode.pixels.read.quiet_pydicom`): this one tests on."""
+    logger, mode = logging.getLogger("pydicom"), pydicom.config.settings.reading_validation_mode
+    disabled = logger.disabled
+    with warnings.catch_warnings():
+        yield
+    logger.disabled, pydicom.config.settings.reading_validation_mode = disabled, mode
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

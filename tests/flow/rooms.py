@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from sqlalchemy import update
 
@@ -115,23 +112,11 @@ class Flow:
 
 
 @contextmanager
-def pydicom_as_it_was() -> Iterator[None]:
-    """Undo what a worker sets for its process (`dicomnode.pixels.read.quiet_pydicom`): this one goes on testing."""
-    logger, mode = logging.getLogger("pydicom"), pydicom.config.settings.reading_validation_mode
-    disabled = logger.disabled
-    with warnings.catch_warnings():
-        try:
-            yield
-        finally:
-            logger.disabled, pydicom.config.settings.reading_validation_mode = disabled, mode
-
-
-@contextmanager
 def flowing(
     folder: Path, routes: Routing, engines: Mapping[str, Callable[..., Mapping[str, Any]]] | None = None
 ) -> Iterator[Flow]:
     """A flow on real files; `engines` replaces operations of the engine worker."""
-    with pydicom_as_it_was(), receiving(folder, routes) as reception:
+    with receiving(folder, routes) as reception:
         pixels = Calls(pixels_service.operations())
         computing = Calls({**inference_service.operations(), **(engines or {})})
         results = ResultStore(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,7 @@ from pydicom.dataset import Dataset
 from dicomnode.errors import EngineError, NotFoundError, UsageError
 from dicomnode.operations.enhance import EnhanceReport, enhance_folder
 from dicomnode.settings import DerivedSettings
-from tests.flow.rooms import phantom, pydicom_as_it_was
-
-
-@pytest.fixture(autouse=True)
-def _undo() -> Iterator[None]:
-    with pydicom_as_it_was():
-        yield
+from tests.flow.rooms import phantom
 
 
 def write(folder: Path, study: list[Dataset]) -> Path:
