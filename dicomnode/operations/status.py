@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
+from dicomnode.core.rules import RoutingPlan, RuleExplanation
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.check import running_node
 from dicomnode.operations.terminal import printable_lines
@@ -178,15 +180,26 @@ def _problems(session: Session) -> tuple[Problem, ...]:
     ended = (JobState.FAILED, JobState.WITHHELD, JobState.REFUSED)
     failed_plans = overview.failed_plans(session, _LISTED)
     return (
-        *(_unrouted(series) for series in overview.unrouted_series(session, _LISTED)),
+        *(_unrouted(session, series) for series in overview.unrouted_series(session, _LISTED)),
         *(Problem("unplanned", series.series_instance_uid, reason) for series, reason in failed_plans),
         *(_job_problem(job, series) for job, series in overview.jobs_in(session, ended, _LISTED)),
         *(_undelivered(*found) for found in overview.failed_deliveries(session, _LISTED)),
     )
 
 
-def _unrouted(series: Series) -> Problem:
-    return Problem("unrouted", series.series_instance_uid, "no rule matches this series; it is kept")
+def _unrouted(session: Session, series: Series) -> Problem:
+    plans = overview.plans_of(session, series.id)
+    decided = RoutingPlan.from_json(json.dumps(plans[-1].content)) if plans else RoutingPlan((), ())
+    near = next((stack.nearest for stack in decided.stacks if stack.nearest is not None), None)
+    return Problem("unrouted", series.series_instance_uid, f"no rule matches this series; it is kept{_misses(near)}")
+
+
+def _misses(near: RuleExplanation | None) -> str:
+    """The nearest rule and what it wants in vain. What was found is left to `why`: it may be a patient's name."""
+    if near is None:
+        return ""
+    wanted = ", ".join(f"{clause.key} {clause.wanted}" for clause in near.failed)
+    return f"; the nearest is {near.rule!r}, which wants {wanted}"
 
 
 def _job_problem(job: Job, series: Series) -> Problem:

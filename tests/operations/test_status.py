@@ -250,3 +250,15 @@ def test_one_is_said_as_one(tmp_path: Path) -> None:
         flow.receive([ct_header(1)])
         told = status(config)
     assert "1 instance in 1 series of 1 study; 1 series arriving over 1 association" in text(told)
+
+
+def test_the_nearest_rule_is_told_and_not_what_was_found(tmp_path: Path) -> None:
+    config = site(tmp_path)
+    with index_of(config) as flow:
+        flow.receive([ct_header(1, Modality="XYZ")])
+        flow.run()
+        (problem,) = status(config).problems
+    assert problem.kind == "unrouted"
+    assert "the nearest is " in problem.reason
+    assert "which wants Modality " in problem.reason
+    assert "XYZ" not in problem.reason, "it might be a patient's name"
