@@ -48,7 +48,7 @@ from dicomnode.store.intake import StoreIntake
 
 Tell = Callable[[str], None]
 
-_SLICES: Final = 8
+_SLICES: Final = 6
 _SIZE: Final = 320
 _NOISE_HU: Final = 30.0
 _TIMEOUT_S: Final = 60.0
@@ -67,7 +67,7 @@ data = "node"
 disk_reserve = "50 MB"
 
 [completeness]
-released_quiet_s = 0.5
+released_quiet_s = 0.3
 
 [peer.ct1]
 ae_title = "CT1"
@@ -113,8 +113,9 @@ def run_demo(folder: Path, derived: DerivedSettings, tell: Tell) -> bool:
         port = _free_port()
         source.write_text(_MARK + _CONFIGURATION.format(port=port, archive_port=archive.port) + _derived_table(derived))
         config = load_config(source)
-        sent = _write_phantom(folder / "scanner")
         with _node(config, folder / "node.log") as node:
+            sent = _write_phantom(folder / "scanner")  # while the node starts
+            _await_port(node, port, folder / "node.log")
             tell(f"node      DICOMNODE listens on 127.0.0.1:{port}; ARCHIVE, a second AE, on {archive.port}")
             _scan(sent, PeerAddress("127.0.0.1", port, "DICOMNODE"), tell)
             told = _finished(config)
@@ -157,7 +158,7 @@ def _finished(config: Config) -> Status:
         ended = now.counts["series_derived"] or now.jobs["refused"] + now.jobs["withheld"] + now.jobs["failed"]
         if now.counts["instances_received"] and ended and not busy and not waiting:
             return now
-        time.sleep(0.3)
+        time.sleep(0.2)
     raise WorkerError(f"the node did not finish within {_TIMEOUT_S:.0f} s", "see node.log beside the configuration")
 
 
@@ -231,7 +232,7 @@ def _archive(folder: Path) -> Iterator[_Archive]:
 
 @contextmanager
 def _node(config: Config, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`dicomnode serve` as a process, from its first answer to its clean end."""
+    """`dicomnode serve` as a process, from its start to its clean end."""
     with log.open("wb") as output:
         node = subprocess.Popen(
             [sys.executable, "-m", "dicomnode", "serve", "--config", str(config.source)],
@@ -241,7 +242,6 @@ def _node(config: Config, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             env={name: text for name, text in os.environ.items() if not name.startswith("DICOMNODE_")},
         )
     try:
-        _await_port(node, config.node.port, log)
         yield node
     finally:
         node.send_signal(signal.SIGTERM)
