@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from dicomnode.core.types import Peer
 from dicomnode.errors import StoreError
 from dicomnode.operations.wording import counted
 from dicomnode.store.inspection import inspect
+from dicomnode.store.locks import NODE_LOCK, Holder, holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,6 @@ class Problem:
 
     what: str
     hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunningNode:
-    """The node that holds a data folder. `pid` is its supervisor's, None where that cannot be read."""
-
-    pid: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +39,7 @@ class CheckReport:
     problems: tuple[Problem, ...]
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    running: RunningNode | None = None
+    running: Holder | None = None
 
     def to_json(self) -> dict[str, Any]:
         problems = [{"what": problem.what, "next": problem.hint} for problem in self.problems]
@@ -88,18 +81,9 @@ def check(path: Path) -> CheckReport:
     return CheckReport(path, tuple(problems), _facts(config), tuple(_warnings(config, moved)), running)
 
 
-def running_node(data: Path) -> RunningNode | None:
+def running_node(data: Path) -> Holder | None:
     """The node that runs on this data folder: its supervisor holds the lock that allows only one, and wrote its pid."""
-    try:
-        with (data / "node.lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid = lock.read(20).strip()
-                return RunningNode(int(pid) if pid.isdecimal() else None)
-    except OSError:  # no such folder, file or permission: nothing of ours runs there
-        return None
-    return None
+    return holder(data, NODE_LOCK)
 
 
 def _warnings(config: Config, moved: bool) -> Iterator[str]:

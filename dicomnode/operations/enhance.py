@@ -19,6 +19,7 @@ from dicomnode.errors import DicomNodeError, EngineError, InputError, NotFoundEr
 from dicomnode.inference.service import run_chain
 from dicomnode.operations.files import dicom_files
 from dicomnode.operations.terminal import printable_lines
+from dicomnode.operations.wording import gate_sentences
 from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.read import quiet_pydicom, read_header
 from dicomnode.pixels.service import decode_stack
@@ -174,12 +175,7 @@ def _run(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings, scratc
     decoded = decode_stack(paths=paths, out=str(volume))
     header = {keyword: list(values) for keyword, values in work.stack.header.items()}
     ran = run_chain(chain=[stage], volume=str(volume), header=header, out=str(out))
-    gates = tuple(
-        f"{'ok   ' if finding['passed'] else 'FAILS'} {finding['sentence']}"
-        for one in ran["stages"]
-        for when in ("before", "after")
-        for finding in (one[when] or {}).get("findings", ())
-    )
+    gates = tuple(told for one in ran["stages"] for _, told in gate_sentences(one))
     if ran["state"] != "done":
         return {"state": ran["state"], "reasons": tuple(ran["reasons"]), "gates": gates}
     work.folder.mkdir(parents=True)

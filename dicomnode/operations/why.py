@@ -20,7 +20,7 @@ from dicomnode.core.headers import value
 from dicomnode.core.rules import RoutingPlan
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.terminal import printable_lines
-from dicomnode.operations.wording import counted
+from dicomnode.operations.wording import counted, gate_sentences
 from dicomnode.pixels.read import read_header
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.index import overview
@@ -201,11 +201,7 @@ def _job(session: Session, job: Job) -> JobStory:
 
 
 def _gates(stage: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        f"{stage['engine']}, {when} the engine: {'ok   ' if finding['passed'] else 'FAILS'} {finding['sentence']}"
-        for when in ("before", "after")
-        for finding in (stage.get(when) or {}).get("findings", ())
-    )
+    return tuple(f"{stage['engine']}, {side} the engine: {told}" for side, told in gate_sentences(stage))
 
 
 def _job_lines(job: JobStory) -> tuple[str, ...]:

@@ -21,13 +21,15 @@ from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
 from dicomnode.serve.process import CANNOT_START, HELD, run
 from dicomnode.store.database import Database, migrate, sqlite_url
-from dicomnode.store.locks import exclusive
+from dicomnode.store.locks import NODE_LOCK, exclusive_after_others
 from dicomnode.store.schema import Process
 
 PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
 """Each process and the roles it has. All workflows run in one process: SQLite keeps no limits across several."""
 
 _STOP_S: Final = 60.0
+_LOOK_S: Final = 0.5
+"""Patience with who holds the node's lock: `status` and `check` take it for an instant to see whether a node runs."""
 _POLL_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -74,7 +76,7 @@ class Supervisor:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
-        with exclusive(self._config.node.data, "node.lock") as self._lock:
+        with exclusive_after_others(self._config.node.data, NODE_LOCK, _LOOK_S) as self._lock:
             url = sqlite_url(self._config.node.data)
             migrate(url)
             _forget_processes(url)

@@ -7,11 +7,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
 from dicomnode.errors import ConfigError
 from dicomnode.telemetry import event
+
+NODE_LOCK: Final = "node.lock"
+"""Held by the node's supervisor: one node on a data folder."""
 
 _RETRY_S: Final = 1.0
 
@@ -50,3 +54,24 @@ def exclusive_after_others(folder: Path, name: str, patience_s: float) -> Iterat
                 event("process_waiting", role=name.removesuffix(".lock"), reason=str(error))
             time.sleep(_RETRY_S)
         yield lock
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds a lock. `pid` is None where it has not said yet."""
+
+    pid: int | None
+
+
+def holder(folder: Path, name: str) -> Holder | None:
+    """Who holds a lock of a data folder; None where nobody does. Looking takes it for an instant, shared."""
+    try:
+        with (folder / name).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = lock.read(20).strip()
+                return Holder(int(pid) if pid.isdecimal() else None)
+    except OSError:  # no such folder, file or permission: nothing of ours runs there
+        return None
+    return None
