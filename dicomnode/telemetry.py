@@ -93,6 +93,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "node_stopping": Event("info", "the node was asked to stop and finishes what is open", "reason"),
         "node_stopped": Event("info", "the node has stopped", "seconds"),
         "config_loaded": Event("info", "the configuration was read (again)", "path rules"),
+        "config_applied": Event("info", "a process works by the configuration that was read again", "role"),
         "config_needs_restart": Event("warning", "a changed setting takes effect at a restart only", "reason"),
         "config_rejected": Event(
             "error", "the changed configuration has errors; the old one stays in force",

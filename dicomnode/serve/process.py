@@ -132,7 +132,7 @@ def _live(name: str, role: Role, signals: Signals, store: Store, config: Config)
         _beat(store.database, name, started_at)
         if signals.reload:
             signals.reload = False
-            _reload(role, config.source)
+            _reload(name, role, config.source)
     return 0
 
 
@@ -153,9 +153,10 @@ def _role(name: str, config: Config, store: Store) -> Role:
             return FlowRole(config, store)
 
 
-def _reload(role: Role, source: Path) -> None:
+def _reload(name: str, role: Role, source: Path) -> None:
     try:
         role.reload(load_config(source))
+        telemetry.event("config_applied", role=name)
     except DicomNodeError as error:  # the supervisor has checked it: it changed in between
         telemetry.event("config_rejected", path=str(source), error=type(error).__name__, reason=str(error))
 
