@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,13 +21,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
+from dicomnode.net.scp.listener import Listener
 from dicomnode.serve.wiring import Store, open_store
 from dicomnode.store.database import Database
 from dicomnode.store.locks import exclusive_after_others
 from dicomnode.store.schema import Process
 
 BEAT_S: Final = 5.0
-_FORMER_S: Final = 45.0
+FORMER_S: Final = 45.0
 """How long a former process of this kind, whose supervisor was killed, may take to end."""
 CANNOT_START: Final = 78
 """Exit status of a process that will not start however often it is tried (EX_CONFIG of sysexits.h)."""
@@ -36,6 +38,21 @@ HELD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 THREAD_DIED: Final = 70
 """Exit status of a process one of whose threads ended by an error; the log says where (EX_SOFTWARE of sysexits.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What the supervisor has opened before it forks.
+
+    listeners  where receivers accept; each inherits the same sockets
+    """
+
+    listeners: tuple[Listener, ...] = ()
+
+    def close(self) -> None:
+        """Let go of it: what is not ours, and what we no longer want."""
+        for listener in self.listeners:
+            listener.close()
 
 
 class Role(Protocol):
@@ -100,14 +117,14 @@ class Signals:
         self.reload = True
 
 
-def run(name: str, config: Config, channel: socket.socket) -> int:
+def run(name: str, config: Config, channel: socket.socket, inherited: Inherited) -> int:
     """Run one process until it is asked to stop. Embedded, each is the only one of its kind on the data folder."""
     signals = Signals(channel)
     store = open_store(config)
     with ExitStack() as stack:
         try:
-            stack.enter_context(exclusive_after_others(config.node.data, f"{name}.lock", _FORMER_S))
-            role = _role(name, config, store)
+            stack.enter_context(exclusive_after_others(config.node.data, f"{name}.lock", FORMER_S))
+            role = _role(name, config, store, inherited)
             role.start()
         except ConfigError as error:
             channel.sendall(f"{error}\n{error.hint}\n".encode())
@@ -136,13 +153,13 @@ def _live(name: str, role: Role, signals: Signals, store: Store, config: Config)
     return 0
 
 
-def _role(name: str, config: Config, store: Store) -> Role:
+def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role:
     """The role of a process; only its own rooms are imported."""
     match name:
         case "receive":
             from dicomnode.serve.receive import ReceiveRole
 
-            return ReceiveRole(config, store)
+            return ReceiveRole(config, store, inherited.listeners)
         case "deliver":
             from dicomnode.serve.deliver import DeliverRole
 

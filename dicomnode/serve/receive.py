@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from dicomnode.config import Config
+from dicomnode.net.scp.listener import Listener
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import Caller, ScpLimits, ScpSettings
 from dicomnode.serve import wiring
@@ -18,9 +20,9 @@ ASSOCIATION_GRACE_S: Final = 20.0
 class ReceiveRole:
     """Storage and Verification SCP, the file store, and the rows of what arrives."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, listeners: Sequence[Listener]) -> None:
         self._intake = StoreIntake(store.database, store.files, wiring.routing(config))
-        self._server = StorageServer(scp_settings(config), self._intake)
+        self._server = StorageServer(scp_settings(config), self._intake, listeners)
 
     @property
     def is_alive(self) -> bool:

@@ -19,9 +19,10 @@ from sqlalchemy import delete
 from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
-from dicomnode.serve.process import CANNOT_START, HELD, run
+from dicomnode.net.scp.listener import listen
+from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, run
 from dicomnode.store.database import Database, migrate, sqlite_url
-from dicomnode.store.locks import NODE_LOCK, exclusive_after_others
+from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
 from dicomnode.store.schema import Process
 
 PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
@@ -62,6 +63,7 @@ class Supervisor:
         self._children: list[_Child] = []
         self._restarts: list[tuple[float, _Child]] = []
         self._lock: TextIO | None = None
+        self._inherited = Inherited()
         self._stopping = ""
         self._reloading = False
         self._ended_all = True
@@ -81,11 +83,26 @@ class Supervisor:
             migrate(url)
             _forget_processes(url)
             try:
+                self._inherited = self._open_what_is_inherited()
                 self._start_all()
                 self._watch()
             finally:
                 self._end_all()
         return 0 if self._ended_all else 1
+
+    def _open_what_is_inherited(self) -> Inherited:
+        """Bind the port once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
+        if "receive" not in self._names:
+            return Inherited()
+        node = self._config.node
+        give_up_at = time.monotonic() + FORMER_S
+        while True:
+            try:
+                return Inherited((listen(node.host, node.port),))
+            except ConfigError:  # a receiver whose supervisor was killed lets go of the port when it notices
+                if holder(node.data, "receive.lock") is None or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(_POLL_S)
 
     def _start_all(self) -> None:
         self._children = [self._start(name) for name in self._names]
@@ -116,9 +133,11 @@ class Supervisor:
             channel.close()
         if self._lock is not None:
             self._lock.close()
+        if name != "receive":
+            self._inherited.close()
         telemetry.configure_child()
         try:
-            code = run(name, self._config, theirs)
+            code = run(name, self._config, theirs, self._inherited)
         except Exception:  # noqa: BLE001  the text of an error may quote a data set: our hook keeps it back
             sys.excepthook(*sys.exc_info())
             code = 1
@@ -187,6 +206,7 @@ class Supervisor:
         started = time.monotonic()
         telemetry.event("node_stopping", reason=self._stopping or "a process could not start")
         _notify_service_manager(b"STOPPING=1")
+        self._inherited.close()
         for child in self._children:
             child.process.terminate()
             child.channel.close()

@@ -46,7 +46,7 @@ def main() -> int:
     if mode == "full disk":
         Database.write = _full  # type: ignore[assignment]
     telemetry.configure("json", "debug")
-    return process.run("stub", load_config(source), socket.socket(fileno=descriptor))
+    return process.run("stub", load_config(source), socket.socket(fileno=descriptor), process.Inherited())
 
 
 def _fail(*_: object) -> None:

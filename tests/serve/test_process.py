@@ -101,6 +101,7 @@ def test_it_reads_the_configuration_again(tmp_path: Path) -> None:
         one.configuration.write_text("[nod]\n")
         one.process.send_signal(signal.SIGHUP)
         assert one.process.stderr is not None
+        assert "config_applied" in one.process.stderr.readline()
         assert "config_rejected" in one.process.stderr.readline()
         one.process.send_signal(signal.SIGTERM)
         assert one.ended() == (0, "stopped\n")

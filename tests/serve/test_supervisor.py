@@ -65,6 +65,15 @@ def test_what_dies_is_restarted_and_nothing_outlives_the_first_process(tmp_path:
         assert session_of(node.pid) == []
 
 
+def test_a_receiver_that_is_restarted_refuses_nobody(tmp_path: Path) -> None:
+    with Node(tmp_path, settings({}, [])) as node:
+        wait_until(lambda: "receive" in processes(node), TIMEOUT_S, "the receiver has given a sign of life")
+        os.kill(processes(node)["receive"], signal.SIGKILL)
+        with socket.create_connection(("127.0.0.1", node.port)):
+            assert echo(node.call()), "it waits for the next receiver, and is answered"
+        assert node.stop() == 0
+
+
 def ended(arguments: list[str]) -> tuple[int, list[str], list[int]]:
     """Exit code of `dicomnode serve`, the lines that are no log events, and what still runs of its session."""
     process = subprocess.Popen(

@@ -1,39 +1,45 @@
-"""The storage server: one listening socket, a thread an association."""
+"""The storage server: listening sockets, a thread an association."""
 
 from __future__ import annotations
 
-import contextlib
+import selectors
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from dicomnode import telemetry
 from dicomnode.core.ports import Intake
-from dicomnode.errors import ConfigError
 from dicomnode.net.contexts import STORAGE_CLASSES, VERIFICATION
 from dicomnode.net.dimse import CommandField
 from dicomnode.net.pdu import Wire
 from dicomnode.net.scp.admission import AddressesOf, HostAddresses, normal_address
 from dicomnode.net.scp.association import Acceptor, serve
 from dicomnode.net.scp.exchange import Service
+from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.storage import StorageService, echo
 
-_RECEIVE_BUFFER_BYTES: Final = 1 << 20  # 15 to 25 % more throughput than the kernel's own choice
-_BACKLOG: Final = 128
 _OUT_OF_DESCRIPTORS_PAUSE_S: Final = 0.2
 
 
 class StorageServer:
     """Receives instances and hands them to an `Intake`. `start` once, `stop` once.
 
+    listeners     where to accept; none: one of its own, by the settings, bound at the start
     addresses_of  resolves the hosts of callers
     """
 
-    def __init__(self, settings: ScpSettings, intake: Intake, addresses_of: AddressesOf | None = None) -> None:
+    def __init__(
+        self,
+        settings: ScpSettings,
+        intake: Intake,
+        listeners: Sequence[Listener] = (),
+        addresses_of: AddressesOf | None = None,
+    ) -> None:
         self._settings = settings
         self._acceptor = Acceptor(
             settings=settings,
@@ -50,30 +56,22 @@ class StorageServer:
         self._threads: dict[Wire, threading.Thread] = {}
         self._pending: dict[Wire, None] = {}  # no association yet, oldest first
         self._stopping = threading.Event()
-        self._listener: socket.socket | None = None
+        self._awake, self._awaken = socket.socketpair()
+        self._listeners = tuple(listeners)
         self._accepting = threading.Thread(target=self._accept, name="dicom-accept", daemon=True)
 
     @property
     def port(self) -> int:
         """The TCP port listened on; known once started."""
-        assert self._listener is not None, "not started"
-        return int(self._listener.getsockname()[1])
+        return self._listeners[0].port
 
     @property
     def is_accepting(self) -> bool:
         return self._accepting.is_alive()
 
     def start(self) -> None:
-        """Bind and serve in background threads. Raises ConfigError where the port cannot be had."""
-        host, port = self._settings.host, self._settings.port
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host} port {port}: {error.strerror}", "another program may have it: see node.port"
-            ) from None
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        """Serve in background threads. Raises ConfigError where the port cannot be had."""
+        self._listeners = self._listeners or (listen(self._settings.host, self._settings.port),)
         self._accepting.start()
 
     def reconfigure(self, settings: ScpSettings) -> None:
@@ -88,12 +86,8 @@ class StorageServer:
     def stop(self, grace_s: float = 30.0) -> None:
         """Accept nothing new, let associations finish for at most `grace_s`, abort the others."""
         deadline = time.monotonic() + grace_s
-        self._stopping.set()
-        if self._listener is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread; close() would not
-            self._accepting.join()
-            self._listener.close()
+        if not self._stopping.is_set():
+            self._stop_accepting()
         with self._lock:
             pending, threads = tuple(self._pending), dict(self._threads)
         for wire in pending:
@@ -104,18 +98,37 @@ class StorageServer:
             wire.stop()
             thread.join(self._settings.limits.idle_s)  # one that is committing finishes that
 
+    def _stop_accepting(self) -> None:
+        self._stopping.set()
+        self._awaken.send(b"\0")
+        if self._accepting.ident is not None:
+            self._accepting.join()
+        for listener in self._listeners:
+            listener.close()
+        self._awake.close()
+        self._awaken.close()
+
     def _accept(self) -> None:
-        assert self._listener is not None
-        while not self._stopping.is_set():
-            try:
-                connection, address = self._listener.accept()
-            except OSError as error:
-                if not self._stopping.is_set():
-                    hint = "the limit of open files may be too low: see ulimit -n"
-                    telemetry.event("connection_failed", reason=error.strerror or type(error).__name__, hint=hint)
-                    self._stopping.wait(_OUT_OF_DESCRIPTORS_PAUSE_S)
-                continue
-            self._take_in(Wire(connection, normal_address(str(address[0]))))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._awake, selectors.EVENT_READ)
+            for listener in self._listeners:
+                selector.register(listener.socket, selectors.EVENT_READ, listener)
+            while not self._stopping.is_set():
+                for key, _ in selector.select():
+                    if key.data is not None:
+                        self._accept_one(key.data)
+
+    def _accept_one(self, listener: Listener) -> None:
+        try:
+            connection, address = listener.socket.accept()
+        except BlockingIOError:  # another process that accepts here was faster
+            return
+        except OSError as error:
+            hint = "the limit of open files may be too low: see ulimit -n"
+            telemetry.event("connection_failed", reason=error.strerror or type(error).__name__, hint=hint)
+            self._stopping.wait(_OUT_OF_DESCRIPTORS_PAUSE_S)
+            return
+        self._take_in(Wire(connection, normal_address(str(address[0]))))
 
     def _take_in(self, wire: Wire) -> None:
         """Serve a new connection; the oldest one without an association makes room for it if need be."""
