@@ -98,9 +98,10 @@ def test_it_reads_the_configuration_again(tmp_path: Path) -> None:
         one.process.send_signal(signal.SIGHUP)
         assert one.process.stdout is not None
         assert one.process.stdout.readline() == "reloaded OTHER\n"
+        assert one.process.stderr is not None
+        assert "config_applied" in one.process.stderr.readline()
         one.configuration.write_text("[nod]\n")
         one.process.send_signal(signal.SIGHUP)
-        assert one.process.stderr is not None
         assert "config_applied" in one.process.stderr.readline()
         assert "config_rejected" in one.process.stderr.readline()
         one.process.send_signal(signal.SIGTERM)
