@@ -11,9 +11,10 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from dicomnode.testing.objects import pixel_digest
@@ -60,12 +61,20 @@ class Orthanc(ServerProcess):
     """An Orthanc that keeps what it is sent: C-STORE, C-FIND, C-MOVE and C-GET from anybody, REST for the test.
 
     As installed, unknown SOP classes are refused and a second instance with a known UID is answered 0x0000 and dropped.
-    `stop()` and `start()` keep its database.
+    `stop()` and `start()` keep its database. `options` are added to its configuration, `environment` to ours.
     """
 
-    def __init__(self, folder: Path, ae_title: str = "ORTHANC") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ae_title: str = "ORTHANC",
+        options: Mapping[str, object] = MappingProxyType({}),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ae_title = ae_title
+        self._options = options
+        self._environment = environment
         self.port = free_port()
         self.http_port = free_port()
         configuration = folder / "orthanc.json"
@@ -91,10 +100,11 @@ class Orthanc(ServerProcess):
             "OverwriteInstances": False,
             "StorageCompression": False,
             "StableAge": 1,
+            **self._options,
         }
 
     def start(self) -> None:
-        self.launch()
+        self.launch(self._environment)
         self.await_ready(self._answers, _START_TIMEOUT_S)
 
     def stop(self) -> None:
@@ -161,19 +171,30 @@ class Orthanc(ServerProcess):
         return listens(self.port)
 
 
-class StoreScp(ServerProcess):
-    """DCMTK's storescp: files named by modality and SOP Instance UID, the data set's bytes exactly as received (+B)."""
+EXACT_AND_FORKING: Final = ("--fork", "+xa", "+B")
+"""Options of storescp: a process an association, every transfer syntax, the data set's bytes exactly as received."""
 
-    def __init__(self, folder: Path, ae_title: str = "STORESCP") -> None:
+
+class StoreScp(ServerProcess):
+    """DCMTK's storescp: files named by modality and SOP Instance UID. `environment` is added to ours."""
+
+    def __init__(
+        self,
+        folder: Path,
+        ae_title: str = "STORESCP",
+        options: Sequence[str] = EXACT_AND_FORKING,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.files = folder / "received"
         self.files.mkdir(parents=True, exist_ok=True)
         self.ae_title = ae_title
         self.port = free_port()
-        arguments = [_path_of("storescp"), "-aet", ae_title, "--fork", "--promiscuous", "+xa", "+B"]
+        self._environment = environment
+        arguments = [_path_of("storescp"), "-aet", ae_title, "--promiscuous", *options]
         super().__init__([*arguments, "-od", str(self.files), str(self.port)], folder / "storescp.log", folder)
 
     def start(self) -> None:
-        self.launch()
+        self.launch(self._environment)
         self.await_ready(lambda: listens(self.port), _START_TIMEOUT_S)
 
     def stop(self) -> None:
