@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.orm import Session
 
 BUSY_TIMEOUT_S: Final = 60
@@ -38,6 +39,23 @@ class Database:
         connection = self.engine.connect().execution_options(immediate=True)
         with connection, Session(connection, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def statements(self) -> Iterator[DBAPICursor]:
+        """A transaction like `write`, for prepared statements (`dicomnode.store.index.statements`): the driver's own
+        cursor, which costs a tenth of a session. Its errors are the driver's."""
+        connection = self.engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            if self.engine.dialect.name == "sqlite":
+                cursor.execute("BEGIN IMMEDIATE")
+            yield cursor
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        finally:
+            connection.close()
 
     def close(self) -> None:
         self.engine.dispose()
