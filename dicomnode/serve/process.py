@@ -117,8 +117,13 @@ class Signals:
         self.reload = True
 
 
+def is_receiver(name: str) -> bool:
+    """Whether the process of that name receives: `receive-1` and so on."""
+    return name.startswith("receive-")
+
+
 def run(name: str, config: Config, channel: socket.socket, inherited: Inherited) -> int:
-    """Run one process until it is asked to stop. Embedded, each is the only one of its kind on the data folder."""
+    """Run one process until it is asked to stop. Embedded, each is the only one of its name on the data folder."""
     signals = Signals(channel)
     store = open_store(config)
     with ExitStack() as stack:
@@ -155,19 +160,17 @@ def _live(name: str, role: Role, signals: Signals, store: Store, config: Config)
 
 def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role:
     """The role of a process; only its own rooms are imported."""
-    match name:
-        case "receive":
-            from dicomnode.serve.receive import ReceiveRole
+    if is_receiver(name):
+        from dicomnode.serve.receive import ReceiveRole
 
-            return ReceiveRole(config, store, inherited.listeners)
-        case "deliver":
-            from dicomnode.serve.deliver import DeliverRole
+        return ReceiveRole(config, store, inherited.listeners)
+    if name == "deliver":
+        from dicomnode.serve.deliver import DeliverRole
 
-            return DeliverRole(config, store)
-        case _:
-            from dicomnode.serve.flow import FlowRole
+        return DeliverRole(config, store)
+    from dicomnode.serve.flow import FlowRole
 
-            return FlowRole(config, store)
+    return FlowRole(config, store)
 
 
 def _reload(name: str, role: Role, source: Path) -> None:

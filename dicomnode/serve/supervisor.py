@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
+from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from sqlalchemy import delete
@@ -20,13 +21,15 @@ from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
 from dicomnode.net.scp.listener import listen
-from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, run
+from dicomnode.serve import wiring
+from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, run
 from dicomnode.store.database import Database, migrate, sqlite_url
 from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
 from dicomnode.store.schema import Process
 
 PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
-"""Each process and the roles it has. All workflows run in one process: SQLite keeps no limits across several."""
+"""Each kind of process and the roles it has. There may be several receivers, `receive-1` and so on. All workflows run
+in one process: SQLite keeps no limits across several."""
 
 _STOP_S: Final = 60.0
 _LOOK_S: Final = 0.5
@@ -59,7 +62,7 @@ class Supervisor:
     ) -> None:
         self._config = config
         self._log_format = log_format or config.log.format
-        self._names = _processes_for(only)
+        self._names = _processes_for(only, wiring.receivers(config))
         self._children: list[_Child] = []
         self._restarts: list[tuple[float, _Child]] = []
         self._lock: TextIO | None = None
@@ -92,7 +95,7 @@ class Supervisor:
 
     def _open_what_is_inherited(self) -> Inherited:
         """Bind the port once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
-        if "receive" not in self._names:
+        if not any(is_receiver(name) for name in self._names):
             return Inherited()
         node = self._config.node
         give_up_at = time.monotonic() + FORMER_S
@@ -100,7 +103,7 @@ class Supervisor:
             try:
                 return Inherited((listen(node.host, node.port),))
             except ConfigError:  # a receiver whose supervisor was killed lets go of the port when it notices
-                if holder(node.data, "receive.lock") is None or time.monotonic() > give_up_at:
+                if not _has_receiver(node.data) or time.monotonic() > give_up_at:
                     raise
             time.sleep(_POLL_S)
 
@@ -133,7 +136,7 @@ class Supervisor:
             channel.close()
         if self._lock is not None:
             self._lock.close()
-        if name != "receive":
+        if not is_receiver(name):
             self._inherited.close()
         telemetry.configure_child()
         try:
@@ -247,7 +250,7 @@ def _forget_processes(url: str) -> None:
 def _changed_until_restart(old: Config, new: Config) -> list[str]:
     """What differs and cannot be changed while the node runs."""
     keys = {
-        "node": ("port", "host", "data", "durability", "private_sop_classes"),
+        "node": ("port", "host", "receivers", "data", "durability", "private_sop_classes"),
         "limits": ("disk_reserve", "worker_memory_mb"),
         "log": ("format", "level"),
     }
@@ -259,10 +262,19 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
     ]
 
 
-def _processes_for(only: Collection[str] | None) -> tuple[str, ...]:
-    """The processes that have the roles asked for."""
-    if not only:
-        return tuple(PROCESSES)
+def _has_receiver(data: Path) -> bool:
+    """Whether a receiver of a former node still runs on the data folder."""
+    return any(holder(data, lock.name) is not None for lock in data.glob("receive*.lock"))
+
+
+def _processes_for(only: Collection[str] | None, receivers: int) -> tuple[str, ...]:
+    """The names of the processes that have the roles asked for."""
+    kinds = _kinds_for(only) if only else tuple(PROCESSES)
+    indexed = tuple(f"receive-{index}" for index in range(1, receivers + 1))
+    return tuple(name for kind in kinds for name in (indexed if kind == "receive" else (kind,)))
+
+
+def _kinds_for(only: Collection[str]) -> tuple[str, ...]:
     known = {role for roles in PROCESSES.values() for role in roles}
     unknown = sorted(set(only) - known)
     if unknown:

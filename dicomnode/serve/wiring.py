@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
+from typing import Final
 
 from dicomnode.config import Config
 from dicomnode.core.routing import DestinationPolicy, Routing
 from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.files import FileStore
+
+_MOST_RECEIVERS: Final = 4
+"""What `node.receivers = "auto"` makes at most: more wait for the index's one writer, or for the disk."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,12 @@ def open_store(config: Config) -> Store:
         Database(sqlite_url(node.data), node.durability),
         FileStore(node.data, config.limits.disk_reserve_bytes(disk_bytes), sync=node.durability == "power"),
     )
+
+
+def receivers(config: Config) -> int:
+    """How many processes receive."""
+    wanted = config.node.receivers
+    return min(_MOST_RECEIVERS, len(os.sched_getaffinity(0))) if wanted == "auto" else wanted
 
 
 def routing(config: Config) -> Routing:

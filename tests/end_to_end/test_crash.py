@@ -80,7 +80,7 @@ def test_a_kill_at_each_point_loses_and_doubles_nothing(
 
 
 @pytest.mark.peer("orthanc")
-@pytest.mark.parametrize("role", ["receive", "deliver", "flow"])
+@pytest.mark.parametrize("role", ["receive-1", "deliver", "flow"])
 def test_one_process_that_is_killed_is_started_again_and_the_work_goes_on(
     tmp_path: Path, pacs: Orthanc, series: list[RawObject], expected: dict[str, str], role: str
 ) -> None:

@@ -49,12 +49,12 @@ def test_what_dies_is_restarted_and_nothing_outlives_the_first_process(tmp_path:
     with Node(tmp_path, settings({}, [])) as node:
         wait_until(lambda: len(processes(node)) == 3, TIMEOUT_S, "each has given a sign of life")
         before = processes(node)
-        os.kill(before["receive"], signal.SIGKILL)
+        os.kill(before["receive-1"], signal.SIGKILL)
         node.wait_for_log("process_ended")
-        wait_until(lambda: processes(node)["receive"] != before["receive"], TIMEOUT_S, "the receiver is another")
+        wait_until(lambda: processes(node)["receive-1"] != before["receive-1"], TIMEOUT_S, "the receiver is another")
         wait_until(lambda: echo(node.call()), TIMEOUT_S, "it answers again")
-        assert {role: pid for role, pid in processes(node).items() if role != "receive"} == {
-            role: pid for role, pid in before.items() if role != "receive"
+        assert {role: pid for role, pid in processes(node).items() if role != "receive-1"} == {
+            role: pid for role, pid in before.items() if role != "receive-1"
         }, "the others were left alone"
         os.kill(node.pid, signal.SIGKILL)
         node.exit_code(TIMEOUT_S)
@@ -67,11 +67,23 @@ def test_what_dies_is_restarted_and_nothing_outlives_the_first_process(tmp_path:
 
 def test_a_receiver_that_is_restarted_refuses_nobody(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [])) as node:
-        wait_until(lambda: "receive" in processes(node), TIMEOUT_S, "the receiver has given a sign of life")
-        os.kill(processes(node)["receive"], signal.SIGKILL)
+        wait_until(lambda: "receive-1" in processes(node), TIMEOUT_S, "the receiver has given a sign of life")
+        os.kill(processes(node)["receive-1"], signal.SIGKILL)
         with socket.create_connection(("127.0.0.1", node.port)):
             assert echo(node.call()), "it waits for the next receiver, and is answered"
         assert node.stop() == 0
+
+
+def test_several_receivers_share_the_port_and_one_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
+    with Node(tmp_path, settings({}, [], node={"receivers": 2})) as node:
+        wait_until(lambda: len(processes(node)) == 4, TIMEOUT_S, "each has given a sign of life")
+        before = processes(node)
+        os.kill(before["receive-2"], signal.SIGKILL)
+        assert all(echo(node.call()) for _ in range(4))
+        wait_until(lambda: processes(node)["receive-2"] != before["receive-2"], TIMEOUT_S, "it is started again")
+        assert processes(node)["receive-1"] == before["receive-1"]
+        assert node.stop() == 0
+        assert session_of(node.pid) == []
 
 
 def ended(arguments: list[str]) -> tuple[int, list[str], list[int]]:
@@ -119,6 +131,6 @@ def test_only_the_roles_asked_for_run(tmp_path: Path) -> None:
     node._arguments += ["--only", "receive"]
     with node:
         wait_until(lambda: processes(node) != {}, TIMEOUT_S, "it has given a sign of life")
-        assert set(processes(node)) == {"receive"}
+        assert set(processes(node)) == {"receive-1"}
         assert len(session_of(node.pid)) == 2
         assert node.stop() == 0

@@ -105,15 +105,15 @@ def test_the_store_is_opened_at_the_durability_asked_for(config: Config) -> None
 @pytest.mark.parametrize(
     ("only", "processes"),
     [
-        (None, ("receive", "deliver", "flow")),
-        ((), ("receive", "deliver", "flow")),
-        (("receive",), ("receive",)),
-        (("deliver", "receive"), ("receive", "deliver")),
+        (None, ("receive-1", "receive-2", "deliver", "flow")),
+        ((), ("receive-1", "receive-2", "deliver", "flow")),
+        (("receive",), ("receive-1", "receive-2")),
+        (("deliver", "receive"), ("receive-1", "receive-2", "deliver")),
         (("route", "enhance", "derive"), ("flow",)),
     ],
 )
 def test_roles_are_run_by_processes(only: tuple[str, ...] | None, processes: tuple[str, ...]) -> None:
-    assert _processes_for(only) == processes
+    assert _processes_for(only, receivers=2) == processes
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_roles_are_run_by_processes(only: tuple[str, ...] | None, processes: tup
 )
 def test_roles_that_cannot_be_run_are_refused_with_a_hint(only: tuple[str, ...], what: str) -> None:
     with pytest.raises(UsageError, match=what) as caught:
-        _processes_for(only)
+        _processes_for(only, receivers=1)
     assert caught.value.hint
 
 
