@@ -109,9 +109,19 @@ class NodeSettings(Section):
     private_sop_classes: tuple[Uid, ...] = Field(
         default=(), description="UIDs of SOP classes to take in besides the standard's storage classes"
     )
+    accept_unknown_sop_classes: bool = Field(
+        default=False,
+        description="take in every SOP class that the standard does not know, as one of storage: private classes, and "
+        "classes younger than this node; transfer syntaxes that we do not know are never accepted",
+    )
     accept_unknown: bool = Field(
         default=False,
         description="take associations from callers that no `[peer.NAME]` describes (for a closed network only)",
+    )
+    answer_strangers: bool = Field(
+        default=True,
+        description="tell a caller that no `[peer.NAME]` describes that it is rejected; false: end its connection "
+        "without a word, so that who looks for DICOM nodes finds none here",
     )
 
 

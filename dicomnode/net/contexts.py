@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom import uid
+from pydicom import config, uid
 from pynetdicom import AllStoragePresentationContexts
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
+STORAGE_SERVICE: Final = "1.2.840.10008.4.2"
+"""The Storage Service Class (PS3.6 annex A)."""
 UID_FORM: Final = re.compile(r"[0-9.]{1,64}", re.ASCII)
 """Looser than PS3.5 9.1 (devices write leading zeros), and free of anything that could be a path."""
 
@@ -100,6 +102,11 @@ class Kind:
 
     sop_class_uid: str
     transfer_syntax_uid: str
+
+
+def is_of_standard(uid_value: str) -> bool:
+    """Whether PS3.6 annex A registers a UID: as a SOP class of any service, a transfer syntax, or anything else."""
+    return uid.UID(uid_value, validation_mode=config.IGNORE).type != ""
 
 
 def syntaxes_for(transfer_syntax_uid: str) -> tuple[str, ...]:

@@ -1,41 +1,66 @@
-"""A-ASSOCIATE requests and answers (PS3.8 9.3.2 to 9.3.4): read with bounds, judged and encoded by pynetdicom.
+"""A-ASSOCIATE requests and answers (PS3.8 9.3.2 to 9.3.4, PS3.7 annex D.3): read with bounds, and encoded.
 
-pynetdicom's own decoder is not used on what comes from outside: it fails on items that PS3.8 9.3.1 tells to skip, and
-its time grows with the square of the transfer syntaxes in one context.
+A request is read in two steps. Its fixed fields say who calls whom; its items, which may be a megabyte of anything, are
+looked at only once the caller is admitted (`dicomnode.net.scp.agreement` judges them).
+
+pynetdicom's classes are not used here: its decoder fails on items that PS3.8 9.3.1 tells to skip, takes time with the
+square of the transfer syntaxes in one context, and its negotiation of 120 contexts takes 9 ms. The tests hold what is
+written here against them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
-
-from pydicom.uid import UID, ImplicitVRLittleEndian
-from pynetdicom import build_context
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
-from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+from enum import IntEnum
+from typing import Final
 
 from dicomnode.core.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.net.contexts import (
     MAXIMUM_CONTEXTS,
-    REENCODABLE,
     TRANSFER_SYNTAXES,
     UID_FORM,
-    VERIFICATION,
     ProposedContext,
 )
-from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES, ProtocolError
+from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES, PduType, ProtocolError
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
-_FIXED_BYTES: Final = 68  # protocol version, AE titles, reserved: before the variable items
+_FIXED: Final = struct.Struct(">H2x16s16s32s")  # protocol version, called and calling AE title, reserved
 _KNOWN_SYNTAXES: Final = frozenset(TRANSFER_SYNTAXES)
+
+
+class Item(IntEnum):
+    """Types of items and sub-items (PS3.8 9.3.2, PS3.7 D.3.3)."""
+
+    APPLICATION_CONTEXT = 0x10
+    PROPOSED_CONTEXT = 0x20
+    CONTEXT_RESULT = 0x21
+    ABSTRACT_SYNTAX = 0x30
+    TRANSFER_SYNTAX = 0x40
+    USER_INFORMATION = 0x50
+    MAXIMUM_LENGTH = 0x51
+    IMPLEMENTATION_CLASS_UID = 0x52
+    OPERATIONS_WINDOW = 0x53
+    ROLE_SELECTION = 0x54
+    IMPLEMENTATION_VERSION_NAME = 0x55
+    EXTENDED_NEGOTIATION = 0x56
+    COMMON_EXTENDED_NEGOTIATION = 0x57
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationRequest:
+    """Who calls whom: the fixed fields of an A-ASSOCIATE-RQ.
+
+    echoed  the fields that an answer repeats (PS3.8 table 9-17)
+    items   what is proposed, still encoded: for `read_proposal`
+    """
+
+    called_ae: str
+    calling_ae: str
+    protocol_version: int
+    echoed: bytes
+    items: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +73,25 @@ class RequestedContext:
 
 
 @dataclass(frozen=True, slots=True)
-class AssociationRequest:
+class Proposal:
     """What an A-ASSOCIATE-RQ asks for.
 
-    roles           (as SCU, as SCP) that the requestor proposes for itself, by abstract syntax (PS3.7 D.3.3.4)
-    maximum_bytes   largest P-DATA-TF that it takes, 0 for any
-    implementation  its Implementation Version Name, "" where it gives none
-    ae_fields       both AE titles as they came: an answer repeats them (PS3.8 table 9-17)
+    roles            (as SCU, as SCP) that the requestor proposes for itself, by abstract syntax (PS3.7 D.3.3.4)
+    extended         abstract syntaxes with a SOP Class Extended Negotiation item (PS3.7 D.3.3.5)
+    service_classes  service class by abstract syntax, where the requestor says it (PS3.7 D.3.3.6)
+    operations       how many outstanding operations it asks for, 0 for any number, None where it does not ask
+    maximum_bytes    largest P-DATA-TF that it takes, 0 for any
+    implementation   its Implementation Version Name, "" where it gives none
     """
 
-    called_ae: str
-    calling_ae: str
-    protocol_version: int
     application_context: str
     contexts: tuple[RequestedContext, ...]
     roles: Mapping[str, tuple[bool, bool]]
+    extended: frozenset[str]
+    service_classes: Mapping[str, str]
+    operations: int | None
     maximum_bytes: int
     implementation: str
-    ae_fields: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,103 +117,86 @@ def printable(text: str) -> str:
 
 
 def read_request(body: bytes) -> AssociationRequest:
-    """Decode the body of an A-ASSOCIATE-RQ. Raises ProtocolError."""
-    if len(body) < _FIXED_BYTES:
+    """Decode the fixed fields of an A-ASSOCIATE-RQ. Raises ProtocolError."""
+    if len(body) < _FIXED.size:
         raise ProtocolError("an A-ASSOCIATE-RQ shorter than its fixed fields")
-    items = tuple(_items(body[_FIXED_BYTES:]))
-    contexts = tuple(_requested_context(content) for kind, content in items if kind == 0x20)
-    if len(contexts) > MAXIMUM_CONTEXTS or len({context.context_id for context in contexts}) < len(contexts):
-        raise ProtocolError("more presentation contexts than IDs, or an ID used twice")
-    user = tuple(_user_items(items))
+    version, called_ae, calling_ae, _ = _FIXED.unpack_from(body)
     return AssociationRequest(
-        called_ae=_ae_title(body[4:20]),
-        calling_ae=_ae_title(body[20:36]),
-        protocol_version=int.from_bytes(body[:2], "big"),
-        application_context=next((_text(content) for kind, content in items if kind == 0x10), ""),
-        contexts=contexts,
-        roles=dict(_role(content) for kind, content in user if kind == 0x54),
+        _ae_title(called_ae), _ae_title(calling_ae), version, body[4 : _FIXED.size], body[_FIXED.size :]
+    )
+
+
+def read_proposal(encoded: bytes) -> Proposal:
+    """Decode the items of an A-ASSOCIATE-RQ. Raises ProtocolError."""
+    items = tuple(_items(encoded))
+    contexts = [content for kind, content in items if kind == Item.PROPOSED_CONTEXT]
+    if len(contexts) > MAXIMUM_CONTEXTS:
+        raise ProtocolError(f"{len(contexts)} presentation contexts, there are IDs for {MAXIMUM_CONTEXTS}")
+    requested = tuple(_requested_context(content) for content in contexts)
+    if len({context.context_id for context in requested}) < len(requested):
+        raise ProtocolError("a presentation context ID is used twice")
+    user = tuple(_user_items(items))
+    return Proposal(
+        application_context=next((_text(content) for kind, content in items if kind == Item.APPLICATION_CONTEXT), ""),
+        contexts=requested,
+        roles=dict(_role(content) for kind, content in user if kind == Item.ROLE_SELECTION),
+        extended=frozenset(_leading_uid(content)[0] for kind, content in user if kind == Item.EXTENDED_NEGOTIATION),
+        service_classes=dict(
+            _service_class(content) for kind, content in user if kind == Item.COMMON_EXTENDED_NEGOTIATION
+        ),
+        operations=_operations(user),
         maximum_bytes=_maximum_bytes(user),
-        implementation=next((printable(_text(content))[:16] for kind, content in user if kind == 0x55), ""),
-        ae_fields=body[4:36],
+        implementation=_implementation(user),
     )
 
 
 def read_answer(body: bytes) -> AssociationAnswer:
     """Decode the body of an A-ASSOCIATE-AC. Raises ProtocolError."""
-    items = tuple(_items(body[_FIXED_BYTES:]))
-    results = dict(_context_result(content) for kind, content in items if kind == 0x21)
+    items = tuple(_items(body[_FIXED.size :]))
+    results = dict(_context_result(content) for kind, content in items if kind == Item.CONTEXT_RESULT)
     return AssociationAnswer(results, _maximum_bytes(tuple(_user_items(items))))
-
-
-def accept(request: AssociationRequest, supported: Collection[str]) -> tuple[bytes, tuple[AcceptedContext, ...]]:
-    """The A-ASSOCIATE-AC for a request, and what it accepts. `supported`: abstract syntaxes that we serve."""
-    proposed = [_as_pynetdicom(context) for context in request.contexts if context.transfer_syntaxes]
-    hopeless = [_refused(context.context_id) for context in request.contexts if not context.transfer_syntaxes]
-    wanted = dict.fromkeys(context.abstract_syntax for context in request.contexts)
-    ours = [_supported(abstract_syntax) for abstract_syntax in wanted if abstract_syntax in supported]
-    proposed_roles: dict[UID, tuple[bool | None, bool | None]] = {UID(key): role for key, role in request.roles.items()}
-    answered, roles = negotiate_as_acceptor(proposed, ours, proposed_roles)
-    primitive = _primitive("ANY", "ANY")
-    primitive.result, primitive.result_source = 0, 1
-    primitive.presentation_context_definition_results_list = answered + hopeless
-    primitive.user_information += roles
-    encoded = bytes(A_ASSOCIATE_AC(primitive).encode())
-    accepted = tuple(
-        AcceptedContext(int(context.context_id or 0), str(context.abstract_syntax), str(context.transfer_syntax[0]))
-        for context in answered
-        if context.result == 0
-    )
-    return encoded[:10] + request.ae_fields + encoded[42:], accepted
 
 
 def request(called_ae: str, calling_ae: str, contexts: Sequence[ProposedContext]) -> bytes:
     """An A-ASSOCIATE-RQ; the n-th context gets the ID 2n + 1."""
-    primitive = _primitive(called_ae, calling_ae)
-    primitive.presentation_context_definition_list = [
-        _as_pynetdicom(RequestedContext(2 * number + 1, context.abstract_syntax, context.transfer_syntaxes))
-        for number, context in enumerate(contexts)
-    ]
-    return bytes(A_ASSOCIATE_RQ(primitive).encode())
+    fixed = _FIXED.pack(1, called_ae.encode("ascii").ljust(16), calling_ae.encode("ascii").ljust(16), bytes(32))
+    proposed = (_encoded_context(2 * number + 1, context) for number, context in enumerate(contexts))
+    return encode_pdu(PduType.ASSOCIATE_RQ, fixed + message_items(proposed, ()))
 
 
 def reject(result: int, source: int, reason: int) -> bytes:
     """An A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
-    return bytes([3, 0, 0, 0, 0, 4, 0, result, source, reason])
+    return encode_pdu(PduType.ASSOCIATE_RJ, bytes((0, result, source, reason)))
 
 
-@lru_cache(maxsize=1024)
-def _supported(abstract_syntax: str) -> PresentationContext:
-    """What we support of a class: to be its SCP, in every transfer syntax that makes sense, our preference first."""
-    syntaxes = [each for each in TRANSFER_SYNTAXES if abstract_syntax != VERIFICATION or each in REENCODABLE]
-    context = build_context(abstract_syntax, syntaxes)
-    context.scu_role, context.scp_role = True, False  # of the requestor: it sends, we store
-    return context
+def message_items(contexts: Iterable[bytes], options: Iterable[bytes]) -> bytes:
+    """All items of an A-ASSOCIATE-RQ or -AC of ours."""
+    user = (
+        encode_item(Item.MAXIMUM_LENGTH, MAXIMUM_LENGTH_BYTES.to_bytes(4, "big")),
+        encode_item(Item.IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_CLASS_UID.encode("ascii")),
+        *options,
+        encode_item(Item.IMPLEMENTATION_VERSION_NAME, IMPLEMENTATION_VERSION_NAME.encode("ascii")),
+    )
+    application_context = encode_item(Item.APPLICATION_CONTEXT, APPLICATION_CONTEXT.encode("ascii"))
+    return b"".join((application_context, *contexts, encode_item(Item.USER_INFORMATION, b"".join(user))))
 
 
-def _as_pynetdicom(requested: RequestedContext) -> PresentationContext:
-    context = build_context(requested.abstract_syntax, list(requested.transfer_syntaxes))
-    context.context_id = requested.context_id
-    return context
+def _encoded_context(context_id: int, context: ProposedContext) -> bytes:
+    syntaxes = (encode_item(Item.TRANSFER_SYNTAX, syntax.encode("ascii")) for syntax in context.transfer_syntaxes)
+    abstract_syntax = encode_item(Item.ABSTRACT_SYNTAX, context.abstract_syntax.encode("ascii"))
+    return encode_item(Item.PROPOSED_CONTEXT, b"".join((bytes((context_id, 0, 0, 0)), abstract_syntax, *syntaxes)))
 
 
-def _refused(context_id: int) -> PresentationContext:
-    """Result 4, transfer syntaxes not supported; the syntax in such an answer means nothing (PS3.8 9.3.3.2)."""
-    context = build_context(VERIFICATION, ImplicitVRLittleEndian)
-    context.context_id, context.result = context_id, 4
-    return context
+def encode_pdu(kind: PduType, body: bytes) -> bytes:
+    return struct.pack(">BxL", kind, len(body)) + body
 
 
-def _primitive(called_ae: str, calling_ae: str) -> Any:
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = APPLICATION_CONTEXT
-    primitive.called_ae_title, primitive.calling_ae_title = called_ae, calling_ae
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    version = ImplementationVersionNameNotification()
-    length.maximum_length_received = MAXIMUM_LENGTH_BYTES
-    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    primitive.user_information = [length, implementation, version]
-    return primitive
+def encode_item(kind: Item, content: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(content)) + content
+
+
+def counted(uid: str) -> bytes:
+    return len(uid).to_bytes(2, "big") + uid.encode("ascii")
 
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
@@ -203,7 +212,7 @@ def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _user_items(items: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     for kind, content in items:
-        if kind == 0x50:
+        if kind == Item.USER_INFORMATION:
             yield from _items(content)
 
 
@@ -211,10 +220,10 @@ def _requested_context(content: bytes) -> RequestedContext:
     if len(content) < 4 or not content[0] % 2:
         raise ProtocolError("a presentation context without an odd ID")
     items = tuple(_items(content[4:]))
-    abstract_syntax = next((_uid(value) for kind, value in items if kind == 0x30), None)
+    abstract_syntax = next((_uid(value) for kind, value in items if kind == Item.ABSTRACT_SYNTAX), None)
     if abstract_syntax is None:
         raise ProtocolError("a presentation context without an abstract syntax")
-    syntaxes = (_text(value) for kind, value in items if kind == 0x40)
+    syntaxes = (_text(value) for kind, value in items if kind == Item.TRANSFER_SYNTAX)
     known = tuple(dict.fromkeys(syntax for syntax in syntaxes if syntax in _KNOWN_SYNTAXES))
     return RequestedContext(content[0], abstract_syntax, known)
 
@@ -222,22 +231,50 @@ def _requested_context(content: bytes) -> RequestedContext:
 def _context_result(content: bytes) -> tuple[int, tuple[int, str]]:
     if len(content) < 4:
         raise ProtocolError("a presentation context result without its fields")
-    syntax = next((_text(value) for kind, value in _items(content[4:]) if kind == 0x40), "")
+    syntax = next((_text(value) for kind, value in _items(content[4:]) if kind == Item.TRANSFER_SYNTAX), "")
     return content[0], (content[2], syntax)
 
 
 def _role(content: bytes) -> tuple[str, tuple[bool, bool]]:
-    length = int.from_bytes(content[:2], "big")
-    if len(content) < length + 4:
+    uid, rest = _leading_uid(content)
+    if len(rest) < 2:
         raise ProtocolError("a role selection item without its fields")
-    return _uid(content[2 : 2 + length]), (bool(content[2 + length]), bool(content[3 + length]))
+    return uid, (bool(rest[0]), bool(rest[1]))
+
+
+def _service_class(content: bytes) -> tuple[str, str]:
+    uid, rest = _leading_uid(content)
+    return uid, _leading_uid(rest)[0]
+
+
+def _leading_uid(content: bytes) -> tuple[str, bytes]:
+    """A UID with its length in front, and what follows it."""
+    end = 2 + int.from_bytes(content[:2], "big")
+    if end > len(content):
+        raise ProtocolError("a negotiation item ends within a UID")
+    return _uid(content[2:end]), content[end:]
+
+
+def _operations(user: Sequence[tuple[int, bytes]]) -> int | None:
+    """How many operations the requestor wants to have outstanding (PS3.7 table D.3-7)."""
+    window = next((content for kind, content in user if kind == Item.OPERATIONS_WINDOW), None)
+    if window is None:
+        return None
+    if len(window) != 4:
+        raise ProtocolError("an asynchronous operations window that is not of four bytes")
+    return int.from_bytes(window[:2], "big")
 
 
 def _maximum_bytes(user: Sequence[tuple[int, bytes]]) -> int:
-    maximum = next((int.from_bytes(content, "big") for kind, content in user if kind == 0x51), 0)
+    maximum = next((int.from_bytes(content, "big") for kind, content in user if kind == Item.MAXIMUM_LENGTH), 0)
     if 0 < maximum < 128:  # a command set would come in crumbs: nobody means that
         raise ProtocolError(f"a maximum length of {maximum} bytes")
     return maximum
+
+
+def _implementation(user: Sequence[tuple[int, bytes]]) -> str:
+    name = next((content for kind, content in user if kind == Item.IMPLEMENTATION_VERSION_NAME), b"")
+    return printable(_text(name[:16]))
 
 
 def _uid(content: bytes) -> str:

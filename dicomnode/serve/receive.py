@@ -53,7 +53,9 @@ def scp_settings(config: Config) -> ScpSettings:
         port=config.node.port,
         callers=tuple(Caller(peer.ae_title, peer.name, peer.host) for peer in config.peers()),
         private_sop_classes=config.node.private_sop_classes,
+        accept_unknown_sop_classes=config.node.accept_unknown_sop_classes,
         accept_unknown=config.node.accept_unknown,
+        answer_strangers=config.node.answer_strangers,
         limits=ScpLimits(
             associations=config.limits.associations,
             per_address=config.limits.per_address,

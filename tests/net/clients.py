@@ -14,7 +14,8 @@ from dicomnode.errors import DicomNodeError
 from dicomnode.net import pdu
 from dicomnode.net.contexts import VERIFICATION, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, CommandField, Element, command
-from dicomnode.net.negotiation import accept, read_request, request
+from dicomnode.net.negotiation import read_request, request
+from dicomnode.net.scp.agreement import Negotiator, Terms, accept
 from dicomnode.net.scu import PeerAddress
 from dicomnode.testing.processes import wait_until
 
@@ -140,12 +141,17 @@ def scripted(script: Script) -> Iterator[PeerAddress]:
         thread.join(10)
 
 
+def answer_to(body: bytes, *supported: str) -> bytes:
+    """The A-ASSOCIATE-AC for the body of an A-ASSOCIATE-RQ."""
+    request = read_request(body)
+    return accept(request, Negotiator(Terms(frozenset(supported or (CT_IMAGE, VERIFICATION))))(request.items))
+
+
 def accepting(then: Script) -> Script:
     """Accept whatever is asked for, then go on."""
 
     def script(client: Client) -> None:
-        request = read_request(client.read_pdu()[6:])
-        client.send(accept(request, {CT_IMAGE, VERIFICATION})[0])
+        client.send(answer_to(client.read_pdu()[6:]))
         then(client)
 
     return script

@@ -17,7 +17,7 @@ from dicomnode.net.scp.admission import (
 )
 from dicomnode.net.scp.settings import Caller, ScpSettings
 
-REQUEST = AssociationRequest("NODE", "CT1", 1, "1.2.840.10008.3.1.1.1", (), {}, 0, "", bytes(32))
+REQUEST = AssociationRequest("NODE", "CT1", 1, bytes(64), b"")
 SETTINGS = ScpSettings(
     ae_titles=("NODE", "ALSO"),
     callers=(
@@ -48,6 +48,9 @@ def judge(calling_ae: str, address: str, called_ae: str = "NODE", accept_unknown
         ("MR1", "192.0.2.1", "NODE", False, RejectReason.CALLING_AE),
         ("MR1", "192.0.2.1", "NODE", True, ""),
         ("", "192.0.2.1", "NODE", False, RejectReason.CALLING_AE),
+        ("CT1", "192.0.2.1", "ANY-SCP", False, RejectReason.CALLED_AE),
+        ("CT1", "192.0.2.77", "ANY-SCP", False, RejectReason.CALLING_AE),
+        ("MR1", "192.0.2.1", "ANY-SCP", False, RejectReason.CALLING_AE),
         ("CT1", "192.0.2.1", "ANY-SCP", True, RejectReason.CALLED_AE),
         ("CT1", "192.0.2.1", "", True, RejectReason.CALLED_AE),
     ],
@@ -68,14 +71,18 @@ def test_a_refusal_says_how_to_allow_it() -> None:
     assert "192.0.2.78" in stranger.hint
 
 
+def test_the_log_tells_what_a_stranger_is_not_told() -> None:
+    verdict = judge("MR1", "192.0.2.78", called_ae="ANY-SCP")
+    assert isinstance(verdict, Rejected)
+    assert "'ANY-SCP', which is no AE title of ours" in verdict.hint
+
+
 def test_what_is_no_dicom_application() -> None:
-    for request, reason in (
-        (replace(REQUEST, protocol_version=2), RejectReason.PROTOCOL_VERSION),
-        (replace(REQUEST, application_context="1.2.3"), RejectReason.APPLICATION_CONTEXT),
-    ):
-        verdict = admit(request, "192.0.2.1", replace(SETTINGS, accept_unknown=True), lambda _: ())
-        assert isinstance(verdict, Rejected)
-        assert verdict.reason is reason
+    verdict = admit(
+        replace(REQUEST, protocol_version=2), "192.0.2.1", replace(SETTINGS, accept_unknown=True), lambda _: ()
+    )
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is RejectReason.PROTOCOL_VERSION
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from dicomnode.errors import AssociationLostError, AssociationRejectedError, InputError, PeerError, PeerUnreachableError
 from dicomnode.net import pdu
 from dicomnode.net.contexts import Kind, ProposedContext, propose
-from dicomnode.net.negotiation import accept, read_request, reject
+from dicomnode.net.negotiation import reject
 from dicomnode.net.part10 import read_file_meta
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scu import Association, PeerAddress, Timeouts, associate
@@ -25,6 +25,7 @@ from tests.net.clients import (
     Client,
     MemoryIntake,
     accepting,
+    answer_to,
     fragment,
     response,
     scripted,
@@ -121,8 +122,7 @@ def test_a_small_maximum_length_is_kept_to() -> None:
     def script(client: Client) -> None:
         encoded = client.read_pdu()
         place = encoded.index(b"\x51\x00\x00\x04") + 4
-        request = read_request(encoded[6:place] + struct.pack(">L", 200) + encoded[place + 4 :])
-        answer = accept(request, {CT_IMAGE})[0]
+        answer = answer_to(encoded[6:place] + struct.pack(">L", 200) + encoded[place + 4 :], CT_IMAGE)
         place = answer.index(b"\x51\x00\x00\x04") + 4
         client.send(answer[:place] + struct.pack(">L", 200) + answer[place + 4 :])
         while not received or received[-1][11] != 2:

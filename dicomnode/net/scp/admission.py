@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from dicomnode.net.negotiation import APPLICATION_CONTEXT, AssociationRequest
+from dicomnode.net.negotiation import AssociationRequest
 from dicomnode.net.scp.settings import Caller, ScpSettings
 
 AddressesOf = Callable[[str], Collection[str]]
@@ -50,30 +50,37 @@ class Rejected:
 def admit(
     request: AssociationRequest, address: str, settings: ScpSettings, addresses_of: AddressesOf
 ) -> Admitted | Rejected:
-    """Judge a request that came from `address`."""
+    """Judge a request that came from `address`.
+
+    The caller first: one that we do not know learns the same whatever it calls us, and so not what our AE titles are.
+    """
+    caller = _admit_caller(request, address, settings, addresses_of)
+    if isinstance(caller, Rejected):
+        return caller
     if not request.protocol_version & 1:
         return Rejected(RejectReason.PROTOCOL_VERSION, "unknown protocol version", "this is no DICOM application")
-    if request.application_context != APPLICATION_CONTEXT:
-        return Rejected(RejectReason.APPLICATION_CONTEXT, "unknown application context", "this is no DICOM application")
     if request.called_ae not in settings.ae_titles:
         return Rejected(
             RejectReason.CALLED_AE,
             "called AE title not recognized",
             f"call us {settings.ae_titles[0]} there, or add {request.called_ae!r} to node.ae_titles",
         )
-    return _admit_caller(request.calling_ae, address, settings, addresses_of)
+    return caller
 
 
 def _admit_caller(
-    calling_ae: str, address: str, settings: ScpSettings, addresses_of: AddressesOf
+    request: AssociationRequest, address: str, settings: ScpSettings, addresses_of: AddressesOf
 ) -> Admitted | Rejected:
-    namesakes = [caller for caller in settings.callers if caller.ae_title == calling_ae]
+    namesakes = [caller for caller in settings.callers if caller.ae_title == request.calling_ae]
     for caller in sorted(namesakes, key=lambda caller: caller.host is None):  # an address tells namesakes apart
         if caller.host is None or address in addresses_of(caller.host):
             return Admitted(caller.peer)
     if settings.accept_unknown:
         return Admitted("")
-    return Rejected(RejectReason.CALLING_AE, _why_not(namesakes), _how_to_allow(namesakes, calling_ae, address))
+    hint = _how_to_allow(namesakes, request.calling_ae, address)
+    if request.called_ae not in settings.ae_titles:
+        hint += f"; it calls us {request.called_ae!r}, which is no AE title of ours either"
+    return Rejected(RejectReason.CALLING_AE, _why_not(namesakes), hint)
 
 
 def _why_not(namesakes: list[Caller]) -> str:

@@ -13,9 +13,10 @@ from dicomnode.core.types import AssociationEnd, Sender
 from dicomnode.errors import AssociationLostError, DicomNodeError
 from dicomnode.net import pdu
 from dicomnode.net.dimse import RESPONSE, Command, CommandField, read_command
-from dicomnode.net.negotiation import AcceptedContext, AssociationRequest, accept, read_request, reject
+from dicomnode.net.negotiation import APPLICATION_CONTEXT, AcceptedContext, AssociationRequest, read_request, reject
 from dicomnode.net.pdu import AbortedError, AbortReason, Pdu, PduType, ProtocolError, StoppedError, Wire
-from dicomnode.net.scp.admission import AddressesOf, Admitted, Rejected, RejectReason, admit
+from dicomnode.net.scp.admission import AddressesOf, Rejected, RejectReason, admit
+from dicomnode.net.scp.agreement import Agreement, Negotiator, accept
 from dicomnode.net.scp.exchange import Exchange, Service
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.storage import unrecognized
@@ -25,14 +26,14 @@ from dicomnode.net.scp.storage import unrecognized
 class Acceptor:
     """What all associations of one server share.
 
-    supported   abstract syntaxes: storage SOP classes, and others with a service
+    negotiate   what a proposal comes to
     services    what serves each command field
     take_slot   called with a connection whose association is granted; False where a limit is reached
     """
 
     settings: ScpSettings
     intake: Intake
-    supported: frozenset[str]
+    negotiate: Negotiator
     services: Mapping[int, Service]
     addresses_of: AddressesOf
     take_slot: Callable[[Wire], bool]
@@ -47,9 +48,7 @@ def serve(wire: Wire, acceptor: Acceptor) -> None:
             wire.set_timeout(acceptor.settings.limits.idle_s)
             _converse(exchange, acceptor)
     except ProtocolError as error:
-        telemetry.event("protocol_violated", source_address=wire.address, reason=str(error))
-        with contextlib.suppress(AssociationLostError):
-            wire.send(pdu.abort_by_provider(error.reason))
+        _cut_off(wire, error)
     except AssociationLostError as error:
         telemetry.event("connection_ended", source_address=wire.address, reason=str(error))
     finally:
@@ -57,42 +56,65 @@ def serve(wire: Wire, acceptor: Acceptor) -> None:
 
 
 def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
-    """Read the association request and answer it; None where it was rejected."""
-    first = wire.read()
-    if not isinstance(first, Pdu) or first.type is not PduType.ASSOCIATE_RQ:
-        raise ProtocolError("the first PDU is no A-ASSOCIATE-RQ", AbortReason.UNEXPECTED_PDU)
-    request = read_request(first.body)
-    verdict = _judge(request, wire, acceptor)
-    if isinstance(verdict, Rejected):
-        _reject(wire, request, verdict)
+    """Read the association request and answer it; None where there will be no association."""
+    request = _read_request(wire, acceptor)
+    if request is None:
         return None
-    answer, contexts = accept(request, acceptor.supported)
+    verdict = admit(request, wire.address, acceptor.settings, acceptor.addresses_of)
+    if isinstance(verdict, Rejected):
+        _reject(wire, request, verdict, acceptor)
+        return None
+    agreement = acceptor.negotiate(request.items)
+    if (obstacle := _obstacle(agreement, wire, acceptor)) is not None:
+        _reject(wire, request, obstacle, acceptor)
+        return None
     sender = Sender(verdict.peer, request.calling_ae, request.called_ae, wire.address, time.time())
     try:
         association_id = acceptor.intake.association_opened(sender)
     except DicomNodeError as error:
-        _reject(wire, request, Rejected(RejectReason.CONGESTION, str(error), error.hint))
+        _reject(wire, request, Rejected(RejectReason.CONGESTION, str(error), error.hint), acceptor)
         return None
-    exchange = Exchange(
-        wire, {each.context_id: each for each in contexts}, request.maximum_bytes, sender, association_id
-    )
+    exchange = Exchange(wire, agreement.contexts, agreement.maximum_bytes, sender, association_id)
     telemetry.event("association_opened", **_who(request, wire), peer=sender.peer, association_id=association_id)
     with contextlib.suppress(AssociationLostError):  # the conversation finds out, and records it
-        wire.send(answer)
+        wire.send(accept(request, agreement))
     return exchange
 
 
-def _judge(request: AssociationRequest, wire: Wire, acceptor: Acceptor) -> Admitted | Rejected:
-    verdict = admit(request, wire.address, acceptor.settings, acceptor.addresses_of)
-    if isinstance(verdict, Admitted) and not acceptor.take_slot(wire):
+def _read_request(wire: Wire, acceptor: Acceptor) -> AssociationRequest | None:
+    """Who calls whom; None where that is no DICOM and a stranger need not know that we are."""
+    try:
+        first = wire.read()
+        if not isinstance(first, Pdu) or first.type is not PduType.ASSOCIATE_RQ:
+            raise ProtocolError("the first PDU is no A-ASSOCIATE-RQ", AbortReason.UNEXPECTED_PDU)
+        return read_request(first.body)
+    except ProtocolError as error:
+        if acceptor.settings.answer_strangers:
+            raise
+        telemetry.event("protocol_violated", source_address=wire.address, reason=str(error))
+        return None
+
+
+def _obstacle(agreement: Agreement, wire: Wire, acceptor: Acceptor) -> Rejected | None:
+    """Why a caller that may associate cannot."""
+    if agreement.application_context != APPLICATION_CONTEXT:
+        return Rejected(RejectReason.APPLICATION_CONTEXT, "unknown application context", "this is no DICOM application")
+    if not acceptor.take_slot(wire):
         hint = "raise limits.associations or limits.per_address"
         return Rejected(RejectReason.LOCAL_LIMIT, "too many associations", hint)
-    return verdict
+    return None
 
 
-def _reject(wire: Wire, request: AssociationRequest, verdict: Rejected) -> None:
+def _cut_off(wire: Wire, error: ProtocolError) -> None:
+    telemetry.event("protocol_violated", source_address=wire.address, reason=str(error))
+    with contextlib.suppress(AssociationLostError):
+        wire.send(pdu.abort_by_provider(error.reason))
+
+
+def _reject(wire: Wire, request: AssociationRequest, verdict: Rejected, acceptor: Acceptor) -> None:
     telemetry.event("association_refused", **_who(request, wire), reason=verdict.why, hint=verdict.hint)
-    wire.send(reject(*verdict.reason.value))
+    if verdict.reason is not RejectReason.CALLING_AE or acceptor.settings.answer_strangers:
+        wire.send(reject(*verdict.reason.value))
 
 
 def _who(request: AssociationRequest, wire: Wire) -> dict[str, str]:

@@ -17,6 +17,7 @@ from dicomnode.net.contexts import STORAGE_CLASSES, VERIFICATION
 from dicomnode.net.dimse import CommandField
 from dicomnode.net.pdu import Wire
 from dicomnode.net.scp.admission import AddressesOf, HostAddresses, normal_address
+from dicomnode.net.scp.agreement import Negotiator, Terms
 from dicomnode.net.scp.association import Acceptor, serve
 from dicomnode.net.scp.exchange import Service
 from dicomnode.net.scp.listener import Listener, listen
@@ -44,7 +45,7 @@ class StorageServer:
         self._acceptor = Acceptor(
             settings=settings,
             intake=intake,
-            supported=frozenset({VERIFICATION, *STORAGE_CLASSES, *settings.private_sop_classes}),
+            negotiate=_negotiator(settings),
             services={
                 CommandField.C_ECHO_RQ: echo,
                 CommandField.C_STORE_RQ: StorageService(intake, settings.limits.max_dataset_bytes),
@@ -81,7 +82,7 @@ class StorageServer:
             **self._acceptor.services,
             CommandField.C_STORE_RQ: StorageService(self._acceptor.intake, settings.limits.max_dataset_bytes),
         }
-        self._acceptor = replace(self._acceptor, settings=settings, services=services)
+        self._acceptor = replace(self._acceptor, settings=settings, services=services, negotiate=_negotiator(settings))
 
     def stop(self, grace_s: float = 30.0) -> None:
         """Accept nothing new, let associations finish for at most `grace_s`, abort the others."""
@@ -159,3 +160,8 @@ class StorageServer:
                 return False
             self._pending.pop(wire, None)
             return True
+
+
+def _negotiator(settings: ScpSettings) -> Negotiator:
+    supported = frozenset({VERIFICATION, *STORAGE_CLASSES, *settings.private_sop_classes})
+    return Negotiator(Terms(supported, settings.accept_unknown_sop_classes, settings.operations))

@@ -45,7 +45,10 @@ class ScpSettings:
     ae_titles            every AE title that we answer to
     callers              who may call; an AE title may stand more than once, with different hosts
     accept_unknown       whether anybody else may too
+    answer_strangers     whether those who may not are told so, or cut off without a word
     private_sop_classes  SOP Class UIDs to store besides the standard's
+    accept_unknown_sop_classes  whether to store any class that the standard does not know
+    operations           outstanding on one association that a sender may ask for, 0 for any number
     """
 
     ae_titles: tuple[str, ...]
@@ -53,5 +56,8 @@ class ScpSettings:
     port: int = 11112
     callers: tuple[Caller, ...] = ()
     accept_unknown: bool = False
+    answer_strangers: bool = True
     private_sop_classes: tuple[str, ...] = ()
+    accept_unknown_sop_classes: bool = False
+    operations: int = 1
     limits: ScpLimits = ScpLimits()
