@@ -1,19 +1,22 @@
 """The database: how it is opened, migrated, read and written.
 
-SQLite in WAL mode by default. One writer at a time: `write` takes the write lock at its start (BEGIN IMMEDIATE), so
-that a transaction which reads first can never fail half way for want of the lock.
+SQLite in WAL mode by default. One writer at a time: `write` waits for its turn (`dicomnode.store.turns`) and takes the
+write lock at its start (BEGIN IMMEDIATE), so that a transaction which reads first can never fail half way for want of
+the lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.orm import Session
+
+from dicomnode.store.turns import WriteTurns
 
 BUSY_TIMEOUT_S: Final = 60
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
@@ -26,6 +29,8 @@ class Database:
     def __init__(self, url: str, durability: str = "power") -> None:
         self.url = url
         self.engine = _open(url, durability)
+        file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
+        self._turns = WriteTurns(Path(file)) if file else None  # one in memory has a single process
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -36,29 +41,36 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that commits at its end, or rolls back if the block raises."""
-        connection = self.engine.connect().execution_options(immediate=True)
-        with connection, Session(connection, expire_on_commit=False) as session, session.begin():
+        with (
+            self._turn(),
+            self.engine.connect().execution_options(immediate=True) as connection,
+            Session(connection, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     @contextmanager
     def statements(self) -> Iterator[DBAPICursor]:
         """A transaction like `write`, for prepared statements (`dicomnode.store.index.statements`): the driver's own
         cursor, which costs a tenth of a session. Its errors are the driver's."""
-        connection = self.engine.raw_connection()
-        try:
-            cursor = connection.cursor()
-            if self.engine.dialect.name == "sqlite":
-                cursor.execute("BEGIN IMMEDIATE")
-            yield cursor
-            connection.commit()
-        except BaseException:
-            connection.rollback()
-            raise
-        finally:
-            connection.close()
+        with self._turn(), closing(self.engine.raw_connection()) as connection:
+            try:
+                cursor = connection.cursor()
+                if self.engine.dialect.name == "sqlite":
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
 
     def close(self) -> None:
         self.engine.dispose()
+        if self._turns is not None:
+            self._turns.close()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._turns is None else self._turns.turn()
 
 
 def sqlite_url(folder: Path) -> str:
