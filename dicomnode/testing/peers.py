@@ -37,6 +37,8 @@ PEERS: Final[Mapping[str, PeerPrograms]] = {
     "dcmtk": PeerPrograms("dcmtk", ("storescu", "dcmsend", "storescp", "echoscu", "dcmdump")),
     "orthanc": PeerPrograms("orthanc", ("Orthanc",)),
     "dciodvfy": PeerPrograms("dicom3tools", ("dciodvfy",)),
+    "nmap": PeerPrograms("nmap", ("nmap",)),
+    "cc": PeerPrograms("gcc libc6-dev", ("cc",)),
 }
 
 

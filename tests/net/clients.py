@@ -16,6 +16,7 @@ from dicomnode.net.contexts import VERIFICATION, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, CommandField, Element, command
 from dicomnode.net.negotiation import read_request, request
 from dicomnode.net.scp.agreement import Negotiator, Terms, accept
+from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scu import PeerAddress
 from dicomnode.testing.processes import wait_until
 
@@ -119,6 +120,13 @@ class Client:
         """Whether the server ended the connection, with an A-ABORT or without."""
         answer = self.read_pdu()
         return answer == b"" or answer[0] == pdu.PduType.ABORT
+
+
+@contextmanager
+def calling(server: StorageServer) -> Iterator[Client]:
+    """A connection to a server of ours."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        yield Client(connection)
 
 
 Script = Callable[[Client], None]
