@@ -8,6 +8,8 @@ import time
 import cv2
 import numpy as np
 
+from bench.results import Results
+from bench.rounds import Surroundings
 from dicomnode.core import guards
 from dicomnode.core.phantom import phantom_study
 from engines.base import Engine
@@ -15,23 +17,21 @@ from engines.registry import default_registry
 from engines.volume import HU, Volume
 
 SLICES = 6
-ROUNDS = 5
 
 
-def run() -> None:
-    """One phantom stack of 512 x 512, every engine by turns."""
+def run(surroundings: Surroundings, results: Results) -> None:
+    """One phantom stack of 512 x 512, every engine by turns. The figures are facts."""
     cv2.setNumThreads(1)
     volume = phantom_volume()
     registry = default_registry()
     seconds: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(surroundings.rounds):
         for name in registry.names():
             running, judging = measured(registry.get(name), volume)
             seconds.setdefault(name, []).append(running)
             seconds.setdefault(f"{name}, gate after", []).append(judging)
-    print(f"\nengines: CPU s a slice of 512 x 512, one core, median of {ROUNDS} rounds of {SLICES} slices")
     for name, rounds in sorted(seconds.items()):
-        print(f"  {name:<28} {statistics.median(rounds) / SLICES:.3f}")
+        results.facts[f"{name}: CPU s a slice of 512 x 512, one core"] = statistics.median(rounds) / SLICES
 
 
 def measured(engine: Engine, volume: Volume) -> tuple[float, float]:

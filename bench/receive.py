@@ -1,106 +1,98 @@
-"""Instances a second that receivers take from one association and from four, interleaved round by round.
-
-The sender is ours, the same for all: CT slices of 512 x 512 from files, each answered before the next is sent.
-"""
+"""Receiving: our node beside DCMTK's storescp and Orthanc, on tmpfs and on the disk, and the floors under `power`."""
 
 from __future__ import annotations
 
-import statistics
-import tempfile
-import threading
-import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
-import numpy as np
+from bench import floors
+from bench.load import Load, Sending
+from bench.results import Case, Figures, Results
+from bench.rounds import Surroundings, alone, attempt, fresh, noted, shuffled, visit, warm
+from bench.servers import STOCK, STORESCP, Receiver, node, orthanc, storescp
+from bench.studies import Kind
 
-from dicomnode.core.phantom import phantom_study
-from dicomnode.deliver.dicom import DicomDeliverer
-from dicomnode.net.scu import PeerAddress
-from dicomnode.operations.files import as_outgoing
-from dicomnode.testing.node import NODE_AE, Node, settings
-from dicomnode.testing.peers import Orthanc, StoreScp
-from dicomnode.testing.processes import resident_bytes
+PART: Final = "receive"
+SINGLES: Final = "an association an image"
 
-INSTANCES = 120
-ROUNDS = 5
-ASSOCIATIONS = (1, 4)
-Server = Node | Orthanc | StoreScp
-KEEPS = [{"name": "keep", "match": {"Modality": "MR"}, "send": ["nowhere"]}]
+IN_MEMORY: Final = (node("none"), *STORESCP, orthanc(sync=False))
+ON_DISK: Final = (node("power"), node("process"), storescp("--fork", "+B"), orthanc(sync=True))
+ONE_EACH: Final = (node("none"), storescp("--fork"), STOCK)
 
+FILES_FLOOR: Final = "floor: files"
+COMMIT_FLOOR: Final = "floor: files and rows"
+FLOORS: Final[dict[str, Callable[[Path, Load], Sending]]] = {
+    FILES_FLOOR: floors.files_only,
+    COMMIT_FLOOR: floors.files_and_commit,
+}
 
-def run() -> None:
-    """The node at two durabilities beside DCMTK's storescp and Orthanc."""
-    with tempfile.TemporaryDirectory() as made, ExitStack() as running:
-        folder = Path(made)
-        servers = receivers(folder)
-        for server in servers.values():
-            running.enter_context(server)
-        peers = {name: PeerAddress("127.0.0.1", server.port, NODE_AE) for name, server in servers.items()}
-        rates: dict[tuple[str, int], list[float]] = {}
-        for number in range(ROUNDS):
-            for name, peer in peers.items():
-                for count in ASSOCIATIONS:
-                    paths = written(folder / "send", seed=number * 100 + count * 10 + len(name))
-                    rates.setdefault((name, count), []).append(rate(peer, paths, count))
-        memory = {name: resident_bytes(peer.pid) for name, peer in servers.items()}
-    reference = {count: statistics.median(rates["storescp --fork +B", count]) for count in ASSOCIATIONS}
-    print(f"\nreceive: CT instances/s, median of {ROUNDS} interleaved rounds of {INSTANCES}, (ratio to storescp)")
-    for name in peers:
-        cells = [
-            f"{count} association{'s' * (count > 1)} {statistics.median(rates[name, count]):6.0f} "
-            f"({statistics.median(rates[name, count]) / reference[count]:.2f})"
-            for count in ASSOCIATIONS
-        ]
-        resident = f"{memory[name] / 1e6:5.0f} MB" if name in memory else ""
-        print(f"  {name:<22} {'   '.join(cells)}   {resident}")
+_SINGLES: Final = 128
+"""Enough, and stock pynetdicom takes some 24 a second."""
 
 
-def receivers(folder: Path) -> dict[str, Server]:
-    """What takes instances, by name."""
-    servers: dict[str, Server] = {
-        "storescp --fork +B": StoreScp(folder / "storescp", NODE_AE),
-        "Orthanc": Orthanc(folder / "orthanc", NODE_AE),
-    }
-    nowhere = StoreScp(folder / "nowhere", "NOWHERE")  # named by the rule, never started or sent to
-    for durability in ("power", "none"):
-        tree = settings({"nowhere": nowhere}, KEEPS, node={"durability": durability})
-        tree["log"] = {"level": "warning"}
-        servers[f"dicomnode, {durability}"] = Node(folder / durability, tree)
-    return servers
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A receiver, or a floor, and the folder it works in."""
+
+    receiver: Receiver | str
+    folder: Path
 
 
-def written(folder: Path, seed: int) -> list[Path]:
-    """A fresh study on disk: no receiver has seen its UIDs."""
-    folder.mkdir(exist_ok=True)
-    paths = []
-    for index, dataset in enumerate(phantom_study(np.random.default_rng(seed), INSTANCES, 512)):
-        paths.append(folder / f"{index:04d}.dcm")
-        dataset.save_as(paths[-1], enforce_file_format=True)
-    return paths
+def run(surroundings: Surroundings, results: Results) -> None:
+    """Every receiver is started afresh in every round, in shuffled order, and visited once for each case."""
+    subjects = [
+        *(_Subject(receiver, surroundings.memory) for receiver in IN_MEMORY),
+        *(_Subject(receiver, surroundings.disk) for receiver in ON_DISK),
+        *(_Subject(floor, surroundings.disk) for floor in FLOORS),
+    ]
+    for number in range(surroundings.rounds):
+        for subject in shuffled(subjects, (PART, number)):
+            _round(surroundings, results, subject, number)
 
 
-def rate(peer: PeerAddress, paths: Sequence[Path], associations: int) -> float:
-    """Instances a second over so many associations at once; every one must arrive."""
-    shares = [paths[number::associations] for number in range(associations)]
-    stored: list[int] = []
-    threads = [threading.Thread(target=lambda share=share: stored.append(send(peer, share))) for share in shares]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - started
-    assert sum(stored) == len(paths), f"{peer}: {sum(stored)} of {len(paths)} arrived"
-    return len(paths) / seconds
+def run_singles(surroundings: Surroundings, results: Results) -> None:
+    """One association an image, as many scanners send."""
+    for number in range(surroundings.rounds):
+        for receiver in shuffled(ONE_EACH, (SINGLES, number)):
+            kind, where = surroundings.kinds[0], surroundings.where(surroundings.memory)
+            loads = [
+                (Case(SINGLES, receiver.name, where, kind.name, associations), replace(load, ending="each"))
+                for associations in (1, 4)
+                for load in [surroundings.load(kind, associations, min(_SINGLES, surroundings.instances))]
+            ]
+            _visits(receiver, surroundings.memory, loads, results)
 
 
-def send(peer: PeerAddress, paths: Sequence[Path]) -> int:
-    """Send over one association; how many arrived."""
-    batch = [as_outgoing(index, path, "SCANNER") for index, path in enumerate(paths)]
-    sender = DicomDeliverer(peer)
-    try:
-        return sum(receipt.outcome.arrived for receipt in sender.deliver(batch))
-    finally:
-        sender.close()
+def _round(surroundings: Surroundings, results: Results, subject: _Subject, number: int) -> None:
+    name = subject.receiver if isinstance(subject.receiver, str) else subject.receiver.name
+    where = surroundings.where(subject.folder)
+    cases = [(kind, count) for kind in surroundings.kinds for count in surroundings.associations]
+    loads = [
+        (Case(PART, name, where, kind.name, count), surroundings.load(kind, count, _instances(surroundings, kind)))
+        for kind, count in shuffled(cases, (name, number))
+    ]
+    if isinstance(subject.receiver, Receiver):
+        _visits(subject.receiver, subject.folder, loads, results)
+        return
+    for case, load in loads:
+        with fresh(subject.folder) as folder:
+            attempt(results, case, partial(_floor, name, folder, load))
+
+
+def _floor(name: str, folder: Path, load: Load) -> Figures:
+    return alone(FLOORS[name](folder, load))
+
+
+def _instances(surroundings: Surroundings, kind: Kind) -> int:
+    return surroundings.instances * (3 if kind.size < 512 else 1)
+
+
+def _visits(receiver: Receiver, above: Path, loads: Sequence[tuple[Case, Load]], results: Results) -> None:
+    with noted(results, receiver.name), fresh(above) as folder, receiver.make(folder) as server:
+        warm(server, loads[0][1])
+        for case, load in loads:
+            ending = "released" if receiver.one_at_a_time else load.ending
+            attempt(results, case, partial(visit, server, replace(load, ending=ending)))
