@@ -11,8 +11,8 @@ from dicomnode.core.types import AssociationEnd, Offer, Outgoing, Receipt, Sende
 class Incoming(Protocol):
     """One instance being received. Exactly one of `commit` and `abort` ends it."""
 
-    def write(self, chunk: bytes | memoryview) -> None:
-        """Append encoded data set bytes, as they came."""
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Append encoded data set bytes, as they came; the pieces are valid during this call only."""
         ...
 
     def commit(self) -> None:
@@ -31,7 +31,7 @@ class Intake(Protocol):
     """Takes in instances, whatever brings them: C-STORE, a folder, our own derived objects."""
 
     def association_opened(self, sender: Sender) -> int:
-        """Record that a sender opened an association; its id."""
+        """Note that a sender opened an association; its id. It is recorded with its first instance."""
         ...
 
     def association_ended(self, association_id: int, how: AssociationEnd) -> None: ...

@@ -191,7 +191,7 @@ class Drainer:
     def _outgoing(self, row: Outbox, instance: Instance) -> Outgoing:
         return Outgoing(
             outbox_id=row.id,
-            path=self._path_of(instance.digest),
+            path=self._path_of(instance.file),
             sop_class_uid=instance.sop_class_uid,
             sop_instance_uid=instance.sop_instance_uid,
             transfer_syntax_uid=instance.transfer_syntax_uid,

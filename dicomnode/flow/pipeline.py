@@ -181,7 +181,7 @@ class Pipeline:
         answer = self._rooms.pixels.call(
             "read_headers",
             HEADERS_TIMEOUT_S,
-            paths=[str(self._rooms.files.path(instance.digest)) for instance in instances],
+            paths=[str(self._rooms.files.path(instance.file)) for instance in instances],
             keywords=sorted(STACK_KEYWORDS | routing.keywords),
         )
         slices: list[Slice] = []
@@ -209,7 +209,7 @@ class Pipeline:
             volume, out = scratch / "volume", scratch / "out"
             volume.mkdir()
             out.mkdir()
-            paths = [str(self._rooms.files.path(instance.digest)) for instance in instances]
+            paths = [str(self._rooms.files.path(instance.file)) for instance in instances]
             decoded = self._rooms.pixels.call("decode_stack", DECODE_TIMEOUT_S, paths=paths, out=str(volume))
             key = f"{job.id}-{self._key(decoded['digests'], chain)}"
             found = self._rooms.results.find(key)
@@ -253,7 +253,7 @@ class Pipeline:
         return self._rooms.pixels.call(
             "derive_stack",
             DECODE_TIMEOUT_S,
-            sources=[str(self._rooms.files.path(instance.digest)) for instance in instances],
+            sources=[str(self._rooms.files.path(instance.file)) for instance in instances],
             digests=report["digests"],
             stack_key=job.content["stack_key"],
             result=str(folder / stages[-1]["folder"]),
@@ -276,9 +276,9 @@ class Pipeline:
         return [known.get(made["sop_instance_uid"]) or self._adopted(made) for made in instances]
 
     def _adopted(self, made: Mapping[str, Any]) -> StoredFile:
-        digest, size_bytes = self._rooms.files.adopt(Path(made["path"]))
+        file, size_bytes = self._rooms.files.adopt(Path(made["path"]))
         return StoredFile(
-            made["sop_instance_uid"], made["sop_class_uid"], made["transfer_syntax_uid"], digest, size_bytes
+            made["sop_instance_uid"], made["sop_class_uid"], made["transfer_syntax_uid"], file, size_bytes
         )
 
     def _record(self, session: Session, job: Job, made: tuple[Mapping[str, Any], str], files: list[StoredFile]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from dicomnode.net.pdu import AbortReason, Fragment, Pdu, ProtocolError, Wire
+from dicomnode.net.pdu import AbortReason, Pdu, ProtocolError, Wire
 
 _ELEMENT: Final = struct.Struct("<HHL")
+_TAG: Final = struct.Struct("<HH")
 _MAXIMUM_COMMAND_BYTES: Final = 1 << 16
 NO_DATA_SET: Final = 0x0101  # Command Data Set Type (PS3.7 E.2)
 DATA_SET: Final = 0x0001
@@ -26,6 +27,7 @@ class Element(IntEnum):
     PRIORITY = 0x0700
     COMMAND_DATA_SET_TYPE = 0x0800
     STATUS = 0x0900
+    OFFENDING_ELEMENT = 0x0901
     ERROR_COMMENT = 0x0902
     AFFECTED_SOP_INSTANCE_UID = 0x1000
 
@@ -57,6 +59,15 @@ class Command:
     def uid(self, element: Element) -> str:
         """A UI value without its padding, "" where absent. Not validated: what is not ASCII shows as U+FFFD."""
         return self.values.get(element, b"").rstrip(b"\0 ").decode("ascii", "replace")
+
+    def text(self, element: Element) -> str:
+        """An LO value, "" where absent; what is not ASCII shows as U+FFFD."""
+        return self.values.get(element, b"").decode("ascii", "replace").strip(" \0")
+
+    def tags(self, element: Element) -> tuple[int, ...]:
+        """An AT value: tags as (group << 16) + element; a broken last one is left out."""
+        value = self.values.get(element, b"")
+        return tuple(group << 16 | number for group, number in _TAG.iter_unpack(value[: len(value) // 4 * 4]))
 
     @property
     def field(self) -> int | None:
@@ -117,21 +128,3 @@ def read_command(wire: Wire) -> tuple[int, Command] | Pdu:
             raise ProtocolError("a command set without end")
         if read.is_last:
             return context_id, parse_command(bytes(encoded))
-
-
-def read_data_set(wire: Wire, context_id: int, write: Callable[[memoryview], None]) -> None:
-    """Hand each fragment of a data set to `write` as it comes. Raises as `Wire.read` does."""
-    while True:
-        read = wire.read()
-        if isinstance(read, Pdu):
-            raise ProtocolError(f"{read.type.name} within a data set", AbortReason.UNEXPECTED_PDU)
-        _require_data(read, context_id)
-        if len(read.payload):
-            write(read.payload)
-        if read.is_last:
-            return
-
-
-def _require_data(fragment: Fragment, context_id: int) -> None:
-    if fragment.is_command or fragment.context_id != context_id:
-        raise ProtocolError("a fragment of another message within a data set", AbortReason.UNEXPECTED_PDU)

@@ -1,34 +1,42 @@
 """Protocol data units on a TCP connection (PS3.8 section 9.3): framing only, nothing of what they carry.
 
-`Wire` is the only place that reads from or writes to a socket; both roles use it. It keeps one buffer, reads each
-P-DATA fragment with two system calls and never allocates by a length that came from outside.
+`Wire` is the only place that reads from or writes to a socket; both roles use it. It keeps one buffer and never
+allocates by a length that came from outside.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from dicomnode.errors import AssociationLostError
+from dicomnode.net.certificates import PeerCertificate
 
 MAXIMUM_LENGTH_BYTES: Final = 131_072
 """Largest P-DATA-TF we take and send (PS3.8 D.1); larger ones were measured to be slower."""
 
-MAXIMUM_ASSOCIATE_BYTES: Final = 1 << 20
+MAXIMUM_ASSOCIATE_BYTES: Final = 512 << 10
 """Largest A-ASSOCIATE we read; 128 contexts with every known transfer syntax need 150 KB."""
 
-_SMALLEST_PDU_BYTES: Final = 10  # A-RELEASE, A-ABORT and A-ASSOCIATE-RJ; a P-DATA-TF has 12 or more
+_BUFFER_BYTES: Final = 1 << 20  # a CT or MR slice in one piece; larger than any PDU we read
+_MOST_PIECES: Final = 512  # of a data set held at once: IOV_MAX is 1024
+
 _PDU_HEADER: Final = struct.Struct(">BxL")
 _PDV_HEADER: Final = struct.Struct(">LBB")
 _DATA_HEADER: Final = struct.Struct(">BxLLBB")
 DATA_HEADER_BYTES: Final = _DATA_HEADER.size
 _QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)  # Linux only
+_MORE: Final = getattr(socket, "MSG_MORE", 0)  # Linux only
+_FILE_ERRORS: Final = frozenset({errno.EIO, errno.ESTALE})
+"""Of sendfile(2): what no socket fails with."""
 
 
 class PduType(IntEnum):
@@ -96,14 +104,27 @@ class Pdu(NamedTuple):
 
 
 class Wire:
-    """One connection. Reading is for one thread; `stop` and `cut` may be called from another."""
+    """One connection. Reading is for one thread; `stop` and `cut` may be called from another.
+
+    It receives as much as there is into one buffer and finds the PDUs there: few system calls whatever their size, and
+    a data set's bytes are never moved before they are written. `_receive_once`, `_transmit`, `is_silent` and
+    `set_timeout` are all that knows that it is a plain TCP connection.
+
+    sends_files  whether `send_file` may be used: the kernel can, but what it sends is not encrypted
+    """
+
+    sends_files: ClassVar[bool] = hasattr(os, "sendfile")
+
+    is_secured: bool = False
+    """Whether what goes over it is encrypted."""
+    certificate: PeerCertificate | None = None
+    """What the other side has proved itself with."""
 
     def __init__(self, connection: socket.socket, address: str) -> None:
         self.address = address
         self._socket = connection
-        self._header = bytearray(_SMALLEST_PDU_BYTES)
-        self._control = bytearray(2)
         self._buffer = memoryview(b"")  # an idle connection holds no buffer
+        self._start = self._end = 0  # of what is received and not read
         self._left_bytes = 0  # of the P-DATA-TF being read
         self._timeout_s = 0.0
         self._stopped = threading.Event()
@@ -118,36 +139,53 @@ class Wire:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
+    def secure(self) -> None:
+        """Do what comes before the first PDU: nothing on a plain connection. Raises as `read` does."""
+
     def read(self) -> Fragment | Pdu:
         """The next fragment, or the next PDU that is not P-DATA-TF.
 
         Raises AbortedError, ProtocolError, StoppedError, or AssociationLostError for an end or a time-out.
         """
-        if self._left_bytes:
-            header = bytearray(4)
-            self._receive([memoryview(header)])
-            return self._read_fragment(int.from_bytes(header, "big"))
-        self._receive_header()
-        number, length = _PDU_HEADER.unpack_from(self._header)
-        if number == PduType.DATA:
-            if not 6 <= length <= MAXIMUM_LENGTH_BYTES:
-                raise ProtocolError(f"P-DATA-TF of {length} bytes, {MAXIMUM_LENGTH_BYTES} were agreed")
-            self._left_bytes = length
-            return self._read_fragment(int.from_bytes(self._header[6:], "big"))
-        return self._read_pdu(number, length)
+        other = None if self._left_bytes else self._read_pdu_header(_nothing)
+        return other if other is not None else self._read_fragment(_nothing)
+
+    def read_data(self, context_id: int, write: Callable[[Sequence[memoryview]], None]) -> None:
+        """Read one data set to its end. Its payloads are handed to `write` in blocks, each valid during that call.
+
+        Raises as `read` does; ProtocolError for anything but fragments of a data set in this presentation context.
+        """
+        held: list[memoryview] = []
+
+        def make_room() -> None:
+            write(held)
+            held.clear()
+
+        is_last = False
+        while not is_last:
+            other = None if self._left_bytes else self._read_pdu_header(make_room)
+            if other is not None:
+                raise ProtocolError(f"{other.type.name} within a data set", AbortReason.UNEXPECTED_PDU)
+            found_id, is_command, is_last, payload = self._read_fragment(make_room)
+            if is_command or found_id != context_id:
+                raise ProtocolError("a fragment of another message within a data set", AbortReason.UNEXPECTED_PDU)
+            if payload:
+                held.append(payload)
+                if len(held) == _MOST_PIECES:
+                    make_room()
+        write(held)
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Write everything. Raises AssociationLostError."""
         try:
-            sent = self._socket.sendmsg(parts)
-            total = sum(len(part) for part in parts)
-            if sent < total:
-                self._socket.sendall(memoryview(b"".join(parts))[sent:])
+            self._transmit(parts)
         except OSError as error:
             raise _lost(error, self._timeout_s) from None
 
     def is_silent(self) -> bool:
         """Whether the connection is open and nothing waits to be read, as it must be between two requests."""
+        if self._start < self._end:
+            return False
         try:
             self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -173,6 +211,18 @@ class Wire:
         with self._ending, contextlib.suppress(OSError):
             self._socket.shutdown(direction)
 
+    def _read_pdu_header(self, make_room: Callable[[], None]) -> Pdu | None:
+        """Begin the next PDU; None where it is a P-DATA-TF, whose fragments are to be read then."""
+        self._await(_PDU_HEADER.size, make_room)
+        number, length = _PDU_HEADER.unpack_from(self._buffer, self._start)
+        if number != PduType.DATA:
+            return self._read_pdu(number, length)
+        if not 6 <= length <= MAXIMUM_LENGTH_BYTES:
+            raise ProtocolError(f"P-DATA-TF of {length} bytes, {MAXIMUM_LENGTH_BYTES} were agreed")
+        self._start += _PDU_HEADER.size
+        self._left_bytes = length
+        return None
+
     def _read_pdu(self, number: int, length: int) -> Pdu:
         try:
             kind = PduType(number)
@@ -181,60 +231,105 @@ class Wire:
         associate = kind in (PduType.ASSOCIATE_RQ, PduType.ASSOCIATE_AC)
         if not 4 <= length <= (MAXIMUM_ASSOCIATE_BYTES if associate else 4):
             raise ProtocolError(f"{kind.name} PDU of {length} bytes")
+        self._start += _PDU_HEADER.size
+        self._await(length, _nothing)
+        body = bytes(self._buffer[self._start : self._start + length])
+        self._start += length
         if kind is PduType.ABORT:
-            by = _ABORTED_BY.get(self._header[8], "an unknown part of it")
+            by = _ABORTED_BY.get(body[2], "an unknown part of it")
             raise AbortedError(f"the other side aborted the association ({by})", "its log says why")
-        body = bytearray(length)
-        body[:4] = self._header[6:]
-        if length > 4:
-            self._receive([memoryview(body)[4:]])
-        return Pdu(kind, bytes(body))
+        return Pdu(kind, body)
 
-    def _read_fragment(self, length: int) -> Fragment:
-        """The rest of a presentation data value whose length was read: context ID, control header, payload."""
+    def _read_fragment(self, make_room: Callable[[], None]) -> Fragment:
+        """The next presentation data value of the P-DATA-TF that is being read."""
+        self._await(_PDV_HEADER.size, make_room)
+        length, context_id, control = _PDV_HEADER.unpack_from(self._buffer, self._start)
         self._left_bytes -= 4 + length
         if length < 2 or self._left_bytes < 0 or 0 < self._left_bytes < 6:
             raise ProtocolError(f"a presentation data value of {length} bytes does not fit its P-DATA-TF")
-        if not len(self._buffer):
-            self._buffer = memoryview(bytearray(MAXIMUM_LENGTH_BYTES))
-        payload = self._buffer[: length - 2]
-        self._receive([memoryview(self._control), payload])
-        context_id, control = self._control
+        self._start += _PDV_HEADER.size
+        self._await(length - 2, make_room)
+        payload = self._buffer[self._start : self._start + length - 2]
+        self._start += length - 2
         return Fragment(context_id, bool(control & 1), bool(control & 2), payload)
 
-    def _receive_header(self) -> None:
-        """The first ten bytes of a PDU. Not MSG_WAITALL: a peer with Nagle on may hold the rest until our ACK."""
-        view, deadline = memoryview(self._header), time.monotonic() + self._timeout_s
-        while len(view):
-            if time.monotonic() > deadline:
+    def _await(self, wanted_bytes: int, make_room: Callable[[], None]) -> None:
+        """Have so many bytes at the start of what is not read, within one time-out: a trickle is a time-out too.
+
+        Where the buffer has no room for them its content moves, after `make_room` has let go of what was read.
+        """
+        if self._end - self._start >= wanted_bytes:
+            return
+        if self._start == self._end and make_room is _nothing:
+            self._start = self._end = 0
+        elif self._start + wanted_bytes > len(self._buffer):
+            make_room()
+            self._move_to_front()
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        deadline = time.monotonic() + self._timeout_s
+        while self._end - self._start < wanted_bytes:
+            self._end += self._receive(self._buffer[self._end :])
+            if time.monotonic() > deadline and self._end - self._start < wanted_bytes:
                 raise _lost(BlockingIOError(), self._timeout_s)
-            view = view[self._receive_once([view], 0) :]
 
-    def _receive(self, views: list[memoryview]) -> None:
-        """Fill the views within one time-out; a trickle is a time-out too (MSG_WAITALL gives what came until then)."""
-        wanted = sum(len(view) for view in views)
-        if self._receive_once(views, socket.MSG_WAITALL) != wanted:
-            raise AssociationLostError("the connection ended or stalled within a PDU", _LOST_HINT)
+    def _move_to_front(self) -> None:
+        unread = self._end - self._start
+        self._buffer[:unread] = self._buffer[self._start : self._end]
+        self._start, self._end = 0, unread
 
-    def _receive_once(self, views: list[memoryview], flags: int) -> int:
+    def _receive(self, view: memoryview) -> int:
         if self._stopped.is_set():
             raise StoppedError("this node is stopping")
         try:
-            self._acknowledge_at_once()
-            received = self._socket.recvmsg_into(views, 0, flags)[0]
-            self._acknowledge_at_once()
+            received = self._receive_once(view)
         except OSError as error:
             raise _lost(error, self._timeout_s) from None
-        if not received:
-            if self._stopped.is_set():
-                raise StoppedError("this node is stopping")
-            raise AssociationLostError("the other side closed the connection", _LOST_HINT)
+        if received:
+            return received
+        if self._stopped.is_set():
+            raise StoppedError("this node is stopping")
+        raise AssociationLostError("the other side closed the connection", _LOST_HINT)
+
+    def _receive_once(self, view: memoryview) -> int:
+        """What there is, at least a byte, or 0 at the end of the connection."""
+        received = self._socket.recv_into(view)
+        if _QUICKACK is not None:
+            # A peer with Nagle on holds its next write until our ACK: 40 ms each. Linux forgets it after each receive.
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         return received
 
-    def _acknowledge_at_once(self) -> None:
-        """A peer with Nagle on holds its next write until our ACK: 40 ms each. Linux forgets it after each receive."""
-        if _QUICKACK is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+    def send_file(self, header: bytes, descriptor: int, offset: int, count: int) -> int:
+        """Write a header and up to `count` bytes of an open file, copied only by the kernel (sendfile); how many went.
+
+        They are fewer where the file ends before. Only where `sends_files`. Raises AssociationLostError, and OSError
+        where it is the file that cannot be read.
+        """
+        try:
+            self._transmit_more(header)
+            left = count
+            while left and (sent := os.sendfile(self._socket.fileno(), descriptor, offset, left)):
+                offset, left = offset + sent, left - sent
+        except OSError as error:
+            if error.errno in _FILE_ERRORS:
+                raise
+            raise _lost(error, self._timeout_s) from None
+        return count - left
+
+    def _transmit_more(self, header: bytes) -> None:
+        """More follows at once: it leaves together with that."""
+        sent = self._socket.send(header, _MORE)
+        if sent < len(header):
+            self._socket.sendall(header[sent:], _MORE)
+
+    def _transmit(self, parts: Sequence[bytes | memoryview]) -> None:
+        sent = self._socket.sendmsg(parts)
+        if sent < sum(len(part) for part in parts):
+            self._socket.sendall(memoryview(b"".join(parts))[sent:])
+
+
+def _nothing() -> None:
+    """Nothing read before is held."""
 
 
 def fragments(context_id: int, is_command: bool, payload: bytes, maximum_bytes: int) -> Sequence[bytes]:

@@ -226,7 +226,6 @@ def _archive(folder: Path) -> Iterator[_Archive]:
         yield _Archive(database, files, server.port)
     finally:
         server.stop(1.0)
-        intake.close()
         database.close()
 
 
@@ -283,7 +282,7 @@ def _write_phantom(folder: Path) -> list[Path]:
 
 def _arrived(archive: _Archive) -> list[Path]:
     with archive.database.read() as session:
-        return [archive.files.path(instance.digest) for instance in overview.all_instances(session)]
+        return [archive.files.path(instance.file) for instance in overview.all_instances(session)]
 
 
 def _series_of(path: Path) -> str:

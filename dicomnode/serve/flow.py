@@ -14,6 +14,7 @@ from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
 from dicomnode.serve import wiring
 from dicomnode.serve.wiring import Store
+from dicomnode.store.intake import remove_strays
 from dicomnode.store.results import ResultStore
 from dicomnode.workers import WorkerPool
 
@@ -29,7 +30,7 @@ class FlowRole:
         memory_bytes = config.limits.worker_memory_mb << 20
         self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
         self._engines = WorkerPool("dicomnode.inference.service", cores, memory_bytes)
-        rooms = Rooms(store.database, store.files, ResultStore(config.node.data), self._pixels, self._engines)
+        rooms = Rooms(store.database, store.files, ResultStore(config.files), self._pixels, self._engines)
         self._pipeline = Pipeline(rooms, wiring.routing(config), deriving(config))
         self._workflows = port.Workflows(
             store.database.url,
@@ -38,12 +39,14 @@ class FlowRole:
         )
         self._closer = Closer(store.database, self._workflows.enqueue)
         self._reconciler = Reconciler(store.database, self._workflows, self._pipeline)
+        self._store = store
 
     @property
     def is_alive(self) -> bool:
         return self._closer.is_alive and self._reconciler.is_alive
 
     def start(self) -> None:
+        remove_strays(self._store.database, self._store.files)
         self._workflows.start()
         self._closer.start()
         self._reconciler.start()

@@ -10,7 +10,8 @@ import select
 import signal
 import socket
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,7 +23,9 @@ from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.net.scp.listener import Listener
+from dicomnode.serve import wiring
 from dicomnode.serve.wiring import Store, open_store
+from dicomnode.store.claims import Claim
 from dicomnode.store.database import Database
 from dicomnode.store.locks import exclusive_after_others
 from dicomnode.store.schema import Process
@@ -35,6 +38,11 @@ CANNOT_START: Final = 78
 
 HELD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that are held back while a process is forked."""
+
+CLAIM_LOST: Final = 75
+"""Exit status of a process whose part another machine has taken (EX_TEMPFAIL of sysexits.h)."""
+
+_CLAIM_RETRY_S: Final = 2.0
 
 THREAD_DIED: Final = 70
 """Exit status of a process one of whose threads ended by an error; the log says where (EX_SOFTWARE of sysexits.h)."""
@@ -53,6 +61,15 @@ class Inherited:
         """Let go of it: what is not ours, and what we no longer want."""
         for listener in self.listeners:
             listener.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """The place that a process fills: its name, its machine's, and the claim that keeps other machines from it."""
+
+    name: str
+    machine: str
+    claim: Claim
 
 
 class Role(Protocol):
@@ -125,37 +142,60 @@ def is_receiver(name: str) -> bool:
 def run(name: str, config: Config, channel: socket.socket, inherited: Inherited) -> int:
     """Run one process until it is asked to stop. Embedded, each is the only one of its name on the data folder."""
     signals = Signals(channel)
-    store = open_store(config)
+    store = open_store(config, name)
     with ExitStack() as stack:
         try:
             stack.enter_context(exclusive_after_others(config.node.data, f"{name}.lock", FORMER_S))
+            post = _Post(name, wiring.machine(config), stack.enter_context(_claimed(name, config, store.database)))
             role = _role(name, config, store, inherited)
             role.start()
         except ConfigError as error:
             channel.sendall(f"{error}\n{error.hint}\n".encode())
             return CANNOT_START
         try:
-            return _live(name, role, signals, store, config)
+            return _live(post, role, signals, store, config)
         finally:  # threads that went on without us could neither be stopped nor restarted
             role.stop()
-            _leave(store.database, name)
+            _leave(store.database, post)
             store.database.close()
 
 
-def _live(name: str, role: Role, signals: Signals, store: Store, config: Config) -> int:
+def _live(post: _Post, role: Role, signals: Signals, store: Store, config: Config) -> int:
     """Give signs of life and do what is asked, until the process is to end; its exit status."""
     started_at = time.time()
-    _beat(store.database, name, started_at)
+    _beat(store.database, post, started_at)
     signals.say_ready()
     while not signals.stop:
         signals.wait(BEAT_S)
         if not role.is_alive:
             return THREAD_DIED
-        _beat(store.database, name, started_at)
+        if not post.claim.holds():
+            return CLAIM_LOST
+        _beat(store.database, post, started_at)
         if signals.reload:
             signals.reload = False
-            _reload(name, role, config.source)
+            _reload(post.name, role, config.source)
     return 0
+
+
+@contextmanager
+def _claimed(name: str, config: Config, database: Database) -> Iterator[Claim]:
+    """Claim a process's part among all machines. One that a server still holds dear may have died with its machine."""
+    what, hint = name, "run only receivers here: dicomnode serve --only receive"
+    if is_receiver(name):
+        what, hint = f"{name} of {config.node.name}", "give each machine a node.name of its own"
+    give_up_at = time.monotonic() + FORMER_S
+    while True:
+        try:
+            claim = Claim(database, what, hint)
+            break
+        except ConfigError as error:
+            if time.monotonic() > give_up_at:
+                raise
+            telemetry.event("process_waiting", role=name, reason=str(error))
+        time.sleep(_CLAIM_RETRY_S)
+    with closing(claim):
+        yield claim
 
 
 def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role:
@@ -163,7 +203,7 @@ def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role
     if is_receiver(name):
         from dicomnode.serve.receive import ReceiveRole
 
-        return ReceiveRole(config, store, inherited.listeners)
+        return ReceiveRole(config, store, name, inherited.listeners)
     if name == "deliver":
         from dicomnode.serve.deliver import DeliverRole
 
@@ -181,18 +221,19 @@ def _reload(name: str, role: Role, source: Path) -> None:
         telemetry.event("config_rejected", path=str(source), error=type(error).__name__, reason=str(error))
 
 
-def _leave(database: Database, name: str) -> None:
+def _leave(database: Database, post: _Post) -> None:
     """A process that ended in good order is not a dead one."""
+    mine = delete(Process).where(Process.role == post.name, Process.host == post.machine, Process.pid == os.getpid())
     with suppress(SQLAlchemyError), database.write() as session:
-        session.execute(delete(Process).where(Process.role == name, Process.pid == os.getpid()))
+        session.execute(mine)
 
 
-def _beat(database: Database, name: str, started_at: float) -> None:
+def _beat(database: Database, post: _Post, started_at: float) -> None:
     """Give a sign of life. On a full disk none can be given, and the work goes on: a receiver has to answer 0xA700."""
     now = time.time()
-    sign = Process(role=name, host=socket.gethostname(), pid=os.getpid(), started_at=started_at, beat_at=now)
+    sign = Process(role=post.name, host=post.machine, pid=os.getpid(), started_at=started_at, beat_at=now)
     try:
         with database.write() as session:
             session.merge(sign)
     except SQLAlchemyError as error:
-        telemetry.event("sign_of_life_failed", role=name, error=type(error).__name__)
+        telemetry.event("sign_of_life_failed", role=post.name, error=type(error).__name__)

@@ -20,21 +20,17 @@ ASSOCIATION_GRACE_S: Final = 20.0
 class ReceiveRole:
     """Storage and Verification SCP, the file store, and the rows of what arrives."""
 
-    def __init__(self, config: Config, store: Store, listeners: Sequence[Listener]) -> None:
-        self._intake = StoreIntake(store.database, store.files, wiring.routing(config))
+    def __init__(self, config: Config, store: Store, process: str, listeners: Sequence[Listener]) -> None:
+        self._intake = StoreIntake(store.database, store.files, wiring.routing(config), wiring.owner(config, process))
         self._server = StorageServer(scp_settings(config), self._intake, listeners)
 
     @property
     def is_alive(self) -> bool:
-        return self._intake.is_alive and self._server.is_accepting
+        return self._server.is_accepting
 
     def start(self) -> None:
-        try:
-            self._intake.recover()
-            self._server.start()
-        except BaseException:
-            self._intake.close()
-            raise
+        self._intake.recover()
+        self._server.start()
 
     def reload(self, config: Config) -> None:
         self._intake.routing = wiring.routing(config)
@@ -42,7 +38,6 @@ class ReceiveRole:
 
     def stop(self) -> None:
         self._server.stop(ASSOCIATION_GRACE_S)
-        self._intake.close()
 
 
 def scp_settings(config: Config) -> ScpSettings:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from dataclasses import dataclass
 from typing import Final
 
 from dicomnode.config import Config
 from dicomnode.core.routing import DestinationPolicy, Routing
-from dicomnode.store.database import Database, sqlite_url
+from dicomnode.store.database import Database, index_url
 from dicomnode.store.files import FileStore
 
 _MOST_RECEIVERS: Final = 4
@@ -24,13 +25,38 @@ class Store:
     files: FileStore
 
 
-def open_store(config: Config) -> Store:
+def machine(config: Config) -> str:
+    """What this machine calls itself; stable wherever it matters, as several machines share a database."""
+    return config.node.name or socket.gethostname()
+
+
+def owner(config: Config, process: str) -> str:
+    """The name of one of our processes among all, on any machine, that share a store.
+
+    Alone it needs no machine's name: that changes when a data folder moves, or with every start of a container.
+    """
+    return f"{config.node.name or ''}/{process}"
+
+
+def database_url(config: Config) -> str:
+    """The index: a server's, or the file in the data folder."""
+    return index_url(config.database, config.node.data)
+
+
+def open_store(config: Config, process: str) -> Store:
+    """The store as one process has it."""
     node = config.node
     node.data.mkdir(parents=True, exist_ok=True)
-    disk_bytes = shutil.disk_usage(node.data).total
+    config.files.mkdir(parents=True, exist_ok=True)
+    disk_bytes = shutil.disk_usage(config.files).total
     return Store(
-        Database(sqlite_url(node.data), node.durability),
-        FileStore(node.data, config.limits.disk_reserve_bytes(disk_bytes), sync=node.durability == "power"),
+        Database(database_url(config), node.durability),
+        FileStore(
+            config.files,
+            config.limits.disk_reserve_bytes(disk_bytes),
+            sync=node.durability == "power",
+            owner=owner(config, process),
+        ),
     )
 
 

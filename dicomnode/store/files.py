@@ -1,52 +1,55 @@
-"""DICOM files at rest, named by their content.
+"""DICOM files at rest.
 
-A file is a preamble of zeros, our own group 2 and the data set's bytes exactly as they came (PS3.10 7.1). Its name is
-the SHA-256 of all of it: storing the same object twice is storing it once, and nothing from a data set is ever a path.
+A file is a preamble of zeros, our own group 2 and the data set's bytes exactly as they came (PS3.10 7.1). Its key is
+the hour in which it came, the receiver that wrote it and a random number: nothing from a data set is ever a path, no
+two receivers ever write to one name, and a folder holds an hour, which is what a backup or a search wants.
 """
 
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import os
 import shutil
 import struct
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from dicomnode.core.identity import IMPLEMENTATION_CLASS_UID
 from dicomnode.core.types import Offer
 from dicomnode.errors import DiskFullError, StoreError
 from dicomnode.faults import kill_point
 
+_OWNER_DIGITS: Final = 8
+_RANDOM_BYTES: Final = 12
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_MOST_PIECES: Final = 1000  # of one writev: IOV_MAX is 1024
+_HOURS_SEARCHED: Final = 2
+
 
 class FileStore:
-    """Files below one folder: `objects/<2 hex>/<2 hex>/<sha256>.dcm`; what is being received lies in `incoming/`.
+    """Files below one folder: `objects/<yyyymmdd>/<hh>/<owner><random>.dcm`, times in UTC; the middle is the key.
 
     reserve_bytes  free space below which nothing new is taken
     sync           whether bytes and directory entries are forced to the disk before a file counts as stored
+    owner          who writes: a name that no other process has that writes into this folder, on any machine
     """
 
-    def __init__(self, folder: Path, reserve_bytes: int, sync: bool) -> None:
+    def __init__(self, folder: Path, reserve_bytes: int, sync: bool, owner: str = "") -> None:
         self._objects = folder / "objects"
-        self._incoming = folder / "incoming"
         self._reserve_bytes = reserve_bytes
-        self._sync = sync
+        self.syncs = sync
+        self._owner = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]
         self._entered: set[Path] = set()
         self._objects.mkdir(parents=True, exist_ok=True)
-        self._incoming.mkdir(parents=True, exist_ok=True)
 
-    def sweep(self) -> int:
-        """Remove what a killed process was receiving; how many files. Only one process may receive into a folder."""
-        left = list(self._incoming.iterdir())
-        for path in left:
-            path.unlink(missing_ok=True)
-        return len(left)
-
-    def path(self, digest: str) -> Path:
-        return self._objects / digest[:2] / digest[2:4] / f"{digest}.dcm"
+    def path(self, key: str) -> Path:
+        return self._objects / f"{key}.dcm"
 
     def require_space(self) -> None:
         """Raise DiskFullError where less than the reserve is left."""
@@ -60,39 +63,59 @@ class FileStore:
     def begin(self, offer: Offer) -> WritingFile:
         """Start a file for an offered instance."""
         self.require_space()
-        with storage_errors():
-            return WritingFile(self, self._incoming, part10_header(offer))
+        return WritingFile(self, part10_header(offer))
 
     def adopt(self, source: Path) -> tuple[str, int]:
-        """Move a complete Part 10 file of ours into the store; its digest and size. Durable when this returns."""
+        """Move a complete Part 10 file of ours into the store; its key and size. Durable when this returns."""
         with storage_errors():
-            with source.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if self._sync:
-                    os.fdatasync(file.fileno())
+            key = self.new_key()
             size = source.stat().st_size
-            self.place(source, digest)
-            return digest, size
+            source.rename(self.path(key))
+            with self.path(key).open("rb") as file:
+                self.make_durable(key, file.fileno())
+            return key, size
 
-    def place(self, source: Path, digest: str) -> None:
-        """Give a written file its final name."""
-        target = self.path(digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
-        if self._sync:
-            _sync_folder(target.parent)
-            self._sync_entries_above(target.parent)
+    def remove(self, key: str) -> None:
+        """Forget a file that no row names."""
+        self.path(key).unlink(missing_ok=True)
 
-    def _sync_entries_above(self, folder: Path) -> None:
-        """Once for each folder, whoever made it: another thread or a killed process may not have come so far."""
+    def same_content(self, key: str, other: str) -> bool:
+        """Whether two files hold the same bytes. Raises StoreError where one cannot be read."""
+        with storage_errors():
+            return filecmp.cmp(self.path(key), self.path(other), shallow=False)
+
+    def own_latest(self) -> list[str]:
+        """Keys of what this owner wrote in the last two hours in which anybody wrote: after a kill or a power cut some
+        of them may have no row, or be half written."""
+        hours = sorted(self._objects.glob("[0-9]*/[0-9]*"), reverse=True)[:_HOURS_SEARCHED]
+        found = chain.from_iterable(hour.glob(f"{self._owner}*.dcm") for hour in hours)
+        return [str(path.relative_to(self._objects).with_suffix("")) for path in found]
+
+    def new_key(self) -> str:
+        """A key that was never used, its folder made."""
+        hour = time.strftime("%Y%m%d/%H", time.gmtime())
+        folder = self._objects / hour
         if folder not in self._entered:
+            self._enter(folder)
+        return f"{hour}/{self._owner}{os.urandom(_RANDOM_BYTES).hex()}"
+
+    def make_durable(self, key: str, descriptor: int) -> None:
+        """Force a file's bytes and its name to the disk, where this store does so.
+
+        The name is there before its bytes are: so both come with one commit of the file system's journal (measured,
+        docs/durability.md), and a name without bytes is found by `own_latest`, for it has no row.
+        """
+        if self.syncs:
+            os.fdatasync(descriptor)
+            _sync_folder(self.path(key).parent)
+
+    def _enter(self, folder: Path) -> None:
+        """Make an hour's folder durable, whoever made it: another process may not have come so far yet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.syncs:
             for above in (folder.parent, self._objects, self._objects.parent):
                 _sync_folder(above)
-            self._entered.add(folder)
-
-    @property
-    def syncs(self) -> bool:
-        return self._sync
+        self._entered.add(folder)
 
 
 def free_bytes(folder: Path) -> tuple[int, int]:
@@ -102,45 +125,61 @@ def free_bytes(folder: Path) -> tuple[int, int]:
 
 
 class WritingFile:
-    """A file being received. Ends with `finish` or `discard`."""
+    """A file being received. Ends with `finish` or `discard`; nothing is on the disk before the first `write`."""
 
-    def __init__(self, store: FileStore, folder: Path, header: bytes) -> None:
+    def __init__(self, store: FileStore, header: bytes) -> None:
         self._store = store
-        self._hash = hashlib.sha256()
-        descriptor, name = tempfile.mkstemp(dir=folder)
-        self._file = os.fdopen(descriptor, "wb", buffering=0)
-        self.path = Path(name)
+        self._header = header
+        self._descriptor: int | None = None
+        self.key = ""
         self.size_bytes = 0
-        self.header_bytes = len(header)
-        try:
-            self.write(header)
-        except BaseException:
-            self.discard()
-            raise
 
-    def write(self, chunk: bytes | memoryview) -> None:
+    @property
+    def path(self) -> Path:
+        return self._store.path(self.key)
+
+    @property
+    def header_bytes(self) -> int:
+        """Where the data set begins."""
+        return len(self._header)
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Append. The disk's errors are StoreError."""
         with storage_errors():
-            written = self._file.write(chunk)
-        if written != len(chunk):
-            raise DiskFullError("the disk took only a part of an instance", "free space under the data folder")
-        self._hash.update(chunk)
-        self.size_bytes += written
+            if self._descriptor is None:
+                self.key = self._store.new_key()
+                self._descriptor = os.open(self.path, _NEW_FILE, 0o640)
+                pieces = (self._header, *pieces)
+            for start in range(0, len(pieces), _MOST_PIECES):
+                self._append(self._descriptor, pieces[start : start + _MOST_PIECES])
 
-    def finish(self) -> str:
-        """Make it durable under its content's name; the digest."""
-        digest = self._hash.hexdigest()
+    def finish(self) -> None:
+        """Make it durable."""
         kill_point("receive.before_sync")
+        if self._descriptor is None:
+            self.write(())
+        assert self._descriptor is not None  # opened by the first write
         with storage_errors():
-            if self._store.syncs:
-                os.fdatasync(self._file.fileno())
-            self._file.close()
-            self._store.place(self.path, digest)
+            self._store.make_durable(self.key, self._descriptor)
+            self._close()
         kill_point("receive.after_sync")
-        return digest
 
     def discard(self) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        """Leave nothing."""
+        self._close()
+        if self.key:
+            self._store.remove(self.key)
+
+    def _append(self, descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
+        wanted = sum(map(len, pieces))
+        if os.writev(descriptor, pieces) != wanted:
+            raise DiskFullError("the disk took only a part of an instance", "free space under the data folder")
+        self.size_bytes += wanted
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
 
 
 def part10_header(offer: Offer) -> bytes:

@@ -1,118 +1,171 @@
 """Taking in instances: bytes to the file store, rows to the index, and only then success.
 
-One thread commits the rows of all associations in batches: while one batch is being forced to the disk the next
-gathers, so concurrent senders share the wait.
+Rows are committed in batches: whoever commits takes the rows of all who wait (`dicomnode.store.combining`), so
+concurrent senders share the wait for the disk.
 """
 
 from __future__ import annotations
 
-import queue
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode.core.headers import scan_header, value
+from dicomnode import telemetry
+from dicomnode.core.headers import scan_header, scan_start, value
 from dicomnode.core.identity import is_valid_uid
 from dicomnode.core.routing import PRIORITIES, Routing, expected_instances, position_along_normal, required_uids
 from dicomnode.core.rules import Facts, Forwarding, is_derived_by_us
 from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Header, Offer, Sender
 from dicomnode.errors import DicomNodeError, InputError, MismatchError, StoreError
 from dicomnode.faults import kill_point
+from dicomnode.store.combining import Combined
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore, WritingFile, storage_errors
 from dicomnode.store.index import arrivals
 from dicomnode.store.index.arrivals import Arrival, ForwardTo, StoredFile
+from dicomnode.store.index.recording import Recorder
 
-_BATCH: Final = 256
+_ASSOCIATION_ID_BITS: Final = 62
+_TRIES: Final = 3
+"""Of one row: two receivers that take in the first instances of a series at once collide, and the later one sees the
+row of the other at its next try."""
 
 
 @dataclass(eq=False)
 class _Pending:
-    """A row waiting for its commit."""
+    """Rows waiting for their commit. `is_known` tells that the instance's UID was there before, and nothing is done."""
 
     arrival: Arrival
-    done: threading.Event = field(default_factory=threading.Event)
+    is_known: bool = False
     error: DicomNodeError | None = None
 
 
-class StoreIntake:
-    """The Intake of this machine (`dicomnode.core.ports.Intake`). `close` before the process ends."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of an association, waiting for its commit."""
 
-    def __init__(self, database: Database, files: FileStore, routing: Routing) -> None:
+    association_id: int
+    how: AssociationEnd
+    at: float
+
+
+class StoreIntake:
+    """The Intake of one receiver (`dicomnode.core.ports.Intake`).
+
+    owner  this receiver's name, which no other has on any machine that shares the index
+    """
+
+    def __init__(self, database: Database, files: FileStore, routing: Routing, owner: str = "") -> None:
         self._database = database
         self._files = files
         self.routing = routing
-        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._commit_batches, name="commit")
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether rows are still committed."""
-        return self._thread.is_alive()
+        self._owner = owner
+        self._recorder = Recorder(database.engine.dialect, owner)
+        self._conflicts = _conflicts(database)
+        self._waiting: deque[_Pending | _End] = deque()
+        self._commit_waiting = Combined(self._record_waiting)
+        self._lock = threading.Lock()
+        self._unrecorded: dict[int, Sender] = {}  # associations without a row: nothing came yet
 
     def recover(self) -> None:
-        """Clear away what a killed receiver left: half files, associations that look open."""
-        self._files.sweep()
-        with self._database.write() as session:
-            arrivals.lose_open_associations(session, time.time())
+        """Clear away what this receiver left when it was killed: files without a row, associations that look open."""
+        remove_strays(self._database, self._files)
+        with _index_errors(), self._database.write() as session:
+            arrivals.lose_open_associations(session, self._owner, time.time())
 
     def association_opened(self, sender: Sender) -> int:
-        with _index_errors(), self._database.write() as session:
-            return arrivals.open_association(session, sender)
+        association_id = int.from_bytes(os.urandom(8)) >> (64 - _ASSOCIATION_ID_BITS)
+        with self._lock:
+            self._unrecorded[association_id] = sender
+        return association_id
 
     def association_ended(self, association_id: int, how: AssociationEnd) -> None:
-        with _index_errors(), self._database.write() as session:
-            arrivals.end_association(session, association_id, how, time.time())
+        with self._lock:
+            if self._unrecorded.pop(association_id, None) is not None:
+                return  # it brought nothing
+        self._waiting.append(_End(association_id, how, time.time()))
+        self._commit_waiting()
 
     def begin(self, offer: Offer) -> IncomingInstance:
         if not is_valid_uid(offer.sop_instance_uid) or not is_valid_uid(offer.sop_class_uid):
             raise InputError("the request's SOP UIDs are not valid", "the sender must use UIDs of digits and dots")
         return IncomingInstance(offer, self._files.begin(offer), self.routing, self._commit)
 
-    def close(self) -> None:
-        """Commit what is waiting and end the thread."""
-        self._queue.put(None)
-        self._thread.join()
-
     def _commit(self, arrival: Arrival) -> None:
+        """Record an instance whose file is durable. Where it cannot be, the file is removed."""
         pending = _Pending(arrival)
-        self._queue.put(pending)
-        pending.done.wait()
-        if pending.error is not None:
-            raise pending.error
+        self._waiting.append(pending)
+        self._commit_waiting()
+        try:
+            if pending.error is not None:
+                raise pending.error
+            kept = not pending.is_known or self._record_again(arrival)
+        except BaseException:
+            self._files.remove(arrival.file.file)
+            raise
+        if not kept:
+            self._files.remove(arrival.file.file)
 
-    def _commit_batches(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            while len(batch) < _BATCH and not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    self._queue.put(None)
-                    break
-                batch.append(following)
+    def _record_again(self, arrival: Arrival) -> bool:
+        """Record an instance whose UID is known; whether its file is needed, for no other holds the same bytes."""
+        with _index_errors(), self._database.read() as session:
+            candidates = arrivals.of_the_same_size(session, arrival)
+        same = next((key for key in candidates if self._files.same_content(key, arrival.file.file)), None)
+        with _index_errors(), self._database.write() as session:
+            arrivals.record_again(session, arrival, same)
+        return same is None
+
+    def _record_waiting(self) -> None:
+        """Commit all that waits. Never raises: each sender finds its own error."""
+        batch = []
+        while self._waiting:
+            batch.append(self._waiting.popleft())
+        if batch:
             self._record(batch)
 
-    def _record(self, batch: list[_Pending]) -> None:
+    def _record(self, batch: Sequence[_Pending | _End], tries: int = 1) -> None:
         kill_point("receive.before_commit")
         try:
-            with self._database.write() as session:
-                for pending in batch:
-                    arrivals.record_arrival(session, pending.arrival)
-        except Exception as error:  # noqa: BLE001  whatever it is, each sender is answered and the thread goes on
+            with self._database.statements() as cursor:
+                for each in batch:
+                    self._write(cursor, each)
+        except Exception as error:  # noqa: BLE001  whatever it is, each sender is answered
             if len(batch) > 1:  # one bad row must not fail the others
-                for pending in batch:
-                    self._record([pending])
-                return
-            batch[0].error = _index_error(error)
+                for each in batch:
+                    self._record([each])
+            elif tries < _TRIES and isinstance(error, self._conflicts):
+                self._record(batch, tries + 1)
+            else:
+                _fail(batch[0], error)
+            return
         kill_point("receive.after_commit")
-        for pending in batch:
-            pending.done.set()
+        with self._lock:
+            for each in batch:
+                if isinstance(each, _Pending) and each.arrival.association_id is not None:
+                    self._unrecorded.pop(each.arrival.association_id, None)
+
+    def _write(self, cursor: DBAPICursor, each: _Pending | _End) -> None:
+        if isinstance(each, _End):
+            self._recorder.end_association(cursor, each.association_id, each.how, each.at)
+        else:
+            each.is_known = not self._recorder.record(cursor, each.arrival, self._unrecorded.get)
+
+
+def remove_strays(database: Database, files: FileStore) -> int:
+    """Remove what the file store's owner wrote and was killed before it had a row; how many files."""
+    with _index_errors(), database.read() as session:
+        strays = arrivals.without_row(session, files.own_latest())
+    for key in strays:
+        files.remove(key)
+    return len(strays)
 
 
 class IncomingInstance:
@@ -123,19 +176,22 @@ class IncomingInstance:
         self._file = file
         self._routing = routing
         self._commit = commit
+        self._header: Header | None = None
         kill_point("receive.before_write")
 
-    def write(self, chunk: bytes | memoryview) -> None:
-        self._file.write(chunk)
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        if not self._file.size_bytes:
+            self._header = scan_start(pieces, self._offer.transfer_syntax_uid, self._routing.keywords)
+        self._file.write(pieces)
 
     def commit(self) -> None:
         kill_point("receive.after_write")
         try:
-            header = self._header()
+            header = self._read_header()
             identity = _identity(header)
             facts = Facts(header, self._offer.sender, time.localtime(self._offer.sender.received_at).tm_hour)
-            forwarding, policy = self._routing.decide(facts)
-            digest = self._file.finish()
+            decided = self._routing.decide(facts)
+            self._file.finish()
         except BaseException:
             self._file.discard()
             raise
@@ -143,26 +199,53 @@ class IncomingInstance:
             self._offer.sop_instance_uid,
             self._offer.sop_class_uid,
             self._offer.transfer_syntax_uid,
-            digest,
+            self._file.key,
             self._file.size_bytes,
         )
-        self._commit(_arrival(self._offer, stored, identity, header, (forwarding, policy), self._routing))
+        self._commit(_arrival(self._offer, stored, identity, header, decided, self._routing))
 
     def abort(self) -> None:
         self._file.discard()
 
-    def _header(self) -> Header:
+    def _read_header(self) -> Header:
+        """The header; read from the file where the start did not tell all of it. It must be the announced object's."""
+        if self._header is not None and _difference(self._header, self._offer) is None:
+            return self._header
+        header = self._scan_file()
+        if (keyword := _difference(header, self._offer)) is not None:
+            raise MismatchError(
+                f"{keyword} in the data set is not the one that the request announced",
+                "the sender mixed up two objects",
+            )
+        return header
+
+    def _scan_file(self) -> Header:
+        if not self._file.key:
+            raise InputError("the data set is empty", "the sender must send one with its request")
         with storage_errors(), self._file.path.open("rb") as written:
             written.seek(self._file.header_bytes)
-            header = scan_header(written, self._offer.transfer_syntax_uid, self._routing.keywords)
-        announced = {"SOPClassUID": self._offer.sop_class_uid, "SOPInstanceUID": self._offer.sop_instance_uid}
-        for keyword, uid in announced.items():
-            if value(header, keyword) != uid:
-                raise MismatchError(
-                    f"{keyword} in the data set is not the one that the request announced",
-                    "the sender mixed up two objects",
-                )
-        return header
+            return scan_header(written, self._offer.transfer_syntax_uid, self._routing.keywords)
+
+
+def _conflicts(database: Database) -> tuple[type[Exception], ...]:
+    """The driver's errors for rows that another receiver wrote meanwhile, which the next try finds there."""
+    driver = database.engine.dialect.loaded_dbapi
+    if database.engine.dialect.name == "sqlite":
+        return (driver.IntegrityError,)
+    return (driver.IntegrityError, driver.OperationalError)  # a deadlock is an operational one
+
+
+def _difference(header: Header, offer: Offer) -> str | None:
+    """The keyword in which a data set is another than its request said."""
+    announced = {"SOPClassUID": offer.sop_class_uid, "SOPInstanceUID": offer.sop_instance_uid}
+    return next((keyword for keyword, uid in announced.items() if value(header, keyword) != uid), None)
+
+
+def _fail(each: _Pending | _End, error: Exception) -> None:
+    if isinstance(each, _Pending):
+        each.error = _index_error(error)
+    else:
+        telemetry.event("association_end_lost", association_id=each.association_id, error=type(error).__name__)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -23,6 +23,10 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012  SQLAlchemy's own attribute
+
+
+_LARGE = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits everywhere; SQLite's integers all are, and only one called INTEGER may be a row id."""
 
 
 class Origin(StrEnum):
@@ -56,10 +60,14 @@ class OutboxState(StrEnum):
 
 
 class Association(Base):
-    """One association of a sender with us: evidence for completeness."""
+    """One association by which a sender gave us instances: evidence for completeness.
+
+    The receiver draws the id, so that the row can wait for the first instance. `owner` is the receiver.
+    """
 
     __tablename__ = "association"
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(_LARGE, primary_key=True, autoincrement=False)
+    owner: Mapped[str]
     peer: Mapped[str]
     calling_ae: Mapped[str]
     called_ae: Mapped[str]
@@ -117,22 +125,24 @@ class Series(Base):
 class Instance(Base):
     """One stored version of a SOP instance. `active` is the newest version of its SOP Instance UID.
 
-    `digest` names the file (`dicomnode.store.files`). `matched` is False where no rule wanted to forward it;
-    `rules_digest` tells which rules it was judged by.
+    `version` counts the different bytes that came under the UID, from 0: two receivers that take in the same UID at
+    once collide there. `file` is the key of its bytes (`dicomnode.store.files`). `matched` is False where no rule
+    wanted to forward it; `rules_digest` tells which rules it was judged by.
     `kept_back` holds a sentence for each thing that the loop protection did not let it do.
     `position_mm` is the position along the normal of `orientation`, both None where the object has no geometry.
     """
 
     __tablename__ = "instance"
-    __table_args__ = (UniqueConstraint("sop_instance_uid", "digest"),)
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "version"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     series_row: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
-    association_row: Mapped[int | None] = mapped_column(ForeignKey("association.id"), index=True)
+    association_row: Mapped[int | None] = mapped_column(_LARGE, ForeignKey("association.id"), index=True)
     sop_instance_uid: Mapped[str]
     sop_class_uid: Mapped[str]
+    version: Mapped[int]
     transfer_syntax_uid: Mapped[str]
-    digest: Mapped[str]
-    size_bytes: Mapped[int]
+    file: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(_LARGE)
     origin: Mapped[str]
     peer: Mapped[str]
     calling_ae: Mapped[str]

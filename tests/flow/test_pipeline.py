@@ -58,7 +58,7 @@ def test_a_series_is_planned_enhanced_and_derived(flow: Flow) -> None:
     ] * 4
     derived = [row for row in flow.reception.rows(Instance) if row.origin == "derived"]
     for source, instance in zip(study, derived, strict=True):
-        image = dcmread(flow.reception.files.path(instance.digest))
+        image = dcmread(flow.reception.files.path(instance.file))
         assert (image.SOPInstanceUID, image.SeriesInstanceUID) == (instance.sop_instance_uid, series_uid)
         assert image.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
         assert image.StudyInstanceUID == source.StudyInstanceUID
@@ -226,7 +226,7 @@ def test_an_ended_job_does_not_fail_any_more(flow: Flow) -> None:
 def test_what_cannot_be_read_is_told_and_the_others_are_planned(flow: Flow) -> None:
     flow.receive(phantom())
     damaged = flow.reception.rows(Instance)[2]
-    flow.reception.files.path(damaged.digest).write_bytes(b"no DICOM")
+    flow.reception.files.path(damaged.file).write_bytes(b"no DICOM")
     flow.pipeline.plan(*flow.close())
     (plan,) = flow.reception.rows(Plan)
     assert [one["instance_id"] for one in plan.content["unreadable"]] == [damaged.id]
@@ -256,7 +256,7 @@ def test_a_localizer_is_never_enhanced(flow: Flow) -> None:
 def test_what_we_derived_is_never_enhanced_again(flow: Flow) -> None:
     flow.receive(phantom())
     flow.run()
-    paths = [flow.reception.files.path(row.digest) for row in flow.reception.rows(Instance) if row.origin == "derived"]
+    paths = [flow.reception.files.path(row.file) for row in flow.reception.rows(Instance) if row.origin == "derived"]
     images = [dcmread(path) for path in paths]
     with flowing(flow.reception.folder / "other", routing(DENOISE)) as other:
         other.receive(images)
@@ -297,7 +297,7 @@ def test_two_rules_with_two_engines_are_two_jobs_and_two_series(tmp_path: Path) 
         flow.run()
         assert [job.content["engines"] for job in flow.jobs] == [["ct-nlm"], ["contrast-glcae"]]
         images = [
-            dcmread(flow.reception.files.path(row.digest), stop_before_pixels=True)
+            dcmread(flow.reception.files.path(row.file), stop_before_pixels=True)
             for row in flow.reception.rows(Instance)
             if row.origin == "derived"
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -31,10 +31,10 @@ class MemoryIncoming:
     offer: Offer
     content: bytearray = field(default_factory=bytearray)
 
-    def write(self, chunk: bytes | memoryview) -> None:
-        if self.intake.write_error is not None and len(self.content) + len(chunk) > 0:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        if self.intake.write_error is not None:
             raise self.intake.write_error
-        self.content += chunk
+        self.content += b"".join(pieces)
 
     def commit(self) -> None:
         self.intake.let_commit.wait(10)

@@ -48,7 +48,7 @@ def test_one_story_by_every_name(tmp_path: Path) -> None:
     with index_of(config) as flow:
         flow.receive(study)
         flow.run()
-        path = flow.reception.files.path(flow.reception.rows(Instance)[0].digest)
+        path = flow.reception.files.path(flow.reception.rows(Instance)[0].file)
         of_study = why(config, study[0].StudyInstanceUID)
         assert why(config, study[0].AccessionNumber).series == of_study.series
         assert [story.origin for story in of_study.series] == ["received", "derived"]
@@ -148,7 +148,7 @@ def test_instances_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with index_of(config) as flow:
         flow.receive(phantom())
         instance = flow.reception.rows(Instance)[0]
-        flow.reception.files.path(instance.digest).write_bytes(b"damaged")
+        flow.reception.files.path(instance.file).write_bytes(b"damaged")
         flow.pipeline.plan(*flow.close())
         assert "1 instance not readable as images" in text(why(config, instance.sop_instance_uid))
 

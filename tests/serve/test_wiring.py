@@ -93,7 +93,7 @@ def test_what_derived_objects_say(config: Config) -> None:
 
 
 def test_the_store_is_opened_at_the_durability_asked_for(config: Config) -> None:
-    store = open_store(config)
+    store = open_store(config, "receive-1")
     try:
         assert not store.files.syncs, "only power cuts need the files' bytes forced to the disk"
         with store.database.engine.connect() as connection:

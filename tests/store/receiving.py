@@ -48,10 +48,15 @@ def _migrated() -> tempfile.TemporaryDirectory[str]:
 def open_database(folder: Path) -> Iterator[Database]:
     """A database of its own, with all tables: a copy of one that was migrated once."""
     folder.mkdir(parents=True, exist_ok=True)
+    with closing(Database(migrated_url(folder), "none")) as database:
+        yield database
+
+
+def migrated_url(folder: Path) -> str:
+    """The URL of a folder's database, made where there is none. Tests that run on a server put theirs in its place."""
     if not (folder / "node.sqlite").exists():
         shutil.copy(Path(_migrated().name) / "node.sqlite", folder)
-    with closing(Database(sqlite_url(folder), "none")) as database:
-        yield database
+    return sqlite_url(folder)
 
 
 def routing(
@@ -119,8 +124,8 @@ class Reception:
             Offer(sender, row, announced.SOPClassUID, announced.SOPInstanceUID, ExplicitVRLittleEndian)
         )
         middle = len(content) // 2
-        incoming.write(content[:middle])
-        incoming.write(memoryview(content)[middle:])
+        incoming.write([content[:middle]])
+        incoming.write([memoryview(content)[middle:]])
         incoming.commit()
 
     def rows(self, kind: type[_Row]) -> Sequence[_Row]:
@@ -142,5 +147,4 @@ def receiving(folder: Path, routes: Routing | None = None) -> Iterator[Reception
     """A receiver that takes in what a test gives it."""
     with open_database(folder) as database:
         files = FileStore(folder, 0, sync=False)
-        with closing(StoreIntake(database, files, routes or routing(TO_PACS))) as intake:
-            yield Reception(folder, database, files, intake)
+        yield Reception(folder, database, files, StoreIntake(database, files, routes or routing(TO_PACS)))

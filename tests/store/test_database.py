@@ -96,9 +96,9 @@ def test_rows_that_belong_to_nothing_are_refused(tmp_path: Path) -> None:
         session.add(Plan(series_row=99, generation=1, created_at=0.0, content={}))
 
 
-def test_two_versions_of_one_digest_are_refused() -> None:
+def test_one_version_of_an_instance_twice_is_refused() -> None:
     assert any(
-        {column.name for column in getattr(constraint, "columns", ())} == {"sop_instance_uid", "digest"}
+        {column.name for column in getattr(constraint, "columns", ())} == {"sop_instance_uid", "version"}
         for constraint in Instance.__table__.constraints  # type: ignore[attr-defined]
     )
 

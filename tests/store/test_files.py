@@ -1,12 +1,13 @@
-"""Files at rest: bytes verbatim behind our own group 2, named by content, durable before they count as stored."""
+"""Files at rest: bytes verbatim behind our own group 2, under keys of ours, durable before they count as stored."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -36,8 +37,9 @@ def _store(tmp_path: Path) -> FileStore:
 
 def stored(store: FileStore, content: bytes) -> str:
     writing = store.begin(offer())
-    writing.write(content)
-    return writing.finish()
+    writing.write([content])
+    writing.finish()
+    return writing.key
 
 
 def test_pydicom_reads_the_header_and_the_data_set(store: FileStore) -> None:
@@ -66,41 +68,67 @@ def test_the_data_set_is_kept_byte_for_byte_whatever_it_is(content: bytes, cut: 
     with tempfile.TemporaryDirectory() as folder:
         store = FileStore(Path(folder), 0, sync=False)
         writing = store.begin(offer())
-        writing.write(content[:cut])
-        writing.write(memoryview(content)[cut:])
-        kept = store.path(writing.finish()).read_bytes()
+        writing.write([content[:cut]])
+        writing.write([memoryview(content)[cut:]])
+        writing.finish()
+        kept = store.path(writing.key).read_bytes()
     assert kept == part10_header(offer()) + content
     assert writing.size_bytes == len(kept)
 
 
-def test_a_file_is_named_by_its_content(store: FileStore, tmp_path: Path) -> None:
-    digest = stored(store, b"content")
-    path = store.path(digest)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    assert path.relative_to(tmp_path).parts == ("objects", digest[:2], digest[2:4], f"{digest}.dcm")
+def test_a_data_set_in_thousands_of_pieces_is_whole(store: FileStore) -> None:
+    writing = store.begin(offer())
+    writing.write([bytes([number % 251]) for number in range(5000)])
+    writing.finish()
+    assert store.path(writing.key).read_bytes()[writing.header_bytes :] == bytes(n % 251 for n in range(5000))
 
 
-def test_storing_twice_is_storing_once(store: FileStore, tmp_path: Path) -> None:
-    assert stored(store, b"content") == stored(store, b"content")
-    assert len(list(tmp_path.rglob("*.dcm"))) == 1
-    assert list((tmp_path / "incoming").iterdir()) == []
+def test_a_key_is_the_hour_the_owner_and_chance(tmp_path: Path) -> None:
+    ours, others = (FileStore(tmp_path, 0, sync=False, owner=owner) for owner in ("node/receive-1", "node/receive-2"))
+    keys = [stored(store, b"content") for store in (ours, ours, others)]
+    assert all(re.fullmatch(r"\d{8}/\d\d/[0-9a-f]{32}", key) for key in keys)
+    assert len(set(keys)) == 3, "the same bytes twice are two files until the index has compared them"
+    assert keys[0][:20] == keys[1][:20] != keys[2][:20]
+    assert ours.path(keys[0]).relative_to(tmp_path) == Path("objects") / f"{keys[0]}.dcm"
+
+
+def test_two_files_are_compared_byte_by_byte(store: FileStore) -> None:
+    first, same, other = (stored(store, content) for content in (b"content", b"content", b"contend"))
+    assert store.same_content(first, same)
+    assert not store.same_content(first, other)
+    store.remove(same)
+    store.remove(same)
+    with pytest.raises(StoreError):
+        store.same_content(first, same)
 
 
 def test_what_is_discarded_leaves_nothing(store: FileStore, tmp_path: Path) -> None:
     writing = store.begin(offer())
-    writing.write(b"half")
-    assert len(list((tmp_path / "incoming").iterdir())) == 1
+    assert files_in(tmp_path) == [], "before the first byte there is nothing"
+    writing.write([b"half"])
+    assert len(files_in(tmp_path)) == 1
     writing.discard()
     writing.discard()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert files_in(tmp_path) == []
 
 
-def test_a_sweep_removes_half_files_and_nothing_else(store: FileStore, tmp_path: Path) -> None:
-    digest = stored(store, b"whole")
-    store.begin(offer()).write(b"half")
-    assert store.sweep() == 1
-    assert store.sweep() == 0
-    assert store.path(digest).exists()
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_an_owner_finds_what_it_wrote_last(tmp_path: Path) -> None:
+    ours, others = FileStore(tmp_path, 0, sync=False, owner="a"), FileStore(tmp_path, 0, sync=False, owner="b")
+    assert ours.own_latest() == []
+    mine = [stored(ours, b"whole"), stored(ours, b"whole")]
+    stored(others, b"another's")
+    half = ours.begin(offer())
+    half.write([b"half"])
+    assert sorted(ours.own_latest()) == sorted([*mine, half.key])
+    for hour in ("20190101/00", "20190101/01"):
+        older = tmp_path / "objects" / hour / Path(mine[0]).with_suffix(".dcm").name
+        older.parent.mkdir(parents=True)
+        older.write_bytes(b"old")
+    assert [key for key in ours.own_latest() if key.startswith("2019")] == ["20190101/01/" + Path(mine[0]).name]
 
 
 def test_below_the_reserve_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +136,7 @@ def test_below_the_reserve_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 6, 4_999_999))  # type: ignore[attr-defined]
     with pytest.raises(DiskFullError, match="4 MB are left"):
         store.begin(offer())
-    assert list((tmp_path / "incoming").iterdir()) == []
+    assert files_in(tmp_path) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 5, 5_000_000))  # type: ignore[attr-defined]
     store.begin(offer()).discard()
 
@@ -116,7 +144,7 @@ def test_below_the_reserve_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, DiskFullError), (errno.EDQUOT, DiskFullError), (errno.EIO, StoreError)]
 )
-@pytest.mark.parametrize("place", ["tempfile.mkstemp", "os.fdatasync", "os.fsync"])
+@pytest.mark.parametrize("place", ["os.open", "os.writev", "os.fdatasync", "os.fsync"])
 def test_a_failing_disk_is_an_error_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, number: int, kind: type[StoreError]
 ) -> None:
@@ -131,77 +159,63 @@ def test_a_failing_disk_is_an_error_of_ours(
 
 
 def test_a_disk_that_takes_only_a_part_is_full(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Partly:
-        def write(self, chunk: bytes) -> int:
-            return len(chunk) - 1
-
     writing = store.begin(offer())
-    monkeypatch.setattr(writing, "_file", Partly())
+    monkeypatch.setattr(os, "writev", lambda _, pieces: sum(map(len, pieces)) - 1)
     with pytest.raises(DiskFullError):
-        writing.write(b"content")
+        writing.write([b"content"])
 
 
 @pytest.fixture(name="told")
 def _told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is asked of the disk, in order; of a file the folder it lies in, of a folder its path below the data's."""
+    """What is asked of the disk, in order: of a file the folder that it has a name in, of a folder its path."""
     told: list[str] = []
 
     def record(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            if isinstance(arguments[0], int):
-                path = Path(f"/proc/self/fd/{arguments[0]}").readlink().relative_to(tmp_path)
-                told.append(f"{name} {path if name == 'fsync' else path.parent}")
-            else:
-                told.append(name)
-            return real(*arguments)
+        def call(descriptor: int) -> Any:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)
+            told.append(f"{name} {path if name == 'fsync' else path.parent}")
+            return real(descriptor)
 
         return call
 
     monkeypatch.setattr(os, "fdatasync", record("fdatasync", os.fdatasync))
     monkeypatch.setattr(os, "fsync", record("fsync", os.fsync))
-    monkeypatch.setattr(Path, "replace", record("rename", Path.replace))
+    monkeypatch.setattr(time, "strftime", lambda *_: "20261121/18")
     return told
 
 
-def synced_folders(digest: str) -> list[str]:
-    """Every folder that may have a new entry, from the file upwards."""
-    inner, outer = f"objects/{digest[:2]}/{digest[2:4]}", f"objects/{digest[:2]}"
-    return [f"fsync {inner}", f"fsync {outer}", "fsync objects", "fsync ."]
+HOUR = "objects/20261121/18"
+FOLDERS_ABOVE = ["fsync objects/20261121", "fsync objects", "fsync ."]
 
 
-def test_bytes_reach_the_disk_before_the_name_and_the_name_before_success(tmp_path: Path, told: list[str]) -> None:
+def test_bytes_and_name_reach_the_disk_before_success(tmp_path: Path, told: list[str]) -> None:
     store = FileStore(tmp_path, 0, sync=True)
+    stored(store, b"content")
+    assert told == [*FOLDERS_ABOVE, f"fdatasync {HOUR}", f"fsync {HOUR}"]
     told.clear()
-    digest = stored(store, b"content")
-    assert told == ["fdatasync incoming", "rename", *synced_folders(digest)]
+    stored(store, b"content")
+    assert told == [f"fdatasync {HOUR}", f"fsync {HOUR}"], "once is enough for the folders above"
 
 
 def test_a_folder_that_another_process_made_is_made_durable_as_well(tmp_path: Path, told: list[str]) -> None:
     """It may have been killed, or still be about to, before it told the disk."""
-    store = FileStore(tmp_path, 0, sync=True)
-    digest = hashlib.sha256(part10_header(offer()) + b"content").hexdigest()
-    store.path(digest).parent.mkdir(parents=True)
-    told.clear()
-    stored(store, b"content")
-    assert told[2:] == [*synced_folders(digest)]
-    told.clear()
-    stored(store, b"content")
-    assert told == ["fdatasync incoming", "rename", synced_folders(digest)[0]], "once is enough for the folders above"
+    (tmp_path / HOUR).mkdir(parents=True)
+    stored(FileStore(tmp_path, 0, sync=True), b"content")
+    assert told[:3] == FOLDERS_ABOVE
 
 
 def test_without_durability_nothing_is_forced(tmp_path: Path, told: list[str]) -> None:
     stored(FileStore(tmp_path, 0, sync=False), b"content")
-    assert told == ["rename"]
+    assert told == []
 
 
 def test_a_finished_file_of_ours_is_adopted_durably(tmp_path: Path, told: list[str]) -> None:
     store = FileStore(tmp_path, 0, sync=True)
-    told.clear()
     (tmp_path / "made").mkdir()
     made = tmp_path / "made" / "one.dcm"
     made.write_bytes(b"derived")
-    digest, size_bytes = store.adopt(made)
-    assert (digest, size_bytes) == (hashlib.sha256(b"derived").hexdigest(), 7)
-    assert store.path(digest).read_bytes() == b"derived"
+    key, size_bytes = store.adopt(made)
+    assert size_bytes == 7
+    assert store.path(key).read_bytes() == b"derived"
     assert not made.exists()
-    assert told[:3] == ["fdatasync made", "rename", synced_folders(digest)[0]]
+    assert told == [*FOLDERS_ABOVE, f"fdatasync {HOUR}", f"fsync {HOUR}"]

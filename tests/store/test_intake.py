@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from sqlalchemy import event, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import update
 
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import AssociationEnd, Offer, Outcome, Receipt
 from dicomnode.errors import DicomNodeError, InputError, MismatchError, StoreError
-from dicomnode.store import intake as intake_module
+from dicomnode.store.files import FileStore
 from dicomnode.store.index import outbox
+from dicomnode.store.index.arrivals import Arrival
 from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.intake import StoreIntake
 from dicomnode.store.schema import Association, Instance, Outbox, Patient, Series, SeriesState, Study
 from dicomnode.testing.processes import wait_until
 from tests.store.receiving import (
     PACS,
     SCANNER,
+    TO_PACS,
     Reception,
     ct_header,
     encoded,
@@ -55,29 +58,26 @@ def test_an_instance_becomes_rows_and_a_file(reception: Reception) -> None:
     assert (instance.peer, instance.calling_ae, instance.called_ae) == ("scanner", "SCANNER", "DICOMNODE")
     assert (instance.active, instance.matched, instance.derived_by_us) == (True, True, False)
     assert (instance.position_mm, instance.orientation) == (6.0, "\\".join(["1.000", *["0.000"] * 3, "1.000", "0.000"]))
-    path = reception.files.path(instance.digest)
+    path = reception.files.path(instance.file)
     assert path.stat().st_size == instance.size_bytes
     assert path.read_bytes().endswith(encoded(ct_header(3)))
     assert dcmread(path).SOPInstanceUID == instance.sop_instance_uid
 
 
-def test_the_outbox_row_comes_in_the_same_commit(reception: Reception) -> None:
-    seen: list[tuple[int, int]] = []
-    event.listen(
-        reception.database.engine,
-        "commit",
-        lambda connection: seen.append(
-            tuple(
-                connection.exec_driver_sql(
-                    "select (select count(*) from instance), (select count(*) from outbox)"
-                ).one()
-            )
-        ),
-    )
+def test_an_instance_and_its_outbox_rows_are_one_transaction(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(reception.intake._recorder._insert_outbox, "many", fail)
+    with pytest.raises(StoreError):
+        reception.receive(ct_header())
+    assert_nothing_kept(reception)
+    assert reception.rows(Series) == []
+    monkeypatch.undo()
     reception.receive(ct_header())
     assert reception.outbox() == [("pacs", "1.2.3.4.1", "ready")]
-    assert (1, 1) in seen
-    assert (1, 0) not in seen
 
 
 def test_the_same_bytes_again_change_nothing(reception: Reception) -> None:
@@ -87,6 +87,7 @@ def test_the_same_bytes_again_change_nothing(reception: Reception) -> None:
     (after,) = reception.rows(Instance)
     assert after.id == before.id
     assert len(reception.outbox()) == 1
+    assert len(list(reception.folder.rglob("*.dcm"))) == 1
 
 
 def test_the_same_bytes_again_are_judged_by_rules_that_have_changed(reception: Reception) -> None:
@@ -119,7 +120,7 @@ def test_other_bytes_under_the_same_uid_are_kept_beside_and_forwarded(reception:
     reception.receive(ct_header(PatientName="Doe^John"), at=1100.0)
     versions = reception.versions(ct_header())
     assert [version.active for version in versions] == [False, True]
-    assert all(reception.files.path(version.digest).exists() for version in versions)
+    assert all(reception.files.path(version.file).exists() for version in versions)
     assert reception.outbox() == [("pacs", "1.2.3.4.1", "ready")] * 2
     assert [series.state for series in reception.rows(Series)] == ["receiving"]
 
@@ -171,7 +172,7 @@ def test_what_is_no_data_set_is_refused(reception: Reception) -> None:
 
 def test_what_is_aborted_leaves_nothing(reception: Reception) -> None:
     incoming = reception.intake.begin(Offer(SCANNER, 1, "1.2.3", "1.2.3.4", "1.2.840.10008.1.2.1"))
-    incoming.write(b"half")
+    incoming.write([b"half"])
     incoming.abort()
     assert_nothing_kept(reception)
 
@@ -277,7 +278,7 @@ def test_many_threads_at_once_all_get_their_own_answer(reception: Reception) -> 
 
 
 def batch_of(reception: Reception, datasets: list[Dataset]) -> list[DicomNodeError | None]:
-    """Send all while the writer is busy, so that they come into one batch; what each sender is answered."""
+    """Send all while the index is busy, so that all but the first come into one batch; what each is answered."""
     answers: list[DicomNodeError | None] = [None] * len(datasets)
     row = reception.intake.association_opened(SCANNER)
 
@@ -288,50 +289,66 @@ def batch_of(reception: Reception, datasets: list[Dataset]) -> list[DicomNodeErr
             answers[number] = error
 
     threads = [threading.Thread(target=send, args=(number,), daemon=True) for number in range(len(datasets))]
-    with reception.database.write() as session, suppress(TimeoutError):
+    with reception.database.write() as session:
         session.connection()  # takes the write lock
         for thread in threads:
             thread.start()
-        wait_until(lambda: reception.intake._queue.qsize() == len(datasets) - 1, 0.3, "all but the first wait")
+        wait_until(lambda: len(reception.intake._waiting) == len(datasets) - 1, 20, "all but the first wait")
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
         assert not thread.is_alive(), "a sender waits for ever"
     return answers
 
 
+def fail_for(reception: Reception, monkeypatch: pytest.MonkeyPatch, uid: str, error: Exception) -> None:
+    """Have the index refuse one instance."""
+    real = reception.intake._recorder.record
+
+    def record(cursor: Any, arrival: Arrival, opened: Any) -> bool:
+        if arrival.file.sop_instance_uid == uid:
+            raise error
+        return real(cursor, arrival, opened)
+
+    monkeypatch.setattr(reception.intake._recorder, "record", record)
+
+
 def test_a_bad_row_does_not_fail_the_others_of_its_batch(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = intake_module.arrivals.record_arrival
-
-    def record(session: object, arrival: intake_module.Arrival) -> None:
-        if arrival.file.sop_instance_uid.endswith(".2"):
-            raise OperationalError("insert Doe^Jane", {}, Exception("Doe^Jane"))
-        real(session, arrival)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(intake_module.arrivals, "record_arrival", record)
+    fail_for(reception, monkeypatch, "1.2.3.4.2", sqlite3.OperationalError("insert Doe^Jane"))
     answers = batch_of(reception, [ct_header(number) for number in range(5)])
     assert [type(answer) for answer in answers] == [type(None), type(None), StoreError, type(None), type(None)]
     assert "Doe" not in str(answers[2])
     assert len(reception.rows(Instance)) == 4
+    assert len(list(reception.folder.rglob("*.dcm"))) == 4, "what has no row has no file"
 
 
-@pytest.mark.parametrize("error", [OverflowError, UnicodeEncodeError, KeyError, RuntimeError])
-def test_no_error_ends_the_writer(
-    reception: Reception, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+@pytest.mark.parametrize(
+    "error",
+    [OverflowError("Doe^Jane"), UnicodeEncodeError("utf-8", "Doe", 0, 1, "Doe"), KeyError("Doe"), RuntimeError("Doe")],
+)
+def test_no_error_leaves_a_sender_without_an_answer(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Else every sender would wait for ever."""
-    real = intake_module.arrivals.record_arrival
-
-    def record(session: object, arrival: intake_module.Arrival) -> None:
-        if arrival.file.sop_instance_uid.endswith(".1"):
-            raise error("utf-8", "Doe", 0, 1, "Doe") if error is UnicodeEncodeError else error("Doe^Jane")
-        real(session, arrival)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(intake_module.arrivals, "record_arrival", record)
+    fail_for(reception, monkeypatch, "1.2.3.4.1", error)
     answers = batch_of(reception, [ct_header(number) for number in range(3)])
     assert isinstance(answers[1], StoreError)
     assert "Doe" not in str(answers[1])
     assert (answers[0], answers[2]) == (None, None)
     reception.receive(ct_header(7))
+
+
+def test_what_another_receiver_wrote_meanwhile_is_seen_at_the_next_try(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, collisions = reception.intake._recorder.record, [sqlite3.IntegrityError("UNIQUE"), None]
+
+    def record(cursor: Any, arrival: Arrival, opened: Any) -> bool:
+        if (collision := collisions.pop(0)) is not None:
+            raise collision
+        return real(cursor, arrival, opened)
+
+    monkeypatch.setattr(reception.intake._recorder, "record", record)
+    reception.receive(ct_header())
+    assert len(reception.rows(Instance)) == 1
 
 
 @pytest.mark.parametrize("count", ["1e30", "99999999999999999999", "-3", "nan", "1e308"])
@@ -355,20 +372,38 @@ def test_after_a_kill_half_files_are_gone_and_open_associations_are_lost(tmp_pat
     with receiving(tmp_path) as reception:
         row = reception.intake.association_opened(SCANNER)
         ended = reception.intake.association_opened(SCANNER)
+        reception.receive(ct_header(1), association=row)
+        reception.receive(ct_header(2), association=ended)
         reception.intake.association_ended(ended, AssociationEnd.RELEASED)
-        reception.receive(ct_header(), association=row)
         half = reception.intake.begin(Offer(SCANNER, row, "1.2.3", "1.2.3.4", "1.2.840.10008.1.2.1"))
-        half.write(b"half")
-        (series,) = reception.rows(Series)
-        assert series.due_at == 1005.0
+        half.write([b"half"])
     with receiving(tmp_path) as reception:
         reception.intake.recover()
         ends = {association.id: association.ended for association in reception.rows(Association)}
         assert ends == {row: "lost", ended: "released"}
-        assert list((tmp_path / "incoming").iterdir()) == []
-        (instance,) = reception.rows(Instance)
-        assert reception.files.path(instance.digest).exists()
+        instances = reception.rows(Instance)
+        assert {path.name for path in tmp_path.rglob("*.dcm")} == {Path(each.file).name + ".dcm" for each in instances}
         assert [series.state for series in reception.rows(Series)] == ["receiving"]
+
+
+def test_a_receiver_leaves_alone_what_is_anothers(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        row = reception.intake.association_opened(SCANNER)
+        reception.receive(ct_header(), association=row)
+        half = reception.intake.begin(Offer(SCANNER, row, "1.2.3", "1.2.3.4", "1.2.840.10008.1.2.1"))
+        half.write([b"half"])
+        other = StoreIntake(
+            reception.database, FileStore(tmp_path, 0, sync=False, owner="other"), routing(TO_PACS), "other"
+        )
+        other.recover()
+        assert [association.ended for association in reception.rows(Association)] == [None]
+        assert len(list(tmp_path.rglob("*.dcm"))) == 2
+
+
+def test_an_association_that_brings_nothing_is_not_recorded(reception: Reception) -> None:
+    row = reception.intake.association_opened(SCANNER)
+    reception.intake.association_ended(row, AssociationEnd.RELEASED)
+    assert reception.rows(Association) == []
 
 
 def test_the_end_of_an_association_makes_its_series_due_sooner(reception: Reception) -> None:
@@ -385,9 +420,9 @@ def test_the_end_of_an_association_makes_its_series_due_sooner(reception: Recept
 def test_the_index_that_fails_is_an_error_without_its_text(tmp_path: Path) -> None:
     with open_database(tmp_path) as database, receiving(tmp_path) as reception:
         with database.write() as session:
-            session.connection().exec_driver_sql("ALTER TABLE association RENAME TO gone")
+            session.connection().exec_driver_sql("ALTER TABLE series RENAME TO gone")
         with pytest.raises(StoreError) as caught:
-            reception.intake.association_opened(replace(SCANNER, calling_ae="SECRET"))
+            reception.receive(ct_header(), replace(SCANNER, calling_ae="SECRET"))
         assert "SECRET" not in str(caught.value)
 
 

@@ -164,9 +164,9 @@ def test_a_destination_that_fails_is_parked_longer_each_time_until_it_works(rece
     assert (row.failures, row.down_until, row.last_error, row.last_hint) == (0, None, None, None)
 
 
-def derive(reception: Reception, *uids: str, digest: str = "d", series: str = "2.25.1", job: int = 1) -> list[Instance]:
+def derive(reception: Reception, *uids: str, file: str = "d", series: str = "2.25.1", job: int = 1) -> list[Instance]:
     source = reception.rows(Series)[0]
-    files = [StoredFile(uid, "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", f"{digest}{uid}", 10) for uid in uids]
+    files = [StoredFile(uid, "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", f"{file}{uid}", 10) for uid in uids]
     identity = Identity("P1", "", "1.2.3", "A1", series, "CT")
     with reception.database.write() as session:
         instances = arrivals.record_derived(session, identity, files, job, SCANNER)
@@ -214,9 +214,9 @@ def test_a_source_that_failed_for_good_is_not_waited_for(reception: Reception) -
 def test_the_first_derived_result_wins_and_is_enqueued_once(reception: Reception) -> None:
     reception.receive(ct_header(1))
     first = derive(reception, "2.25.11", "2.25.12")
-    again = derive(reception, "2.25.12", "2.25.11", "2.25.13", digest="other", job=2)
+    again = derive(reception, "2.25.12", "2.25.11", "2.25.13", file="other", job=2)
     assert [row.id for row in again[:2]] == [first[1].id, first[0].id]
-    assert [row.digest for row in again] == ["d2.25.12", "d2.25.11", "other2.25.13"]
+    assert [row.file for row in again] == ["d2.25.12", "d2.25.11", "other2.25.13"]
     derived = [uid for where, uid, _ in reception.outbox() if where == "pacs" and uid.startswith("2.25")]
     assert derived == ["2.25.11", "2.25.12", "2.25.13"]
 
@@ -226,7 +226,7 @@ def test_what_was_sent_is_not_enqueued_again(reception: Reception) -> None:
     derive(reception, "2.25.11")
     for row in reception.rows(Outbox):
         answer(reception, row.id, Outcome.SENT)
-    derive(reception, "2.25.11", digest="other", job=2)
+    derive(reception, "2.25.11", file="other", job=2)
     assert {state for _, _, state in reception.outbox()} == {"sent"}
 
 

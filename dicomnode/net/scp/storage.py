@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from traceback import walk_tb
 from types import TracebackType
@@ -12,7 +13,7 @@ from dicomnode.core.ports import Incoming, Intake
 from dicomnode.core.types import Offer
 from dicomnode.errors import DicomNodeError
 from dicomnode.net.contexts import UID_FORM
-from dicomnode.net.dimse import Command, Element, read_data_set
+from dicomnode.net.dimse import Command, Element
 from dicomnode.net.negotiation import AcceptedContext, printable
 from dicomnode.net.scp.exchange import Exchange
 from dicomnode.net.status import Status, status_of
@@ -34,14 +35,14 @@ class Refusal:
 def echo(exchange: Exchange, context: AcceptedContext, request: Command) -> None:
     """C-ECHO (PS3.7 9.1.5)."""
     if request.has_data_set:
-        read_data_set(exchange.wire, context.context_id, lambda _: None)
+        exchange.wire.read_data(context.context_id, _forget)
     exchange.respond(context, request, {Element.STATUS: Status.SUCCESS})
 
 
 def unrecognized(exchange: Exchange, context: AcceptedContext, request: Command) -> None:
     """Any operation that we do not offer (PS3.7 annex C); its data set is read and forgotten."""
     if request.has_data_set:
-        read_data_set(exchange.wire, context.context_id, lambda _: None)
+        exchange.wire.read_data(context.context_id, _forget)
     exchange.respond(context, request, {Element.STATUS: Status.UNRECOGNIZED_OPERATION})
 
 
@@ -58,7 +59,7 @@ class StorageService:
         if refusal is None:
             refusal = self._receive(exchange, context, request)
         elif request.has_data_set:
-            read_data_set(exchange.wire, context.context_id, lambda _: None)
+            exchange.wire.read_data(context.context_id, _forget)
         values: dict[Element, int | str] = {Element.STATUS: Status.SUCCESS}
         if UID_FORM.fullmatch(sop_instance_uid := request.uid(Element.AFFECTED_SOP_INSTANCE_UID)):
             values[Element.AFFECTED_SOP_INSTANCE_UID] = sop_instance_uid
@@ -76,7 +77,7 @@ class StorageService:
             context.transfer_syntax,
         )
         with _Transfer(self._intake, offer, self._max_dataset_bytes) as transfer:
-            read_data_set(exchange.wire, context.context_id, transfer.write)
+            exchange.wire.read_data(context.context_id, transfer.write)
             refusal = transfer.finish()
         if refusal is None:
             exchange.tally.instances += 1
@@ -105,17 +106,17 @@ class _Transfer:
     ) -> None:
         self._forget()
 
-    def write(self, chunk: memoryview) -> None:
+    def write(self, pieces: Sequence[memoryview]) -> None:
         if self._incoming is None:
             return
-        self.size_bytes += len(chunk)
+        self.size_bytes += sum(map(len, pieces))
         if self.size_bytes > self._max_dataset_bytes:
             self._fail(
                 Refusal(Status.OUT_OF_RESOURCES, "data set larger than accepted", "see limits.max_dataset_bytes")
             )
             return
         try:
-            self._incoming.write(chunk)
+            self._incoming.write(pieces)
         except Exception as error:  # noqa: BLE001  as above
             self._fail(_refusal(error))
 
@@ -137,6 +138,10 @@ class _Transfer:
         if self._incoming is not None:
             self._incoming.abort()
             self._incoming = None
+
+
+def _forget(_: Sequence[memoryview]) -> None:
+    """What is not stored is read to its end all the same."""
 
 
 def _problem(context: AcceptedContext, request: Command) -> Refusal | None:

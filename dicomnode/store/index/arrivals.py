@@ -1,12 +1,16 @@
-"""Recording instances: patient, study, series and instance rows, and the outbox rows that go with them."""
+"""Recording instances: patient, study, series and instance rows, and the outbox rows that go with them.
+
+What nobody has sent before is recorded by `dicomnode.store.index.recording`; here is what both ways share, and what is
+rare: an instance that comes again, one that a destination sends back, our own derived ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, Protocol
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Double, bindparam, case, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Sender
@@ -21,12 +25,6 @@ from dicomnode.store.schema import (
     SeriesState,
     Study,
 )
-
-_ANY_VERSION: Final = select(Instance.id).where(Instance.sop_instance_uid == bindparam("uid")).limit(1)
-_INSERT_INSTANCE: Final = insert(Instance)
-_INSERT_OUTBOX: Final = insert(Outbox)
-_INSTANCE_COLUMNS: Final = tuple(column.name for column in Instance.__table__.columns if column.name != "id")
-_OUTBOX_COLUMNS: Final = tuple(column.name for column in Outbox.__table__.columns if column.name != "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +41,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One instance at rest in the file store."""
+    """One instance at rest in the file store; `file` is its key there."""
 
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
-    digest: str
+    file: str
     size_bytes: int
 
 
@@ -92,13 +90,21 @@ class Arrival:
     orientation: str | None
 
 
-def record_arrival(session: Session, arrival: Arrival) -> None:
-    """Insert the rows of one received instance.
+def of_the_same_size(session: Session, arrival: Arrival) -> list[str]:
+    """Files of the versions of an instance that may be the very same bytes."""
+    rows = select(Instance.file).where(
+        Instance.sop_instance_uid == arrival.file.sop_instance_uid, Instance.size_bytes == arrival.file.size_bytes
+    )
+    return list(session.scalars(rows))
+
+
+def record_again(session: Session, arrival: Arrival, same_file: str | None) -> None:
+    """Record an instance whose UID is known. `same_file` holds the very same bytes, if any does.
 
     The very same bytes again change nothing, unless the rules have changed since: then they are judged anew.
     """
     versions = _versions(session, arrival.file.sop_instance_uid)
-    same = next((version for version in versions if version.digest == arrival.file.digest), None)
+    same = next((version for version in versions if version.file == same_file), None)
     series = _series(session, arrival.identity, Origin.RECEIVED, arrival.sender.received_at)
     came_back = tuple(f"round trip: {name} sent it back" for name in _sent_to_sender(session, versions, arrival))
     if same is not None and (same.active or came_back):
@@ -106,18 +112,21 @@ def record_arrival(session: Session, arrival: Arrival) -> None:
         if same.active and not came_back and same.rules_digest != arrival.rules_digest:
             _judge_again(session, series, same, arrival)
         elif same.active and series.state == SeriesState.RECEIVING:
-            _touch(series, arrival)
+            _update(series, waiting(series, arrival))
         return
     if came_back:
-        session.add(_instance(series, replace(arrival, kept_back=came_back), active=False))
+        arrival = replace(arrival, kept_back=came_back)
+        session.add(Instance(**instance_values(series.id, arrival, _next(versions), active=False)))
         return
-    if versions:
-        _deactivate(session, arrival.file.sop_instance_uid)
-    _reopen(series, arrival)
+    _deactivate(session, arrival.file.sop_instance_uid)
+    _update(series, waiting(series, arrival))
     if same is not None:
         _restore(session, same, arrival)
         return
-    _insert(session, _instance(series, arrival, active=True), arrival.forward)
+    instance = Instance(**instance_values(series.id, arrival, _next(versions), active=True))
+    session.add(instance)
+    session.flush()
+    session.add_all(Outbox(**values) for values in outbox_values(instance.id, arrival))
 
 
 def record_derived(
@@ -133,12 +142,13 @@ def record_derived(
     series.due_at = None
     recorded = []
     for file in files:
-        known = [version for version in _versions(session, file.sop_instance_uid) if version.active]
-        if not known:
-            known = [_new_instance(series, file, sender, Origin.DERIVED)]
-            session.add(known[0])
+        versions = _versions(session, file.sop_instance_uid)
+        active = next((version for version in versions if version.active), None)
+        if active is None:
+            active = Instance(**_derived_values(series.id, file, sender, _next(versions)))
+            session.add(active)
             session.flush()
-        recorded.append(known[0])
+        recorded.append(active)
     series.last_at = sender.received_at
     return recorded
 
@@ -148,64 +158,56 @@ def stored_files(session: Session, sop_instance_uids: Collection[str]) -> dict[s
     rows = select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids), Instance.active)
     return {
         row.sop_instance_uid: StoredFile(
-            row.sop_instance_uid, row.sop_class_uid, row.transfer_syntax_uid, row.digest, row.size_bytes
+            row.sop_instance_uid, row.sop_class_uid, row.transfer_syntax_uid, row.file, row.size_bytes
         )
         for row in session.scalars(rows)
     }
 
 
-def open_association(session: Session, sender: Sender) -> int:
-    """Record that a sender opened an association; its row id."""
-    row = Association(
-        peer=sender.peer,
-        calling_ae=sender.calling_ae,
-        called_ae=sender.called_ae,
-        source_address=sender.source_address,
-        opened_at=sender.received_at,
-        ended_at=None,
-        ended=None,
+END_ASSOCIATION: Final = (
+    update(Association)
+    .where(Association.id == bindparam("association"))
+    .values(ended_at=bindparam("now"), ended=bindparam("how"))
+)
+
+_SHORTER_QUIET_S: Final = case(
+    (Series.released_quiet_s < Series.quiet_s, Series.released_quiet_s), else_=Series.quiet_s
+)
+_NOW: Final = bindparam("now", type_=Double)
+_SOONEST: Final = case((Series.last_at + _SHORTER_QUIET_S > _NOW, Series.last_at + _SHORTER_QUIET_S), else_=_NOW)
+DUE_SOONER: Final = (
+    update(Series)
+    .where(
+        Series.state == SeriesState.RECEIVING.value,
+        Series.id.in_(select(Instance.series_row).where(Instance.association_row == bindparam("association"))),
     )
-    session.add(row)
-    session.flush()
-    return row.id
+    .values(due_at=case((Series.due_at < _SOONEST, Series.due_at), else_=_SOONEST))
+)
+"""The series that an association carried are judged again once their shorter quiet time is over."""
 
 
-def end_association(session: Session, association_row: int, how: AssociationEnd, now: float) -> None:
-    """Record the end; the series it carried are judged again once their shorter quiet time is over."""
-    session.execute(update(Association).where(Association.id == association_row).values(ended_at=now, ended=how.value))
-    carried = select(Instance.series_row).where(Instance.association_row == association_row).distinct()
-    open_series = select(Series).where(Series.id.in_(carried), Series.state == SeriesState.RECEIVING)
-    for series in session.scalars(open_series):
-        soonest = max(now, series.last_at + min(series.released_quiet_s, series.quiet_s))
-        series.due_at = soonest if series.due_at is None else min(series.due_at, soonest)
-
-
-def lose_open_associations(session: Session, now: float) -> int:
-    """Mark what was open when the receiver died as lost; how many."""
-    lost = session.scalars(select(Association.id).where(Association.ended_at.is_(None))).all()
+def lose_open_associations(session: Session, owner: str, now: float) -> int:
+    """Mark what was open when a receiver died as lost; how many."""
+    rows = select(Association.id).where(Association.ended_at.is_(None), Association.owner == owner)
+    lost = session.scalars(rows).all()
+    connection = session.connection()
     for row in lost:
-        end_association(session, row, AssociationEnd.LOST, now)
+        connection.execute(END_ASSOCIATION, {"association": row, "now": now, "how": AssociationEnd.LOST.value})
+        connection.execute(DUE_SOONER, {"association": row, "now": now})
     return len(lost)
 
 
+def without_row(session: Session, files: Collection[str]) -> set[str]:
+    """Those of the files that no instance names."""
+    return set(files) - set(session.scalars(select(Instance.file).where(Instance.file.in_(files))))
+
+
 def _versions(session: Session, sop_instance_uid: str) -> list[Instance]:
-    """Nearly always there is none: that is asked in the cheapest way."""
-    if session.connection().execute(_ANY_VERSION, {"uid": sop_instance_uid}).first() is None:
-        return []
     return list(session.scalars(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid)))
 
 
-def _insert(session: Session, instance: Instance, forward: Sequence[ForwardTo]) -> None:
-    """Insert an instance with its outbox rows by plain statements: this runs for every instance received, and the
-    unit of work would cost more than all the rest."""
-    connection = session.connection()
-    values = {name: getattr(instance, name) for name in _INSTANCE_COLUMNS}
-    inserted = connection.execute(_INSERT_INSTANCE, values).inserted_primary_key
-    assert inserted is not None  # one row was inserted
-    instance.id = inserted[0]
-    if forward:
-        rows = [_outbox_row(instance, each) for each in forward]
-        connection.execute(_INSERT_OUTBOX, [{name: getattr(row, name) for name in _OUTBOX_COLUMNS} for row in rows])
+def _next(versions: Sequence[Instance]) -> int:
+    return max((version.version for version in versions), default=-1) + 1
 
 
 def _deactivate(session: Session, sop_instance_uid: str) -> None:
@@ -258,88 +260,132 @@ def _series(session: Session, identity: Identity, origin: Origin, now: float) ->
         )
     ).first()
     if found is None:
-        none = CompletenessPolicy()
-        found = Series(
-            study_row=_study(session, identity).id,
-            series_instance_uid=identity.series_instance_uid,
-            modality=identity.modality,
-            origin=origin.value,
-            job_row=None,
-            state=SeriesState.CLOSED.value,
-            generation=0,
-            expected=None,
-            expected_source="",
-            quiet_s=none.quiet_s,
-            released_quiet_s=none.released_quiet_s,
-            deadline_s=none.deadline_s,
-            first_at=now,
-            last_at=now,
-            due_at=None,
-            closed_at=None,
-            verdict=None,
-        )
+        found = Series(**series_values(_study(session, identity).id, identity, origin, now))
         session.add(found)
         session.flush()
     return found
 
 
-def _reopen(series: Series, arrival: Arrival) -> None:
+def series_values(study_row: int, identity: Identity, origin: Origin, now: float) -> dict[str, Any]:
+    """A row for a series that has no instance yet."""
+    none = CompletenessPolicy()
+    return {
+        "study_row": study_row,
+        "series_instance_uid": identity.series_instance_uid,
+        "modality": identity.modality,
+        "origin": origin.value,
+        "job_row": None,
+        "state": SeriesState.CLOSED.value,
+        "generation": 0,
+        "expected": None,
+        "expected_source": "",
+        "quiet_s": none.quiet_s,
+        "released_quiet_s": none.released_quiet_s,
+        "deadline_s": none.deadline_s,
+        "first_at": now,
+        "last_at": now,
+        "due_at": None,
+        "closed_at": None,
+        "verdict": None,
+    }
+
+
+class SeriesWaiting(Protocol):
+    """How a series is waited for: columns of its row."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def quiet_s(self) -> float: ...
+    @property
+    def released_quiet_s(self) -> float: ...
+    @property
+    def deadline_s(self) -> float: ...
+    @property
+    def last_at(self) -> float: ...
+    @property
+    def expected(self) -> int | None: ...
+    @property
+    def expected_source(self) -> str: ...
+
+
+def waiting(series: SeriesWaiting, arrival: Arrival) -> dict[str, Any]:
+    """How a series is waited for after an arrival, which opens it if it was closed.
+
+    Its due time moves with each instance; of several rules' limits the tightest holds.
+    """
+    policy = arrival.policy
     if series.state == SeriesState.CLOSED:
-        series.quiet_s = arrival.policy.quiet_s
-        series.released_quiet_s = arrival.policy.released_quiet_s
-        series.deadline_s = arrival.policy.deadline_s
-    series.state = SeriesState.RECEIVING.value
-    _touch(series, arrival)
+        quiet_s, released_quiet_s, deadline_s = policy.quiet_s, policy.released_quiet_s, policy.deadline_s
+    else:
+        quiet_s = min(series.quiet_s, policy.quiet_s)
+        released_quiet_s = min(series.released_quiet_s, policy.released_quiet_s)
+        deadline_s = min(series.deadline_s, policy.deadline_s)
+    last_at = max(series.last_at, arrival.sender.received_at)
+    told = arrival.expected is not None
+    return {
+        "state": SeriesState.RECEIVING.value,
+        "quiet_s": quiet_s,
+        "released_quiet_s": released_quiet_s,
+        "deadline_s": deadline_s,
+        "last_at": last_at,
+        "due_at": last_at + min(quiet_s, released_quiet_s),
+        "expected": arrival.expected if told else series.expected,
+        "expected_source": arrival.expected_source if told else series.expected_source,
+    }
 
 
-def _touch(series: Series, arrival: Arrival) -> None:
-    """The series' due time moves with each instance; of several rules' limits the tightest holds."""
-    series.quiet_s = min(series.quiet_s, arrival.policy.quiet_s)
-    series.released_quiet_s = min(series.released_quiet_s, arrival.policy.released_quiet_s)
-    series.deadline_s = min(series.deadline_s, arrival.policy.deadline_s)
-    series.last_at = max(series.last_at, arrival.sender.received_at)
-    series.due_at = series.last_at + min(series.quiet_s, series.released_quiet_s)
-    if arrival.expected is not None:
-        series.expected, series.expected_source = arrival.expected, arrival.expected_source
+def _update(series: Series, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(series, name, value)
 
 
-def _instance(series: Series, arrival: Arrival, active: bool) -> Instance:
-    instance = _new_instance(series, arrival.file, arrival.sender, Origin.RECEIVED)
-    instance.association_row = arrival.association_id
-    instance.active = active
-    instance.matched = arrival.matched
-    instance.rules_digest = arrival.rules_digest
-    instance.kept_back = list(arrival.kept_back)
-    instance.derived_by_us = arrival.derived_by_us
-    instance.position_mm = arrival.position_mm
-    instance.orientation = arrival.orientation
-    return instance
+def instance_values(series_row: int, arrival: Arrival, version: int, active: bool) -> dict[str, Any]:
+    """The row of a received instance, without its id."""
+    return {
+        **_file_values(series_row, arrival.file, arrival.sender, version),
+        "association_row": arrival.association_id,
+        "origin": Origin.RECEIVED.value,
+        "active": active,
+        "matched": arrival.matched,
+        "rules_digest": arrival.rules_digest,
+        "kept_back": list(arrival.kept_back),
+        "derived_by_us": arrival.derived_by_us,
+        "position_mm": arrival.position_mm,
+        "orientation": arrival.orientation,
+    }
 
 
-def _new_instance(series: Series, file: StoredFile, sender: Sender, origin: Origin) -> Instance:
-    """A row for a file; what is left open is as for a derived one."""
-    return Instance(
-        series_row=series.id,
-        association_row=None,
-        sop_instance_uid=file.sop_instance_uid,
-        sop_class_uid=file.sop_class_uid,
-        transfer_syntax_uid=file.transfer_syntax_uid,
-        digest=file.digest,
-        size_bytes=file.size_bytes,
-        origin=origin.value,
-        peer=sender.peer,
-        calling_ae=sender.calling_ae,
-        called_ae=sender.called_ae,
-        source_address=sender.source_address,
-        received_at=sender.received_at,
-        active=True,
-        matched=True,
-        rules_digest="",
-        kept_back=[],
-        derived_by_us=True,
-        position_mm=None,
-        orientation=None,
-    )
+def _derived_values(series_row: int, file: StoredFile, sender: Sender, version: int) -> dict[str, Any]:
+    return {
+        **_file_values(series_row, file, sender, version),
+        "association_row": None,
+        "origin": Origin.DERIVED.value,
+        "active": True,
+        "matched": True,
+        "rules_digest": "",
+        "kept_back": [],
+        "derived_by_us": True,
+        "position_mm": None,
+        "orientation": None,
+    }
+
+
+def _file_values(series_row: int, file: StoredFile, sender: Sender, version: int) -> dict[str, Any]:
+    return {
+        "series_row": series_row,
+        "sop_instance_uid": file.sop_instance_uid,
+        "sop_class_uid": file.sop_class_uid,
+        "version": version,
+        "transfer_syntax_uid": file.transfer_syntax_uid,
+        "file": file.file,
+        "size_bytes": file.size_bytes,
+        "peer": sender.peer,
+        "calling_ae": sender.calling_ae,
+        "called_ae": sender.called_ae,
+        "source_address": sender.source_address,
+        "received_at": sender.received_at,
+    }
 
 
 def _judge_again(session: Session, series: Series, instance: Instance, arrival: Arrival) -> None:
@@ -349,8 +395,10 @@ def _judge_again(session: Session, series: Series, instance: Instance, arrival: 
     instance.kept_back = list(arrival.kept_back)
     instance.association_row = arrival.association_id
     known = set(session.scalars(select(Outbox.destination).where(Outbox.instance_row == instance.id)))
-    session.add_all(_outbox_row(instance, each) for each in arrival.forward if each.destination not in known)
-    _reopen(series, arrival)
+    session.add_all(
+        Outbox(**values) for values in outbox_values(instance.id, arrival) if values["destination"] not in known
+    )
+    _update(series, waiting(series, arrival))
 
 
 def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:
@@ -358,32 +406,32 @@ def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:
     instance.active = True
     instance.kept_back = list(arrival.kept_back)
     sent = {row.destination: row for row in session.scalars(select(Outbox).where(Outbox.instance_row == instance.id))}
-    for forward in arrival.forward:
-        row = sent.get(forward.destination)
+    for values in outbox_values(instance.id, arrival):
+        row = sent.get(values["destination"])
         if row is None:
-            session.add(_outbox_row(instance, forward))
+            session.add(Outbox(**values))
         else:
-            row.state, row.attempts, row.finished_at = _state_of(forward), 0, None
+            row.state, row.attempts, row.finished_at = values["state"], 0, None
             row.created_at = row.next_attempt_at = arrival.sender.received_at
 
 
-def _state_of(forward: ForwardTo) -> str:
-    return (OutboxState.HELD if forward.held else OutboxState.READY).value
-
-
-def _outbox_row(instance: Instance, forward: ForwardTo) -> Outbox:
-    return Outbox(
-        destination=forward.destination,
-        instance_row=instance.id,
-        origin=Origin.RECEIVED.value,
-        rules=list(forward.rules),
-        calling_ae=forward.calling_ae,
-        priority=forward.priority,
-        state=_state_of(forward),
-        after_series=None,
-        hold_until=None,
-        attempts=0,
-        next_attempt_at=instance.received_at,
-        created_at=instance.received_at,
-        finished_at=None,
-    )
+def outbox_values(instance_row: int, arrival: Arrival) -> list[dict[str, Any]]:
+    """The outbox rows of a received instance, without their ids."""
+    return [
+        {
+            "destination": forward.destination,
+            "instance_row": instance_row,
+            "origin": Origin.RECEIVED.value,
+            "rules": list(forward.rules),
+            "calling_ae": forward.calling_ae,
+            "priority": forward.priority,
+            "state": (OutboxState.HELD if forward.held else OutboxState.READY).value,
+            "after_series": None,
+            "hold_until": None,
+            "attempts": 0,
+            "next_attempt_at": arrival.sender.received_at,
+            "created_at": arrival.sender.received_at,
+            "finished_at": None,
+        }
+        for forward in arrival.forward
+    ]

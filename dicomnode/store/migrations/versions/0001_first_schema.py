@@ -10,12 +10,15 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_LARGE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
 
     op.create_table(
         "association",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", _LARGE, autoincrement=False, nullable=False),
+        sa.Column("owner", sa.String(), nullable=False),
         sa.Column("peer", sa.String(), nullable=False),
         sa.Column("calling_ae", sa.String(), nullable=False),
         sa.Column("called_ae", sa.String(), nullable=False),
@@ -101,12 +104,13 @@ def upgrade() -> None:
         "instance",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("series_row", sa.Integer(), nullable=False),
-        sa.Column("association_row", sa.Integer(), nullable=True),
+        sa.Column("association_row", _LARGE, nullable=True),
         sa.Column("sop_instance_uid", sa.String(), nullable=False),
         sa.Column("sop_class_uid", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("transfer_syntax_uid", sa.String(), nullable=False),
-        sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("file", sa.String(), nullable=False),
+        sa.Column("size_bytes", _LARGE, nullable=False),
         sa.Column("origin", sa.String(), nullable=False),
         sa.Column("peer", sa.String(), nullable=False),
         sa.Column("calling_ae", sa.String(), nullable=False),
@@ -123,7 +127,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["association_row"], ["association.id"], name=op.f("fk_instance_association_row")),
         sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_instance_series_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
-        sa.UniqueConstraint("sop_instance_uid", "digest", name=op.f("uq_instance_sop_instance_uid_digest")),
+        sa.UniqueConstraint("sop_instance_uid", "version", name=op.f("uq_instance_sop_instance_uid_version")),
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_instance_association_row"), ["association_row"], unique=False)
