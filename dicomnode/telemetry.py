@@ -127,6 +127,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "info", "an association ended",
             "calling_ae called_ae source_address peer association_id how instances bytes seconds",
         ),
+        "association_end_lost": Event(
+            "error", "the end of an association could not be recorded: its series wait for silence instead",
+            "association_id error",
+        ),
         "association_refused": Event(
             "warning", "a caller was refused",
             "calling_ae called_ae source_address peer association_id reason hint",

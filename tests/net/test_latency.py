@@ -30,9 +30,9 @@ class RecordingSocket(socket.socket):
         if level == socket.IPPROTO_TCP and option in names and value:
             self.calls.append(names[option])
 
-    def recvmsg_into(self, *arguments: Any) -> Any:
-        received = super().recvmsg_into(*arguments)
-        if received[0]:
+    def recv_into(self, *arguments: Any) -> int:
+        received = super().recv_into(*arguments)
+        if received:
             self.calls.append("receive")
         return received
 
