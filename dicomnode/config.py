@@ -82,6 +82,16 @@ class Config(BaseSettings):
         return self._source
 
     @property
+    def files(self) -> Path:
+        """The folder of everything stored but the index."""
+        return self.node.files or self.node.data
+
+    @property
+    def database(self) -> str | None:
+        """The URL of the index, with its password; None where it is a file in the data folder."""
+        return None if self.node.database is None else self.node.database.get_secret_value()
+
+    @property
     def local_ae_titles(self) -> tuple[str, ...]:
         """Every AE title that we answer to; the first is what we call ourselves."""
         return (self.node.ae_title, *self.node.ae_titles)
@@ -203,8 +213,12 @@ def _build(path: Path, table: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f"environment or secret files: {error}", "names are DICOMNODE_SECTION__KEY, as in DICOMNODE_NODE__PORT"
         ) from None
-    data = (path.parent / config.node.data.expanduser()).absolute()
-    config = config.model_copy(update={"node": config.node.model_copy(update={"data": data})})
+    node = config.node
+    folders = {"data": path.parent / node.data.expanduser()}
+    if node.files is not None:
+        folders["files"] = path.parent / node.files.expanduser()
+    absolute = {name: folder.absolute() for name, folder in folders.items()}
+    config = config.model_copy(update={"node": node.model_copy(update=absolute)})
     config._source = path.absolute()
     return config
 
@@ -275,6 +289,11 @@ def _cross_check(config: Config) -> Iterator[ConfigError]:
     """What no single value shows to be wrong."""
     if len(set(config.local_ae_titles)) != len(config.local_ae_titles):
         yield ConfigError("[node] ae_titles: an AE title stands there twice", "name each once; ae_title counts too")
+    if config.node.database is not None and config.node.name is None:
+        yield ConfigError(
+            "[node] name: missing, and there is a database",
+            "give each machine that shares the database a name of its own, and keep it",
+        )
     yield from _check_peers(config)
     yield from _check_destinations(config)
     yield from config.rule_problems()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from dicomnode.core.identity import is_valid_uid
 
@@ -71,6 +72,14 @@ def _uid(text: str) -> str:
     return text
 
 
+def _postgresql(secret: SecretStr) -> SecretStr:
+    """The URL of a PostgreSQL database. Errors do not repeat it: there may be a password in it."""
+    parts = urlsplit(secret.get_secret_value())
+    if parts.scheme != "postgresql" or not parts.path.strip("/"):
+        raise ValueError("this is no URL of a PostgreSQL database: write postgresql://USER@HOST/NAME")
+    return secret
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Name = Annotated[str, AfterValidator(section_name)]
 Uid = Annotated[str, AfterValidator(_uid)]
@@ -101,6 +110,17 @@ class NodeSettings(Section):
     )
     data: Path = Field(
         default=Path("data"), description="folder of everything stored; relative to the configuration file"
+    )
+    name: Name | None = Field(
+        default=None, description="the name of this machine among those that share a database; needed with `database`"
+    )
+    database: Annotated[SecretStr, AfterValidator(_postgresql)] | None = Field(
+        default=None,
+        description='where the index is: "postgresql://USER@HOST/NAME", or none for a file in `data`',
+    )
+    files: Path | None = Field(
+        default=None,
+        description="folder of the stored files, where it is not `data`: machines that share a database share it too",
     )
     durability: Literal["power", "process", "none"] = Field(
         default="power",

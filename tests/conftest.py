@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pydicom.config
 import pytest
+from sqlalchemy import create_engine
 
-from dicomnode.testing.peers import PEERS, missing_programs
+from dicomnode.store.database import index_url, migrate
+from dicomnode.testing.peers import PEERS, PostgreSql, missing_programs
 from dicomnode.testing.processes import free_port
 
 
@@ -44,6 +49,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("DICOMNODE_REQUIRE_PEERS") == "1":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(name="postgresql", scope="session")
+def _postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL server; tests that use it are marked `peer("postgresql")`."""
+    with tempfile.TemporaryDirectory(prefix="dicomnode-") as folder, PostgreSql(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(name="new_postgresql_url", scope="session")
+def _new_postgresql_url(postgresql: PostgreSql) -> Callable[[], str]:
+    """Makes an index on the server, and gives its URL: a copy of one that was migrated once."""
+    server = create_engine(index_url(postgresql.url(), Path()), isolation_level="AUTOCOMMIT")
+    numbers = itertools.count()
+
+    def make(name: str, template: str) -> str:
+        with server.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        server.dispose()
+        return index_url(postgresql.url(name), Path())
+
+    migrate(make("migrated", "template1"))
+    return lambda: make(f"index{next(numbers)}", "migrated")
 
 
 @pytest.fixture(name="port")

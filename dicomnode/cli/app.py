@@ -18,7 +18,7 @@ COMMANDS: Final = (
     setup.init, setup.check, serve.serve, ask.status, network.echo, network.send, engines.enhance, ask.why, demo.demo,
 )  # fmt: skip
 
-_DATABASE_HINT: Final = "see whether it is damaged: dicomnode check; docs/operations.md tells how to replace it"
+_DATABASE_HINT: Final = "see what is wrong with it: dicomnode check; docs/operations.md tells how to replace it"
 
 app = typer.Typer(
     name="dicomnode",
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not _is_of_database(error):
             raise
-        complain(f"the index node.sqlite cannot be used ({type(error).__name__})", _DATABASE_HINT)
+        complain(f"the index (node.sqlite, or node.database) cannot be used ({type(error).__name__})", _DATABASE_HINT)
         return FAILED
 
 

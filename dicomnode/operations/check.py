@@ -16,7 +16,8 @@ from dicomnode.config import DEFAULT_FILE, Config, examine
 from dicomnode.core.types import Peer
 from dicomnode.errors import StoreError
 from dicomnode.operations.wording import counted
-from dicomnode.store.inspection import inspect
+from dicomnode.store.database import index_url
+from dicomnode.store.inspection import inspect, inspect_server
 from dicomnode.store.locks import NODE_LOCK, Holder, holder
 
 
@@ -74,7 +75,7 @@ def check(path: Path) -> CheckReport:
         return CheckReport(path, tuple(problems))
     running = running_node(config.node.data)
     in_use = tuple(_listening(config.node.host, config.node.port))
-    problems += [*_data_folder(config), *_index(config.node.data), *_unresolved(config.peers())]
+    problems += [*_data_folder(config), *_index(config), *_unresolved(config.peers())]
     if running is None:
         problems += in_use
     moved = running is not None and not in_use
@@ -115,12 +116,15 @@ def _data_folder(config: Config) -> Iterator[Problem]:
         )
 
 
-def _index(data: Path) -> Iterator[Problem]:
-    if (data / "node.sqlite").exists():
-        try:
-            inspect(data / "node.sqlite")
-        except StoreError as error:
-            yield Problem(f"[node] data: {error}", error.hint)
+def _index(config: Config) -> Iterator[Problem]:
+    file = config.node.data / "node.sqlite"
+    try:
+        if config.database is not None:
+            inspect_server(index_url(config.database, config.node.data))
+        elif file.exists():
+            inspect(file)
+    except StoreError as error:
+        yield Problem(f"[node] {'data' if config.database is None else 'database'}: {error}", error.hint)
 
 
 def _listening(host: str, port: int) -> Iterator[Problem]:

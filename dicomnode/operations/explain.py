@@ -13,9 +13,9 @@ from dicomnode.core.headers import value
 from dicomnode.core.rules import Facts, Forwarding, RoutingPlan, explain, forward, plan
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
 from dicomnode.core.types import Header, Sender
+from dicomnode.operations.index import has_index, reading
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.pixels.read import read_header
-from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.index import overview
 
 
@@ -65,14 +65,10 @@ def explain_file(config: Config, path: Path) -> FileExplanation:
 def _sender(config: Config, header: Header) -> tuple[Sender, str]:
     unknown = Sender("", "", "", "", time.time())
     told = "from no known sender, now: clauses on peer, AE titles and address see nothing"
-    if not (config.node.data / "node.sqlite").exists():
+    if not has_index(config):
         return unknown, told
-    database = Database(sqlite_url(config.node.data))
-    try:
-        with database.read() as session:
-            found = overview.active_instance(session, value(header, "SOPInstanceUID"))
-    finally:
-        database.close()
+    with reading(config) as session:
+        found = overview.active_instance(session, value(header, "SOPInstanceUID"))
     if found is None:
         return unknown, told
     sender = Sender(found.peer, found.calling_ae, found.called_ae, found.source_address, found.received_at)

@@ -12,11 +12,10 @@ from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
 from dicomnode.core.rules import RoutingPlan, RuleExplanation
-from dicomnode.errors import NotFoundError
 from dicomnode.operations.check import running_node
+from dicomnode.operations.index import reading
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
-from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.files import free_bytes
 from dicomnode.store.index import overview
 from dicomnode.store.schema import Instance, Job, JobState, Outbox, Receipt, Series
@@ -97,16 +96,9 @@ class Status:
 
 def status(config: Config) -> Status:
     """Ask the index; raises NotFoundError where there is none yet."""
-    data = config.node.data
-    if not (data / "node.sqlite").exists():
-        raise NotFoundError(f"nothing has been stored in {data} yet", "start the node with: dicomnode serve")
-    database = Database(sqlite_url(data))
-    free, total = free_bytes(data)
-    try:
-        with database.read() as session:
-            return _status(config, session, (free, config.limits.disk_reserve_bytes(total)))
-    finally:
-        database.close()
+    with reading(config) as session:
+        free, total = free_bytes(config.files)
+        return _status(config, session, (free, config.limits.disk_reserve_bytes(total)))
 
 
 def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:

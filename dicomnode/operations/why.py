@@ -19,10 +19,10 @@ from dicomnode.config import Config
 from dicomnode.core.headers import value
 from dicomnode.core.rules import RoutingPlan
 from dicomnode.errors import NotFoundError
+from dicomnode.operations.index import reading
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted, gate_sentences
 from dicomnode.pixels.read import read_header
-from dicomnode.store.database import Database, sqlite_url
 from dicomnode.store.index import overview
 from dicomnode.store.index.overview import Delivery
 from dicomnode.store.schema import Instance, Job, Origin, Plan, Series, SeriesState
@@ -83,15 +83,8 @@ def why(config: Config, subject: str) -> Explanation:
     Raises NotFoundError where nothing is known of it.
     """
     named = _uid_in_file(Path(subject)) if _is_file(subject) else subject
-    data = config.node.data
-    database = Database(sqlite_url(data)) if (data / "node.sqlite").exists() else None
-    if database is None:
-        raise NotFoundError(f"nothing has been stored in {data} yet", "start the node with: dicomnode serve")
-    try:
-        with database.read() as session:
-            stories = tuple(_story(session, series, named) for series in overview.series_about(session, named))
-    finally:
-        database.close()
+    with reading(config) as session:
+        stories = tuple(_story(session, series, named) for series in overview.series_about(session, named))
     if not stories:
         raise NotFoundError(
             "nothing is known by that UID, accession number or file",

@@ -9,13 +9,14 @@ import socket
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from sqlalchemy import delete
+from sqlalchemy.exc import OperationalError
 
 from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
@@ -23,7 +24,7 @@ from dicomnode.errors import ConfigError, UsageError
 from dicomnode.net.scp.listener import listen
 from dicomnode.serve import wiring
 from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, run
-from dicomnode.store.database import Database, migrate, sqlite_url
+from dicomnode.store.database import Database, migrate
 from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
 from dicomnode.store.schema import Process
 
@@ -82,9 +83,7 @@ class Supervisor:
             signal.signal(name, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
         with exclusive_after_others(self._config.node.data, NODE_LOCK, _LOOK_S) as self._lock:
-            url = sqlite_url(self._config.node.data)
-            migrate(url)
-            _forget_processes(url)
+            self._prepare_index()
             try:
                 self._inherited = self._open_what_is_inherited()
                 self._start_all()
@@ -92,6 +91,19 @@ class Supervisor:
             finally:
                 self._end_all()
         return 0 if self._ended_all else 1
+
+    def _prepare_index(self) -> None:
+        url = wiring.database_url(self._config)
+        try:
+            migrate(url)
+            _forget_processes(url, wiring.machine(self._config))
+        except OperationalError as error:
+            if self._config.database is None:
+                raise
+            raise ConfigError(
+                f"[node] database: the server cannot be used ({type(error).__name__})",
+                "is it up, and may we in? psql URL says more",
+            ) from None
 
     def _open_what_is_inherited(self) -> Inherited:
         """Bind the port once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
@@ -239,18 +251,19 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
-def _forget_processes(url: str) -> None:
+def _forget_processes(url: str, machine: str) -> None:
     """Drop the signs of life of a node that was killed; we hold its lock, so it is gone."""
-    database = Database(url)
-    with database.write() as session:
-        session.execute(delete(Process))
-    database.close()
+    with closing(Database(url)) as database, database.write() as session:
+        if database.is_shared:
+            session.execute(delete(Process).where(Process.host == machine))
+        else:
+            session.execute(delete(Process))
 
 
 def _changed_until_restart(old: Config, new: Config) -> list[str]:
     """What differs and cannot be changed while the node runs."""
     keys = {
-        "node": ("port", "host", "receivers", "data", "durability", "private_sop_classes"),
+        "node": ("port", "host", "receivers", "data", "name", "database", "files", "durability", "private_sop_classes"),
         "limits": ("disk_reserve", "worker_memory_mb"),
         "log": ("format", "level"),
     }

@@ -3,6 +3,10 @@
 SQLite in WAL mode by default. One writer at a time: `write` waits for its turn (`dicomnode.store.turns`) and takes the
 write lock at its start (BEGIN IMMEDIATE), so that a transaction which reads first can never fail half way for want of
 the lock.
+
+PostgreSQL for several machines that share one index. `write` is alone there too (a lock of the whole database's, held
+until the commit), so that what is right on SQLite is right on it; `statements`, by which receivers record arrivals,
+runs beside others of its kind, never beside a `write`.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.orm import Session
 
@@ -22,20 +26,46 @@ BUSY_TIMEOUT_S: Final = 60
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
 """WAL with NORMAL survives a killed process but not a power cut: commits since the last checkpoint may be lost."""
 
+_WRITERS: Final = 0x6469636F6D  # "dicom"
+"""Number of the advisory lock that writers take on PostgreSQL: alone, or together with others of their kind."""
+
+_NETWORK: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
+}
+"""How long a PostgreSQL that does not answer is waited for (libpq's words)."""
+
+_SERVER: Final = {
+    "idle_in_transaction_session_timeout": 60_000,  # ms
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
+}
+"""How long the server waits for us (its words): a machine that vanished must keep nobody from writing."""
+
 
 class Database:
-    """One database, opened. `durability` is the node's setting: power, process or none."""
+    """One database, opened. `durability` is the node's setting: power, process or none.
+
+    is_shared  whether other machines may use it too
+    """
 
     def __init__(self, url: str, durability: str = "power") -> None:
         self.url = url
         self.engine = _open(url, durability)
+        self.is_shared = self.engine.dialect.name == "postgresql"
+        self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ") if self.is_shared else None
         file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
         self._turns = WriteTurns(Path(file)) if file else None  # one in memory has a single process
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database and writes nothing."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self._snapshots or self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -47,6 +77,8 @@ class Database:
             Session(connection, expire_on_commit=False) as session,
             session.begin(),
         ):
+            if self.is_shared:
+                session.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS})"))
             yield session
 
     @contextmanager
@@ -56,8 +88,9 @@ class Database:
         with self._turn(), closing(self.engine.raw_connection()) as connection:
             try:
                 cursor = connection.cursor()
-                if self.engine.dialect.name == "sqlite":
-                    cursor.execute("BEGIN IMMEDIATE")
+                cursor.execute(
+                    f"SELECT pg_advisory_xact_lock_shared({_WRITERS})" if self.is_shared else "BEGIN IMMEDIATE"
+                )
                 yield cursor
                 connection.commit()
             except BaseException:
@@ -78,6 +111,13 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'node.sqlite'}"
 
 
+def index_url(database: str | None, folder: Path) -> str:
+    """The URL of the index: the setting `node.database`, else the file in the data folder."""
+    if database is None:
+        return sqlite_url(folder)
+    return make_url(database).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
 def migrate(url: str) -> None:
     """Bring the schema to this version; a new database is created whole."""
     import alembic.command  # slow to import, and needed once
@@ -90,8 +130,20 @@ def migrate(url: str) -> None:
 
 
 def _open(url: str, durability: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+    return _open_sqlite(url, durability) if url.startswith("sqlite") else _open_postgresql(url, durability)
+
+
+def _open_postgresql(url: str, durability: str) -> Engine:
+    """A server with a standby may be told more than we ask for (synchronous_commit): we only ever lower it."""
+    options = " ".join(f"-c {name}={value}" for name, value in _SERVER.items())
+    if durability != "power":
+        options += " -c synchronous_commit=off"
+    return create_engine(
+        url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args={**_NETWORK, "options": options}
+    )
+
+
+def _open_sqlite(url: str, durability: str) -> Engine:
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")

@@ -1,4 +1,4 @@
-"""Looking at a database file without opening it as the node does: nothing is made, changed or locked."""
+"""Looking at a database without opening it as the node does: nothing is made, changed or locked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import sqlalchemy
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
 from dicomnode.errors import StoreError
+from dicomnode.store.database import Database
 from dicomnode.store.migrations import REVISIONS
 
 
@@ -26,9 +31,25 @@ def inspect(file: Path) -> None:
         raise StoreError(f"{file} cannot be read as a database ({type(error).__name__})", _REPLACE) from None
     if found != "ok":
         raise StoreError(f"{file} is damaged", _REPLACE)
-    unknown = {version for (version,) in versions} - REVISIONS
-    if unknown:
-        raise StoreError(f"{file} was made by another version of dicomnode", "run that version, or a newer one")
+    _require_known(str(file), {version for (version,) in versions})
+
+
+def inspect_server(url: str) -> None:
+    """Raise StoreError where a database server does not answer, or its tables are of another version."""
+    try:
+        with closing(Database(url)) as database, database.read() as session:
+            made = sqlalchemy.inspect(session.connection()).has_table("alembic_version")
+            versions = set(session.scalars(text("SELECT version_num FROM alembic_version"))) if made else set()
+    except SQLAlchemyError as error:  # its text may quote a password
+        raise StoreError(
+            f"the server cannot be used ({type(error).__name__})", "is it up, and may we in? psql URL says more"
+        ) from None
+    _require_known("its index", versions)
+
+
+def _require_known(what: str, versions: set[str]) -> None:
+    if versions - REVISIONS:
+        raise StoreError(f"{what} was made by another version of dicomnode", "run that version, or a newer one")
 
 
 _REPLACE = "put the last backup in its place; docs/operations.md tells how"

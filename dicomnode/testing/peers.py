@@ -6,6 +6,7 @@ Peers listen on 127.0.0.1 only. They are test peers: the packaged versions have 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -38,13 +39,15 @@ PEERS: Final[Mapping[str, PeerPrograms]] = {
     "orthanc": PeerPrograms("orthanc", ("Orthanc",)),
     "dciodvfy": PeerPrograms("dicom3tools", ("dciodvfy",)),
     "nmap": PeerPrograms("nmap", ("nmap",)),
+    "postgresql": PeerPrograms("postgresql", ("initdb", "postgres")),
     "cc": PeerPrograms("gcc libc6-dev", ("cc",)),
 }
 
 
 def program(name: str) -> str | None:
-    """The path of a program; Debian installs Orthanc where an ordinary user's PATH does not look."""
-    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    """The path of a program; Debian installs Orthanc and PostgreSQL where an ordinary user's PATH does not look."""
+    elsewhere = ("/usr/local/sbin", "/usr/sbin", "/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin")))
+    return shutil.which(name) or shutil.which(name, path=":".join(elsewhere))
 
 
 def missing_programs(peer: str) -> tuple[str, ...]:
@@ -201,6 +204,48 @@ class StoreScp(ServerProcess):
 
     def stop(self) -> None:
         self.kill()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+
+class PostgreSql(ServerProcess):
+    """A throw-away PostgreSQL: a cluster of its own below `folder`, over TCP on 127.0.0.1, that survives no crash.
+
+    It refuses to run as root: there it runs as `nobody`, who must be able to reach `folder`. Nobody is asked for a
+    password.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._cluster = folder / "cluster"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            shutil.chown(folder, "nobody")
+        self._as_user = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
+                    "fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB"}  # fmt: skip
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+        command = [*self._as_user, _path_of("postgres"), "-D", str(self._cluster), *options]
+        super().__init__(command, folder / "postgresql.log", Path("/"))
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://dicomnode@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        if not self._cluster.exists():
+            options = ["--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8", "--username=dicomnode"]
+            command = [*self._as_user, _path_of("initdb"), *options, "--pgdata", str(self._cluster)]
+            subprocess.run(command, check=True, capture_output=True, cwd="/")
+        self.launch()
+        self.await_ready(lambda: "ready to accept connections" in self.tail(), _START_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """Immediate shutdown: its children are in sessions of their own, and end with it only so."""
+        if self.running:
+            self.signal(signal.SIGQUIT)
+            self.exit_code(_STOP_TIMEOUT_S)
 
     def __enter__(self) -> Self:
         self.start()

@@ -7,6 +7,9 @@ from alembic import context
 from dicomnode.store.database import Database
 from dicomnode.store.schema import Base
 
+_MIGRATING = 0x6D696772  # "migr"
+"""Number of the advisory lock."""
+
 
 def run() -> None:
     database = Database(context.config.attributes["url"])
@@ -19,6 +22,8 @@ def run() -> None:
             include_name=lambda name, kind, _parents: kind != "table" or name in Base.metadata.tables,
         )
         with context.begin_transaction():
+            if connection.dialect.name == "postgresql":  # of machines that start at once, one makes the tables
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
             context.run_migrations()
     database.close()
 
