@@ -139,6 +139,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "debug", "a connection ended without an association",
             "source_address reason",
         ),
+        "tls_failed": Event(
+            "warning", "a caller could not agree with us on TLS, or refused us",
+            "source_address reason hint",
+        ),
         "connection_failed": Event("error", "a connection could not be taken in", "reason hint"),
         "protocol_violated": Event(
             "warning", "a caller broke the DICOM protocol and was cut off",

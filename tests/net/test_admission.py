@@ -10,6 +10,7 @@ from dicomnode.net.negotiation import AssociationRequest
 from dicomnode.net.scp.admission import (
     Admitted,
     HostAddresses,
+    Origin,
     Rejected,
     RejectReason,
     admit,
@@ -32,7 +33,7 @@ NAMES = {"ct1.hospital": {"192.0.2.1", "2001:db8::1"}, "192.0.2.9": {"192.0.2.9"
 def judge(calling_ae: str, address: str, called_ae: str = "NODE", accept_unknown: bool = False) -> Admitted | Rejected:
     request = replace(REQUEST, calling_ae=calling_ae, called_ae=called_ae)
     settings = replace(SETTINGS, accept_unknown=accept_unknown)
-    return admit(request, address, settings, lambda host: NAMES.get(host, set()))
+    return admit(request, Origin(address), settings, lambda host: NAMES.get(host, set()))
 
 
 @pytest.mark.parametrize(
@@ -78,9 +79,8 @@ def test_the_log_tells_what_a_stranger_is_not_told() -> None:
 
 
 def test_what_is_no_dicom_application() -> None:
-    verdict = admit(
-        replace(REQUEST, protocol_version=2), "192.0.2.1", replace(SETTINGS, accept_unknown=True), lambda _: ()
-    )
+    request, settings = replace(REQUEST, protocol_version=2), replace(SETTINGS, accept_unknown=True)
+    verdict = admit(request, Origin("192.0.2.1"), settings, lambda _: ())
     assert isinstance(verdict, Rejected)
     assert verdict.reason is RejectReason.PROTOCOL_VERSION
 

@@ -1,6 +1,6 @@
 """Who may open an association: called AE title, calling AE title and address (PS3.8 9.3.4, table 9-21).
 
-AE titles identify, they do not authenticate; on a network that is not trusted that is a firewall's job.
+AE titles identify, they do not authenticate: that is what certificates are for, and on a plain port a firewall.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
+from dicomnode.net.certificates import PeerCertificate
 from dicomnode.net.negotiation import AssociationRequest
 from dicomnode.net.scp.settings import Caller, ScpSettings
 
@@ -47,14 +48,23 @@ class Rejected:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from: an address, by TLS or not, and the certificate that was shown there."""
+
+    address: str
+    is_secured: bool = False
+    certificate: PeerCertificate | None = None
+
+
 def admit(
-    request: AssociationRequest, address: str, settings: ScpSettings, addresses_of: AddressesOf
+    request: AssociationRequest, origin: Origin, settings: ScpSettings, addresses_of: AddressesOf
 ) -> Admitted | Rejected:
-    """Judge a request that came from `address`.
+    """Judge a request by what it says, and where it came from.
 
     The caller first: one that we do not know learns the same whatever it calls us, and so not what our AE titles are.
     """
-    caller = _admit_caller(request, address, settings, addresses_of)
+    caller = _admit_caller(request, origin, settings, addresses_of)
     if isinstance(caller, Rejected):
         return caller
     if not request.protocol_version & 1:
@@ -69,18 +79,43 @@ def admit(
 
 
 def _admit_caller(
-    request: AssociationRequest, address: str, settings: ScpSettings, addresses_of: AddressesOf
+    request: AssociationRequest, origin: Origin, settings: ScpSettings, addresses_of: AddressesOf
 ) -> Admitted | Rejected:
     namesakes = [caller for caller in settings.callers if caller.ae_title == request.calling_ae]
-    for caller in sorted(namesakes, key=lambda caller: caller.host is None):  # an address tells namesakes apart
-        if caller.host is None or address in addresses_of(caller.host):
+    there = [caller for caller in namesakes if caller.host is None or origin.address in addresses_of(caller.host)]
+    for caller in sorted(there, key=lambda caller: caller.host is None):  # an address tells namesakes apart
+        if _is_proved(caller, origin):
             return Admitted(caller.peer)
-    if settings.accept_unknown:
+    if settings.accept_unknown and not any(caller.tls or caller.certificates for caller in namesakes):
         return Admitted("")
-    hint = _how_to_allow(namesakes, request.calling_ae, address)
+    if there:
+        return _unproved(there[0], origin)
+    hint = _how_to_allow(namesakes, request.calling_ae, origin.address)
     if request.called_ae not in settings.ae_titles:
         hint += f"; it calls us {request.called_ae!r}, which is no AE title of ours either"
     return Rejected(RejectReason.CALLING_AE, _why_not(namesakes), hint)
+
+
+def _is_proved(caller: Caller, origin: Origin) -> bool:
+    """Whether what came with the request is enough to be this caller. By TLS an AE title alone never is."""
+    if not origin.is_secured:
+        return not caller.tls
+    if origin.certificate is None:  # certificates are optional: it is known by its address
+        return caller.host is not None and not caller.certificates
+    return origin.certificate.is_one_of(caller.certificates or ((caller.host,) if caller.host else ()))
+
+
+def _unproved(caller: Caller, origin: Origin) -> Rejected:
+    """The rejection of one that calls as this caller, and from where it may."""
+    setting = f"peer.{caller.peer}"
+    if not origin.is_secured:
+        why, hint = "this peer has to call by TLS", f"have it call our TLS port, or set {setting}.tls = false"
+    elif origin.certificate is None:
+        why, hint = "this peer has to show a certificate", f"give it one; {setting}.certificate says which"
+    else:
+        why = "the certificate is another's"
+        hint = f'if it is right add "{origin.certificate.fingerprint}" to {setting}.certificate, then reload the node'
+    return Rejected(RejectReason.CALLING_AE, why, hint)
 
 
 def _why_not(namesakes: list[Caller]) -> str:

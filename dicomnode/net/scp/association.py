@@ -15,11 +15,12 @@ from dicomnode.net import pdu
 from dicomnode.net.dimse import RESPONSE, Command, CommandField, read_command
 from dicomnode.net.negotiation import APPLICATION_CONTEXT, AcceptedContext, AssociationRequest, read_request, reject
 from dicomnode.net.pdu import AbortedError, AbortReason, Pdu, PduType, ProtocolError, StoppedError, Wire
-from dicomnode.net.scp.admission import AddressesOf, Rejected, RejectReason, admit
+from dicomnode.net.scp.admission import AddressesOf, Origin, Rejected, RejectReason, admit
 from dicomnode.net.scp.agreement import Agreement, Negotiator, accept
 from dicomnode.net.scp.exchange import Exchange, Service
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.storage import unrecognized
+from dicomnode.net.tls_wire import TlsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,15 @@ def serve(wire: Wire, acceptor: Acceptor) -> None:
     """Serve a connection to its end and close it. Nothing that the other side does raises."""
     try:
         wire.set_timeout(acceptor.settings.limits.artim_s)
+        wire.secure()
         exchange = _establish(wire, acceptor)
         if exchange is not None:
             wire.set_timeout(acceptor.settings.limits.idle_s)
             _converse(exchange, acceptor)
     except ProtocolError as error:
         _cut_off(wire, error)
+    except TlsError as error:
+        telemetry.event("tls_failed", source_address=wire.address, reason=str(error), hint=error.hint)
     except AssociationLostError as error:
         telemetry.event("connection_ended", source_address=wire.address, reason=str(error))
     finally:
@@ -60,7 +64,8 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
     request = _read_request(wire, acceptor)
     if request is None:
         return None
-    verdict = admit(request, wire.address, acceptor.settings, acceptor.addresses_of)
+    origin = Origin(wire.address, wire.is_secured, wire.certificate)
+    verdict = admit(request, origin, acceptor.settings, acceptor.addresses_of)
     if isinstance(verdict, Rejected):
         _reject(wire, request, verdict, acceptor)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from dicomnode.net.scp.exchange import Service
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.storage import StorageService, echo
+from dicomnode.net.tls_wire import TlsWire
 
 _OUT_OF_DESCRIPTORS_PAUSE_S: Final = 0.2
 
@@ -42,6 +44,7 @@ class StorageServer:
         addresses_of: AddressesOf | None = None,
     ) -> None:
         self._settings = settings
+        self._context = _context(settings)
         self._acceptor = Acceptor(
             settings=settings,
             intake=intake,
@@ -76,7 +79,11 @@ class StorageServer:
         self._accepting.start()
 
     def reconfigure(self, settings: ScpSettings) -> None:
-        """Judge associations by other settings from now on. Open ones go on; host and port stay what they are."""
+        """Judge associations by other settings from now on. Open ones go on; host and port stay what they are.
+
+        Certificates are read anew. Raises ConfigError where they cannot be used; nothing has changed then.
+        """
+        self._context = _context(settings) or self._context
         self._settings = settings
         services: dict[int, Service] = {
             **self._acceptor.services,
@@ -129,7 +136,13 @@ class StorageServer:
             telemetry.event("connection_failed", reason=error.strerror or type(error).__name__, hint=hint)
             self._stopping.wait(_OUT_OF_DESCRIPTORS_PAUSE_S)
             return
-        self._take_in(Wire(connection, normal_address(str(address[0]))))
+        self._take_in(self._wire(connection, normal_address(str(address[0])), listener))
+
+    def _wire(self, connection: socket.socket, address: str, listener: Listener) -> Wire:
+        if listener.tls:
+            assert self._context is not None, "a TLS port and no security settings"
+            return TlsWire(connection, address, self._context)
+        return Wire(connection, address)
 
     def _take_in(self, wire: Wire) -> None:
         """Serve a new connection; the oldest one without an association makes room for it if need be."""
@@ -160,6 +173,10 @@ class StorageServer:
                 return False
             self._pending.pop(wire, None)
             return True
+
+
+def _context(settings: ScpSettings) -> ssl.SSLContext | None:
+    return None if settings.security is None else settings.security.context()
 
 
 def _negotiator(settings: ScpSettings) -> Negotiator:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dicomnode.net.tls import ServerSecurity
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """An AE that may call us.
 
-    peer  our name for it
-    host  where it calls from: an address or a host name, or None for anywhere
+    peer          our name for it
+    host          where it calls from: an address or a host name, or None for anywhere
+    tls           whether it must call by TLS
+    certificates  what its certificate must be or name, see `PeerCertificate.is_one_of`; none: `host`
     """
 
     ae_title: str
     peer: str
     host: str | None = None
+    tls: bool = False
+    certificates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class ScpSettings:
     private_sop_classes  SOP Class UIDs to store besides the standard's
     accept_unknown_sop_classes  whether to store any class that the standard does not know
     operations           outstanding on one association that a sender may ask for, 0 for any number
+    security             how connections to a TLS port are secured; None: there is no such port
     """
 
     ae_titles: tuple[str, ...]
@@ -61,3 +68,4 @@ class ScpSettings:
     accept_unknown_sop_classes: bool = False
     operations: int = 1
     limits: ScpLimits = ScpLimits()
+    security: ServerSecurity | None = None
