@@ -25,6 +25,7 @@ from pydantic_settings.exceptions import SettingsError
 from dicomnode.core.rules import RuleSet, load_rules, rule_spec
 from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError, EngineError
+from dicomnode.net.tls import ClientSecurity, Credentials, Profile, ServerSecurity
 from dicomnode.settings import (
     CompletenessSettings,
     DerivedSettings,
@@ -34,6 +35,7 @@ from dicomnode.settings import (
     Name,
     NodeSettings,
     PeerSettings,
+    TlsSettings,
     ae_title,
 )
 from engines.registry import default_registry
@@ -54,6 +56,7 @@ class Config(BaseSettings):
     )
 
     node: NodeSettings = NodeSettings()
+    tls: TlsSettings = TlsSettings()
     limits: LimitSettings = LimitSettings()
     peer: Mapping[Name, PeerSettings] = {}
     destination: Mapping[Name, DestinationSettings] = {}
@@ -105,6 +108,22 @@ class Config(BaseSettings):
         name = self.destination[destination].peer
         peer = self.peer[name]
         return Peer(name, peer.ae_title, peer.host, peer.port)
+
+    @property
+    def credentials(self) -> Credentials:
+        """What we prove who we are with by TLS, and whom we believe."""
+        return Credentials(self.tls.certificate, self.tls.key, self.tls.ca, Profile(self.tls.profile))
+
+    @property
+    def server_security(self) -> ServerSecurity | None:
+        """How our TLS port is secured; None where there is none."""
+        if self.tls.certificate is None:
+            return None
+        return ServerSecurity(self.credentials, self.tls.client_certificates == "required")
+
+    def security_of(self, peer: str) -> ClientSecurity | None:
+        """How the peer of that name is called; None: without TLS."""
+        return ClientSecurity(self.credentials, self.peer[peer].certificate) if self.peer[peer].tls else None
 
     def completeness_of(self, peer: str) -> CompletenessPolicy:
         """How long to wait for series from the peer of that name; "" is a caller without one."""
@@ -218,7 +237,13 @@ def _build(path: Path, table: Mapping[str, Any]) -> Config:
     if node.files is not None:
         folders["files"] = path.parent / node.files.expanduser()
     absolute = {name: folder.absolute() for name, folder in folders.items()}
-    config = config.model_copy(update={"node": node.model_copy(update=absolute)})
+    secured = {
+        name: (path.parent / file.expanduser()).absolute()
+        for name in ("certificate", "key", "ca")
+        if (file := getattr(config.tls, name)) is not None
+    }
+    update = {"node": node.model_copy(update=absolute), "tls": config.tls.model_copy(update=secured)}
+    config = config.model_copy(update=update)
     config._source = path.absolute()
     return config
 
@@ -294,18 +319,32 @@ def _cross_check(config: Config) -> Iterator[ConfigError]:
             "[node] name: missing, and there is a database",
             "give each machine that shares the database a name of its own, and keep it",
         )
+    yield from _check_tls(config)
     yield from _check_peers(config)
     yield from _check_destinations(config)
     yield from config.rule_problems()
 
 
+def _check_tls(config: Config) -> Iterator[ConfigError]:
+    tls = config.tls
+    if tls.certificate is None:
+        for name in ("key", "only"):
+            if getattr(tls, name):
+                yield ConfigError(f"[tls] {name}: there is no certificate", "set tls.certificate, or remove this")
+    elif tls.ca is None:
+        yield ConfigError("[tls] ca: missing", "name the file with the CAs of your peers: whom shall we believe?")
+    if tls.certificate is not None and not tls.only and tls.port == config.node.port:
+        yield ConfigError("[tls] port: the same as node.port", "TLS has a port of its own, as a rule 2762")
+    for name, peer in config.peer.items():
+        if peer.tls and peer.host is None and not peer.certificate:
+            yield ConfigError(
+                f"[peer.{name}] tls: nothing says which certificate is its own", "set certificate, or host"
+            )
+
+
 def _check_peers(config: Config) -> Iterator[ConfigError]:
     seen: dict[tuple[str, str | None], str] = {}
     for name, peer in config.peer.items():
-        if peer.tls:
-            yield ConfigError(
-                f"[peer.{name}] tls: not there yet", "remove it, and keep the link on a network you trust"
-            )
         other = seen.setdefault((peer.ae_title, peer.host), name)
         if other != name:
             yield ConfigError(

@@ -80,9 +80,31 @@ def _postgresql(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _certificate(text: str) -> str:
+    """A fingerprint in the spelling of `dicomnode.net.certificates`, or a name in a certificate as it is."""
+    kind, separator, digits = text.partition(":")
+    if separator and kind.strip().lower() == "sha256":
+        fingerprint = digits.replace(":", "").strip().lower()
+        if not re.fullmatch("[0-9a-f]{64}", fingerprint):
+            raise ValueError(f"{text!r} is no fingerprint: write sha256: and 64 hexadecimal digits")
+        return f"sha256:{fingerprint}"
+    if not 1 <= len(text.strip()) <= 255:
+        raise ValueError("a name has 1 to 255 characters")
+    return text.strip()
+
+
+def _certificates(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_certificate, texts))
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Name = Annotated[str, AfterValidator(section_name)]
 Uid = Annotated[str, AfterValidator(_uid)]
+Certificates = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_certificates)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
@@ -164,6 +186,35 @@ class LimitSettings(Section):
         return int(self.disk_reserve * disk_bytes) if self.disk_reserve < 1 else int(self.disk_reserve)
 
 
+class TlsSettings(Section):
+    """`[tls]`: DICOM over TLS (PS3.15 B.12 and B.13): a port of its own, and calls to peers that have `tls = true`.
+
+    Paths are relative to the configuration file; all files are PEM.
+    """
+
+    certificate: Path | None = Field(
+        default=None,
+        description="file with our certificate, and the intermediate ones after it; none: we have no TLS port",
+    )
+    key: Path | None = Field(
+        default=None, description="file with its private key, without a passphrase; none: it is in the same file"
+    )
+    ca: Path | None = Field(
+        default=None,
+        description="file with the certificates of the CAs that we believe, needed for the TLS port; none: those of "
+        "the operating system, for calls",
+    )
+    port: PortNumber = Field(default=2762, description="TCP port for TLS, a number from 1 to 65535, without quotes")
+    only: bool = Field(default=False, description="listen on this port only: nothing comes in unencrypted")
+    client_certificates: Literal["required", "optional"] = Field(
+        default="required",
+        description="whether callers must show a certificate; those without one are known by their address",
+    )
+    profile: Literal["bcp195", "bcp195-modified"] = Field(
+        default="bcp195", description="security profile: PS3.15 B.12, or B.13 with its list of cipher suites"
+    )
+
+
 class PeerSettings(Section):
     """`[peer.NAME]`: another DICOM application: a scanner, a PACS, a workstation."""
 
@@ -173,7 +224,14 @@ class PeerSettings(Section):
         default=None,
         description="its TCP port, a number from 1 to 65535, without quotes; not needed for a peer that only calls us",
     )
-    tls: bool = Field(default=False, description="must be false: DICOM over TLS is not there yet")
+    tls: bool = Field(
+        default=False, description="whether we call it by TLS; if it calls us, it must do so by TLS then; see `[tls]`"
+    )
+    certificate: Certificates = Field(
+        default=(),
+        description='which certificate is its own: "sha256:" and the fingerprint, or a name in it (Common Name, DNS '
+        "name or address); a list is any of them, none is `host`",
+    )
     quiet_s: Seconds | None = Field(default=None, description="`completeness.quiet_s` for series from this peer")
     released_quiet_s: Seconds | None = Field(default=None, description="`completeness.released_quiet_s` for this peer")
     deadline_s: Seconds | None = Field(default=None, description="`completeness.deadline_s` for this peer")

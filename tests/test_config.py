@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dicomnode.config import Config, examine, find_config, load_config
 from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError
+from dicomnode.net.tls import ClientSecurity, Credentials, Profile, ServerSecurity
 from dicomnode.settings import ae_title
 
 SITE = """
@@ -124,7 +125,12 @@ MISTAKES = [
     ('[peer."../x"]\nae_title = "A"', "'../x' is no name", ""),
     ('[limits]\ndisk_reserve = "100%"', "is not from 0% to below 100%", ""),
     ('[limits]\nmax_dataset_bytes = "8 apples"', "'8 apples' is no size", ""),
-    ('[peer.p]\nae_title = "A"\ntls = true', "[peer.p] tls: not there yet", "remove it"),
+    ('[peer.p]\nae_title = "A"\ntls = true', "[peer.p] tls: nothing says which cert", "set certificate, or host"),
+    ('[peer.p]\nae_title = "A"\ncertificate = "sha256:12"', "[peer.p] certificate: 'sha256:12' is no", "fingerprint"),
+    ('[tls]\nkey = "node.key"', "[tls] key: there is no certificate", "set tls.certificate"),
+    ("[tls]\nonly = true", "[tls] only: there is no certificate", "set tls.certificate"),
+    ('[tls]\ncertificate = "node.pem"', "[tls] ca: missing", "CAs of your peers"),
+    ('[tls]\ncertificate = "a"\nca = "b"\nport = 11112', "[tls] port: the same as node.port", "2762"),
     (SITE + "[destination.x]\npeer = 'pcs'", "[destination.x] peer: there is no [peer.pcs]", "did you mean 'pacs'?"),
     (SITE + "[destination.x]\npeer = 'ct1'", "[peer.ct1]: host is missing", "destination 'x' sends there"),
     (SITE + "[destination.x]\npeer = 'pacs'\ncommit = true", "Storage Commitment is not there yet", "remove it"),
@@ -239,3 +245,25 @@ def test_an_ae_title_is_what_the_standard_allows(text: str) -> None:
     else:
         assert allowed
         assert title == text.strip(" ")
+
+
+def test_tls_is_off_unless_there_is_a_certificate(written: Written) -> None:
+    config = load_config(written(SITE))
+    assert config.server_security is None
+    assert config.security_of("pacs") is None
+
+
+def test_tls_settings_become_credentials_with_absolute_paths(written: Written, tmp_path: Path) -> None:
+    tls = '[tls]\ncertificate = "tls/node.pem"\nkey = "/etc/key"\nca = "ca.pem"\nprofile = "bcp195-modified"\n'
+    fingerprint = "SHA256:" + ":".join(["AB"] * 32)
+    peers = (
+        f'[peer.a]\nae_title = "A"\ntls = true\ncertificate = "{fingerprint}"\n'
+        '[peer.b]\nae_title = "B"\ntls = true\ncertificate = ["B1", "b2.hospital"]\n'
+        '[peer.c]\nae_title = "C"\nhost = "c.hospital"\ncertificate = "C"\n'
+    )
+    config = load_config(written(tls + 'client_certificates = "optional"\n' + peers))
+    credentials = Credentials(tmp_path / "tls/node.pem", Path("/etc/key"), tmp_path / "ca.pem", Profile.BCP195_MODIFIED)
+    assert config.server_security == ServerSecurity(credentials, certificate_required=False)
+    assert config.security_of("a") == ClientSecurity(credentials, (f"sha256:{'ab' * 32}",))
+    assert config.security_of("b") == ClientSecurity(credentials, ("B1", "b2.hospital"))
+    assert config.security_of("c") is None

@@ -33,8 +33,8 @@ class ReceiveRole:
         self._server.start()
 
     def reload(self, config: Config) -> None:
+        self._server.reconfigure(scp_settings(config))  # first: new certificates may be unusable
         self._intake.routing = wiring.routing(config)
-        self._server.reconfigure(scp_settings(config))
 
     def stop(self) -> None:
         self._server.stop(ASSOCIATION_GRACE_S)
@@ -46,7 +46,9 @@ def scp_settings(config: Config) -> ScpSettings:
         ae_titles=config.local_ae_titles,
         host=config.node.host,
         port=config.node.port,
-        callers=tuple(Caller(peer.ae_title, peer.name, peer.host) for peer in config.peers()),
+        callers=tuple(
+            Caller(peer.ae_title, name, peer.host, peer.tls, peer.certificate) for name, peer in config.peer.items()
+        ),
         private_sop_classes=config.node.private_sop_classes,
         accept_unknown_sop_classes=config.node.accept_unknown_sop_classes,
         accept_unknown=config.node.accept_unknown,
@@ -57,4 +59,5 @@ def scp_settings(config: Config) -> ScpSettings:
             idle_s=config.limits.idle_s,
             max_dataset_bytes=config.limits.max_dataset_bytes,
         ),
+        security=config.server_security,
     )
