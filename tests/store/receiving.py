@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from dicomnode.core.routing import DestinationPolicy, Routing
 from dicomnode.core.rules import RuleSpec, load_rules
@@ -130,7 +130,7 @@ class Reception:
 
     def rows(self, kind: type[_Row]) -> Sequence[_Row]:
         with self.database.read() as session:
-            return session.scalars(select(kind)).all()
+            return session.scalars(select(kind).order_by(*inspect(kind).primary_key)).all()
 
     def versions(self, dataset: Dataset) -> list[Instance]:
         """All versions of an instance, in the order of their arrival."""

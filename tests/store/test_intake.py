@@ -46,6 +46,7 @@ def _reception(tmp_path: Path) -> Iterator[Reception]:
         yield reception
 
 
+@pytest.mark.both_databases
 def test_an_instance_becomes_rows_and_a_file(reception: Reception) -> None:
     row = reception.intake.association_opened(SCANNER)
     reception.receive(ct_header(3), association=row)
@@ -80,6 +81,7 @@ def test_an_instance_and_its_outbox_rows_are_one_transaction(
     assert reception.outbox() == [("pacs", "1.2.3.4.1", "ready")]
 
 
+@pytest.mark.both_databases
 def test_the_same_bytes_again_change_nothing(reception: Reception) -> None:
     reception.receive(ct_header(), at=1000.0)
     (before,) = reception.rows(Instance)
@@ -90,6 +92,7 @@ def test_the_same_bytes_again_change_nothing(reception: Reception) -> None:
     assert len(list(reception.folder.rglob("*.dcm"))) == 1
 
 
+@pytest.mark.both_databases
 def test_the_same_bytes_again_are_judged_by_rules_that_have_changed(reception: Reception) -> None:
     """An administrator mends a rule, and sends the study again."""
     reception.receive(ct_header(1), at=1000.0)
@@ -107,6 +110,7 @@ def test_the_same_bytes_again_are_judged_by_rules_that_have_changed(reception: R
     assert len(reception.rows(Instance)) == 2
 
 
+@pytest.mark.both_databases
 def test_the_same_bytes_again_do_not_reopen_a_closed_series(reception: Reception) -> None:
     reception.receive(ct_header())
     close_series(reception)
@@ -114,6 +118,7 @@ def test_the_same_bytes_again_do_not_reopen_a_closed_series(reception: Reception
     assert [series.state for series in reception.rows(Series)] == ["closed"]
 
 
+@pytest.mark.both_databases
 def test_other_bytes_under_the_same_uid_are_kept_beside_and_forwarded(reception: Reception) -> None:
     reception.receive(ct_header())
     close_series(reception)
@@ -125,6 +130,7 @@ def test_other_bytes_under_the_same_uid_are_kept_beside_and_forwarded(reception:
     assert [series.state for series in reception.rows(Series)] == ["receiving"]
 
 
+@pytest.mark.both_databases
 def test_when_the_first_version_comes_again_after_another_it_is_the_newest_again(reception: Reception) -> None:
     first, second = ct_header(), ct_header(PatientName="Doe^John")
     for at, version in enumerate((first, second)):
@@ -211,6 +217,7 @@ def test_what_no_rule_matches_is_kept_and_marked(tmp_path: Path) -> None:
         assert reception.outbox() == []
 
 
+@pytest.mark.both_databases
 def test_what_a_destination_sends_back_is_kept_but_not_forwarded(tmp_path: Path) -> None:
     rule = RuleSpec("all", {"Modality": "*"}, send=("pacs", "archive"))
     with receiving(tmp_path, routing(rule)) as reception:
@@ -251,6 +258,7 @@ def test_an_instance_without_geometry_has_no_position(reception: Reception) -> N
     assert [(row.position_mm, row.orientation) for row in reception.rows(Instance)] == [(None, None)]
 
 
+@pytest.mark.both_databases
 def test_many_threads_at_once_all_get_their_own_answer(reception: Reception) -> None:
     count = 24
     start = threading.Barrier(count)
@@ -368,6 +376,7 @@ def test_a_count_of_instances_is_evidence(reception: Reception) -> None:
     assert (series.expected, series.expected_source) == (12, "NumberOfSeriesRelatedInstances")
 
 
+@pytest.mark.both_databases
 def test_after_a_kill_half_files_are_gone_and_open_associations_are_lost(tmp_path: Path) -> None:
     with receiving(tmp_path) as reception:
         row = reception.intake.association_opened(SCANNER)
@@ -406,6 +415,7 @@ def test_an_association_that_brings_nothing_is_not_recorded(reception: Reception
     assert reception.rows(Association) == []
 
 
+@pytest.mark.both_databases
 def test_the_end_of_an_association_makes_its_series_due_sooner(reception: Reception) -> None:
     row = reception.intake.association_opened(SCANNER)
     reception.receive(ct_header(), association=row)

@@ -25,6 +25,8 @@ from tests.store.receiving import SCANNER, Reception, ct_header, receiving, rout
 RETRY = RetryPolicy(initial_s=10.0, maximum_s=80.0, patience_s=1000.0)
 LATER = 5000.0
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture(name="reception")
 def _reception(tmp_path: Path) -> Iterator[Reception]:

@@ -17,6 +17,8 @@ from tests.store.receiving import SCANNER, Reception, ct_header, receiving, rout
 
 COMPLETE = Verdict(Completeness.COMPLETE, None, ("all are here",), 1.0)
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture(name="reception")
 def _reception(tmp_path: Path) -> Iterator[Reception]:
