@@ -44,12 +44,17 @@ class Intake(Protocol):
 class Deliverer(Protocol):
     """Sends to one destination."""
 
-    def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Receipt]:
-        """Send each; one receipt each, in the order of sending, as soon as it is known.
+    def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Sequence[Receipt]]:
+        """Send each, the first ones first; one receipt each, as soon as it is known, with what else is known by then.
 
-        All of `batch` has one calling AE title. Raises PeerError where the destination as a whole failed;
-        what was not receipted by then is to be sent again.
+        Now and then there is none: a sign that it goes on. All of `batch` has one calling AE title. Raises PeerError
+        where the destination as a whole failed; what was not receipted by then is to be sent again.
         """
+        ...
+
+    def finish(self) -> None:
+        """Begin nothing new any more, for good; from any thread. A `deliver` that is running ends when what is being
+        sent has its receipts."""
         ...
 
     def interrupt(self) -> None:

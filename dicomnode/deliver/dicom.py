@@ -1,142 +1,153 @@
-"""Delivery to a DICOM destination by C-STORE."""
+"""Delivery to a DICOM destination by C-STORE, over several associations where there is enough to send."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final
 
-from dicomnode.core.types import Outcome, Outgoing, Receipt
-from dicomnode.errors import AssociationLostError, InputError, PeerError, StoreError
-from dicomnode.net.contexts import MAXIMUM_CONTEXTS, REENCODABLE, Kind, ProposedContext, propose, syntaxes_for
-from dicomnode.net.pdu import StoppedError
-from dicomnode.net.scu import Association, Interruption, PeerAddress, Timeouts, associate
-from dicomnode.net.status import interpret
-from dicomnode.net.transcode import reencode
+from dicomnode.core.types import Outgoing, Receipt
+from dicomnode.deliver.forms import Allowed, Forms
+from dicomnode.deliver.lane import Lane, Line
+from dicomnode.deliver.work import Work
+from dicomnode.net.contexts import ProposedContext, grouped
+from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES
+from dicomnode.net.scu import Interruption, Opening, PeerAddress, Timeouts
 
-_BROKEN_IN_A_ROW: Final = 3
-"""Associations that break off one after the other before it is the destination's fault and no instance's."""
+_WORTH_AN_ASSOCIATION: Final = 4
+"""So many instances for each: one opened for less takes a place at the destination, and saves nothing."""
+
+_GRANTED_FOR_S: Final = 60.0
+"""How long a destination that granted fewer associations than we may open is not asked for more."""
+
+_SIGN_OF_LIFE_S: Final = 5.0
+_FINISH_S: Final = 1.0
+"""How long what is being sent may still take once nobody takes receipts any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
     """How to deal with one destination.
 
-    idle_s  how long an association is kept for the next batch; destinations limit how many they have open
+    idle_s         how long associations are kept for the next batch; destinations limit how many they have open
+    associations   how many may be open at once
+    maximum_bytes  largest P-DATA-TF to send
+    allowed        what it may be sent at all
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
     idle_s: float = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """The association that is kept, and what it was opened for."""
-
-    association: Association
-    calling_ae: str
-    proposed: frozenset[ProposedContext]
-
-    def serves(self, calling_ae: str, contexts: Sequence[ProposedContext]) -> bool:
-        return self.calling_ae == calling_ae and self.proposed.issuperset(contexts) and self.association.usable
+    associations: int = 4
+    maximum_bytes: int = MAXIMUM_LENGTH_BYTES
+    allowed: Allowed = field(default_factory=Allowed)
 
 
 class DicomDeliverer:
-    """A `Deliverer` for one drainer thread. It keeps its association for the next batch; `close` ends it."""
+    """A `Deliverer` for one drainer thread. It keeps its associations for the next batch; `close` ends them."""
 
     def __init__(self, address: PeerAddress, settings: DeliverySettings = DeliverySettings()) -> None:
-        self._address = address
         self._settings = settings
-        self._lock = threading.Lock()  # held while delivering: the idle timer must not end the association then
-        self._open: _Open | None = None
-        self._timer: threading.Timer | None = None
         self._interruption = Interruption()
+        opening = Opening(settings.timeouts, settings.maximum_bytes, self._interruption)
+        self._line = Line(address, opening, Forms(settings.allowed))
+        self._lanes = tuple(Lane(self._line) for _ in range(settings.associations))
+        self._threads = ThreadPoolExecutor(settings.associations, f"send {address}")
+        self._lock = threading.Lock()  # held while delivering: the idle timer must not end an association then
+        self._timer: threading.Timer | None = None
+        self._is_finishing = False
+        self._work: Work | None = None
+        self._granted = settings.associations
+        self._granted_until = 0.0
 
-    def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Receipt]:
+    def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Sequence[Receipt]]:
         """See `dicomnode.core.ports.Deliverer`. What cannot be sent gets its receipt, and the rest goes on."""
         with self._lock:
             self._cancel_timer()
             try:
-                for contexts in propose(Kind(each.sop_class_uid, each.transfer_syntax_uid) for each in batch):
-                    classes = {context.abstract_syntax for context in contexts}
-                    yield from self._deliver([each for each in batch if each.sop_class_uid in classes], contexts)
-            except PeerError:
-                if not self._interruption:
-                    raise
+                yield from self._deliver(batch)
             finally:
                 self._start_timer()
 
+    def finish(self) -> None:
+        """See `dicomnode.core.ports.Deliverer`."""
+        self._is_finishing = True
+        if (work := self._work) is not None:
+            work.stop()
+
     def interrupt(self) -> None:
         """See `dicomnode.core.ports.Deliverer`. A connection attempt that is under way still takes its time-out."""
+        self.finish()
         self._interruption.interrupt()
 
     def close(self) -> None:
-        """Release the association; waits for a batch that is being delivered."""
+        """Release the associations; waits for a batch that is being delivered."""
         with self._lock:
             self._cancel_timer()
-            self._end_association()
+            self._end_associations()
+        self._threads.shutdown()
 
-    def _deliver(self, batch: Sequence[Outgoing], contexts: Sequence[ProposedContext]) -> Iterator[Receipt]:
-        """Deliver what fits one association.
+    def _deliver(self, batch: Sequence[Outgoing]) -> Iterator[Sequence[Receipt]]:
+        forms = self._line.forms
+        refused = {each.outbox_id: receipt for each in batch if (receipt := forms.not_allowed(each)) is not None}
+        if refused:
+            yield tuple(refused.values())
+        rest = [each for each in batch if each.outbox_id not in refused]
+        for contexts in grouped(kind for each in rest for kind in forms.of(each)):
+            classes = {context.abstract_syntax for context in contexts}
+            yield from self._share([each for each in rest if each.sop_class_uid in classes], contexts)
 
-        One kept from before may be dead without a sign: what it was to carry is tried anew. An instance at which an
-        open one breaks off may be at fault itself (some destinations abort at what they cannot parse): it waits its
-        own time, and the next one goes on. The destination as a whole is down where no association can be had, or
-        where several break off one after the other.
-        """
-        kept, broken = self._open is not None, 0
-        for outgoing in batch:
-            try:
-                receipt = self._send_anew_if_lost(outgoing, contexts) if kept else self._send(outgoing, contexts)
-            except AssociationLostError as error:
-                if self._open is None or self._interruption:
-                    raise
-                self._end_association()
-                broken += 1
-                yield Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=True)
-                if broken == _BROKEN_IN_A_ROW:
-                    raise
-            else:
-                broken = 0
-                yield receipt
-            kept = False
-
-    def _send_anew_if_lost(self, outgoing: Outgoing, contexts: Sequence[ProposedContext]) -> Receipt:
+    def _share(self, batch: Sequence[Outgoing], contexts: Sequence[ProposedContext]) -> Iterator[Sequence[Receipt]]:
+        """Deliver what fits one association over as many as pay. Raises the PeerError that ended it, if any did."""
+        work = self._work = Work(batch)
+        running: dict[Lane, Future[None]] = {}
+        if self._is_finishing:
+            work.stop()
         try:
-            return self._send(outgoing, contexts)
-        except AssociationLostError:
-            self._end_association()
-            return self._send(outgoing, contexts)
+            while work.waits or not all(future.done() for future in running.values()):
+                self._add_lanes(work, contexts, running)
+                yield work.receipts(_SIGN_OF_LIFE_S)
+            yield work.receipts(0.0)
+        finally:
+            self._end(work, running)
+        for future in running.values():
+            future.result()  # a lane fails by a mistake of ours only
+        if work.error is not None and not self._interruption:
+            raise work.error
 
-    def _send(self, outgoing: Outgoing, contexts: Sequence[ProposedContext]) -> Receipt:
-        association = self._association(outgoing.calling_ae, contexts)
-        for syntax in syntaxes_for(outgoing.transfer_syntax_uid):
-            if Kind(outgoing.sop_class_uid, syntax) in association.accepted:
-                return _store(association, outgoing, syntax)
-        return _not_accepted(association, outgoing)
+    def _add_lanes(self, work: Work, contexts: Sequence[ProposedContext], running: dict[Lane, Future[None]]) -> None:
+        """One more, once those before are connected: the first finds out whether the destination is there at all, and
+        of several that ask at once some destinations reject all."""
+        busy = sum(not future.done() for future in running.values())
+        free = sorted((lane for lane in self._lanes if lane not in running or running[lane].done()), key=_is_closed)
+        for lane in free[: self._lanes_for(work) - busy]:
+            running[lane] = self._threads.submit(lane.run, work, contexts)
+            running[lane].add_done_callback(lambda _: work.wake())
 
-    def _association(self, calling_ae: str, contexts: Sequence[ProposedContext]) -> Association:
-        if self._interruption:
-            raise StoppedError("this node is stopping")
-        if self._open is None or not self._open.serves(calling_ae, contexts):
-            before = self._open.proposed if self._open is not None else frozenset[ProposedContext]()
-            self._end_association()
-            wanted = before.union(contexts)  # what came before comes again: batches alternate between classes
-            if len(wanted) > MAXIMUM_CONTEXTS:
-                wanted = frozenset(contexts)
-            ordered = sorted(wanted)
-            association = associate(self._address, calling_ae, ordered, self._settings.timeouts, self._interruption)
-            self._open = _Open(association, calling_ae, wanted)
-        return self._open.association
+    def _lanes_for(self, work: Work) -> int:
+        if not work.waits or not work.lanes:
+            return int(work.waits)
+        if work.granted is not None:
+            self._granted, self._granted_until = work.granted, time.monotonic() + _GRANTED_FOR_S
+        granted = self._granted if time.monotonic() < self._granted_until else len(self._lanes)
+        return min(granted, -(-work.size // _WORTH_AN_ASSOCIATION), work.lanes + 1)
 
-    def _end_association(self) -> None:
-        if self._open is not None:
-            self._open.association.release()
-            self._open = None
+    def _end(self, work: Work, running: dict[Lane, Future[None]]) -> None:
+        """Have all lanes ended: nobody takes receipts any more."""
+        work.stop()
+        self._work = None
+        if wait(running.values(), _FINISH_S).not_done:
+            self.interrupt()
+            wait(running.values())
+
+    def _end_associations(self) -> None:
+        for lane in self._lanes:
+            lane.end()
 
     def _start_timer(self) -> None:
-        if self._open is not None:
+        if any(lane.is_open for lane in self._lanes):
             self._timer = threading.Timer(self._settings.idle_s, self._end_if_idle)
             self._timer.daemon = True
             self._timer.start()
@@ -149,31 +160,10 @@ class DicomDeliverer:
     def _end_if_idle(self) -> None:
         if self._lock.acquire(blocking=False):
             try:
-                self._end_association()
+                self._end_associations()
             finally:
                 self._lock.release()
 
 
-def _store(association: Association, outgoing: Outgoing, syntax: str) -> Receipt:
-    """Send one instance in an accepted transfer syntax."""
-    sop_class_uid, sop_instance_uid = outgoing.sop_class_uid, outgoing.sop_instance_uid
-    try:
-        if syntax == outgoing.transfer_syntax_uid:
-            status = association.store(outgoing.path, sop_class_uid, sop_instance_uid, syntax)
-        else:
-            status = association.store_encoded(reencode(outgoing.path, syntax), sop_class_uid, sop_instance_uid, syntax)
-    except (InputError, StoreError) as error:  # of ours: the destination has no part in it
-        return Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, error.transient)
-    meaning = interpret(status)
-    return Receipt(outgoing.outbox_id, meaning.outcome, status, meaning.meaning, meaning.hint, meaning.transient)
-
-
-def _not_accepted(association: Association, outgoing: Outgoing) -> Receipt:
-    """The receipt of an instance for which no presentation context was accepted."""
-    if association.class_refused(outgoing.sop_class_uid) or outgoing.transfer_syntax_uid in REENCODABLE:
-        meaning = "the destination does not accept this SOP class"
-        hint = f"do not send objects of SOP class {outgoing.sop_class_uid} there, or have it enabled at the destination"
-        return Receipt(outgoing.outbox_id, Outcome.REFUSED, None, meaning, hint, transient=False)
-    meaning = "the destination does not accept the transfer syntax it is stored in"
-    hint = f"have transfer syntax {outgoing.transfer_syntax_uid} enabled at the destination: we do not decompress"
-    return Receipt(outgoing.outbox_id, Outcome.FAILED, None, meaning, hint, transient=False)
+def _is_closed(lane: Lane) -> bool:
+    return not lane.is_open

@@ -1,7 +1,8 @@
 """Draining the outbox: one thread a destination, so that one that is down delays no other.
 
-A drainer works only while it holds its destination's lease. Every answer is committed by itself, at once: after a crash
-nothing that was answered is sent again. A destination that fails as a whole is parked, and tried again with back-off.
+A drainer works only while it holds its destination's lease, however many associations its deliverer opens. Answers are
+committed as they come, those that came during a commit together by the next: after a crash nothing that was recorded is
+sent again. A destination that fails as a whole is parked, and tried again with back-off.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,11 @@ from dicomnode.telemetry import event
 
 _POLL_S: Final = 0.2
 _LEASE_S: Final = 60.0
-_BATCH: Final = 64
+_SMALLEST_BATCH: Final = 64
+_LARGEST_BATCH: Final = 1024
+_BATCH_S: Final = 2.0
+"""A batch is what the destination takes in about this time: so long waits what is urgent and comes later."""
+
 _FINISH_S: Final = 10.0
 """How long an instance that is being sent may take once a stop was asked for."""
 
@@ -63,6 +68,7 @@ class Drainer:
         self._deliverer = route.make()
         self._owner = f"{socket.gethostname()}:{uuid.uuid4().hex}"
         self._leased_until = 0.0
+        self._batch = _SMALLEST_BATCH
         self._refused: dict[str, _Refusal] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"deliver {route.name}")
@@ -80,9 +86,10 @@ class Drainer:
 
     def ask_stop(self) -> None:
         self._stopping.set()
+        self._deliverer.finish()
 
     def stop(self, until: float) -> None:
-        """Finish the instance that is being sent, or break it off at `until` (monotonic); give the lease up."""
+        """Finish the instances that are being sent, or break them off at `until` (monotonic); give the lease up."""
         self.ask_stop()
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():  # it waits for an answer that may never come
@@ -103,7 +110,7 @@ class Drainer:
             return False
         refused = [title for title, refusal in self._refused.items() if refusal.until > now]
         with self._database.read() as session:
-            batch = outbox.ready(session, self.route.name, now, _BATCH, refused)
+            batch = outbox.ready(session, self.route.name, now, self._batch, refused)
         if not batch:
             return False
         try:
@@ -136,28 +143,35 @@ class Drainer:
         rows = {row.id: instance for row, instance in batch}
         arrived = 0
         kill_point("deliver.before_send")
-        for receipt in self._deliverer.deliver([self._outgoing(row, instance) for row, instance in batch]):
-            kill_point("deliver.before_receipt")
-            state = self._record(receipt)
-            kill_point("deliver.after_receipt")
-            self._tell(receipt, rows[receipt.outbox_id], state)
-            arrived += receipt.outcome.arrived
-            self._refused.pop(batch[0][0].calling_ae, None)
-            if self._stopping.is_set():
-                break
-        self._tell_finished(arrived, time.monotonic() - started)
+        for receipts in self._deliverer.deliver([self._outgoing(row, instance) for row, instance in batch]):
+            if receipts:
+                kill_point("deliver.before_receipt")
+            states = self._record(receipts)
+            if receipts:
+                kill_point("deliver.after_receipt")
+                self._refused.pop(batch[0][0].calling_ae, None)
+            for receipt, state in zip(receipts, states, strict=True):
+                self._tell(receipt, rows[receipt.outbox_id], state)
+            arrived += sum(receipt.outcome.arrived for receipt in receipts)
+        seconds = time.monotonic() - started
+        self._batch = max(_SMALLEST_BATCH, min(int(len(batch) / max(seconds, 0.001) * _BATCH_S), _LARGEST_BATCH))
+        self._tell_finished(arrived, seconds)
 
-    def _record(self, receipt: Receipt) -> OutboxState:
+    def _record(self, receipts: Sequence[Receipt]) -> list[OutboxState]:
+        """Commit what was answered, all that is known by now at once; keep the lease."""
         now = time.time()
+        renewed = now > self._leased_until - _LEASE_S / 2
+        if not receipts and not renewed:
+            return []
         with self._database.write() as session:
             row = session.get_one(Destination, self.route.name)
-            if row.failures and receipt.status is not None:
+            if row.failures and any(receipt.status is not None for receipt in receipts):
                 outbox.destination_works(session, self.route.name)
                 event("destination_up", destination=self.route.name, address=self.route.address)
-            if now > self._leased_until - _LEASE_S / 2:
+            if renewed:
                 outbox.lease(session, self.route.name, self._owner, now, now + _LEASE_S)
                 self._leased_until = now + _LEASE_S
-            return outbox.record_answer(session, receipt, self.route.retry, now)
+            return [outbox.record_answer(session, receipt, self.route.retry, now) for receipt in receipts]
 
     def _park(self, error: PeerError) -> None:
         """Leave the destination alone for a while."""

@@ -121,9 +121,17 @@ def propose(kinds: Iterable[Kind]) -> tuple[tuple[ProposedContext, ...], ...]:
     One context for each class and syntax: in a context with several syntaxes the acceptor would choose, and might
     choose to have re-encoded what it takes as it is.
     """
+    stored = sorted(set(kinds))
+    return grouped(
+        Kind(kind.sop_class_uid, syntax) for kind in stored for syntax in syntaxes_for(kind.transfer_syntax_uid)
+    )
+
+
+def grouped(kinds: Iterable[Kind]) -> tuple[tuple[ProposedContext, ...], ...]:
+    """A presentation context for each kind, one tuple for each association needed; a class is never split."""
     by_class: dict[str, dict[str, None]] = {}
-    for kind in sorted(set(kinds)):
-        by_class.setdefault(kind.sop_class_uid, {}).update(dict.fromkeys(syntaxes_for(kind.transfer_syntax_uid)))
+    for kind in kinds:
+        by_class.setdefault(kind.sop_class_uid, {})[kind.transfer_syntax_uid] = None
     return tuple(_grouped(by_class))
 
 

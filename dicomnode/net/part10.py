@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 from dicomnode.errors import InputError, StoreError
 from dicomnode.net.contexts import UID_FORM
@@ -15,6 +17,7 @@ from dicomnode.net.contexts import UID_FORM
 _PREAMBLE_BYTES: Final = 128
 _LONG_VRS: Final = frozenset({b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR", b"OD", b"OF", b"OL", b"OV"})
 _MAXIMUM_META_BYTES: Final = 1 << 20
+_USUAL_META_BYTES: Final = 4096
 _SHORT: Final = struct.Struct("<HH2sH")
 _LONG: Final = struct.Struct("<L")
 
@@ -29,6 +32,37 @@ class FileMeta:
     offset_bytes: int
 
 
+class StoredFile:
+    """A DICOM file that is open for reading, with what its file meta information says. `close` it, or use `with`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError and StoreError as `reading` and `read_file_meta` do."""
+        with _translated(path):
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with _translated(path):
+                self.size_bytes = os.fstat(self.descriptor).st_size
+                os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_WILLNEED)  # read ahead: it is sent soon
+                begin = os.pread(self.descriptor, _USUAL_META_BYTES, 0)
+                self.meta = read_file_meta(io.BytesIO(begin))
+                if self.meta.offset_bytes > len(begin):
+                    self.meta = read_file_meta(io.BytesIO(os.pread(self.descriptor, 2 * _MAXIMUM_META_BYTES, 0)))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
     """A file opened for reading.
@@ -36,9 +70,14 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     Raises InputError where it is not there. Whatever else the system has against it is a StoreError that may pass:
     too many open files, a disk that fails, a folder that is not mounted.
     """
+    with _translated(path), path.open("rb") as file:
+        yield file
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            yield file
+        yield
     except OSError as error:
         if isinstance(error, IsADirectoryError) or (isinstance(error, FileNotFoundError) and path.parent.is_dir()):
             raise InputError("the file is not there", "is the data folder complete?") from None

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import socket
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, cast
-
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from typing import Final
 
 from dicomnode.errors import (
     AssociationLostError,
     AssociationRejectedError,
-    InputError,
+    DicomNodeError,
     PeerUnreachableError,
 )
 from dicomnode.net import pdu
 from dicomnode.net.contexts import VERIFICATION, Kind, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, Command, CommandField, Element, command, read_command
 from dicomnode.net.negotiation import AssociationAnswer, read_answer, request
-from dicomnode.net.part10 import read_failed, read_file_meta, reading
-from dicomnode.net.pdu import AbortedError, Pdu, PduType, ProtocolError, Wire, data_header, fragment_bytes, fragments
+from dicomnode.net.pdu import (
+    MAXIMUM_LENGTH_BYTES,
+    AbortedError,
+    Pdu,
+    PduType,
+    ProtocolError,
+    Wire,
+    fragments,
+)
+from dicomnode.net.upload import DataSetWriter, Upload
 
 _SEND_BUFFER_BYTES: Final = 1 << 20
-_BLOCK_BYTES: Final = 1 << 18
-_MOST_PIECES: Final = 256  # of one write: IOV_MAX is 1024
 _MEDIUM_PRIORITY: Final = 0
 
 _REJECTIONS: Final[Mapping[tuple[int, int], tuple[str, str]]] = {
@@ -69,12 +73,25 @@ class Timeouts:
     response_s: float = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a peer answered to a request.
+
+    error_comment       its own words, which may name a patient: never for a log
+    offending_elements  tags that it objects to (PS3.7 C.4.2)
+    """
+
+    status: int
+    error_comment: str = ""
+    offending_elements: tuple[int, ...] = ()
+
+
 class Interruption:
-    """Cuts one association after the other off from another thread, once and for all."""
+    """Cuts associations off from another thread, once and for all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wire: Wire | None = None
+        self._wires: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._happened = False
 
     def __bool__(self) -> bool:
@@ -82,43 +99,53 @@ class Interruption:
         return self._happened
 
     def interrupt(self) -> None:
-        """Make the association that is open or asked for fail at once, and every later one."""
+        """Make every association that is open or asked for fail at once, and every later one."""
         with self._lock:
             self._happened = True
-            if self._wire is not None:
-                self._wire.cut()
+            for wire in self._wires:
+                wire.cut()
 
     def watch(self, wire: Wire) -> None:
-        """Cut this connection off when it happens, or now if it has. The one before is forgotten."""
+        """Cut this connection off when it happens, or now if it has."""
         with self._lock:
-            self._wire = wire
+            self._wires.add(wire)
             if self._happened:
                 wire.cut()
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How associations with one peer are opened.
+
+    maximum_bytes  largest P-DATA-TF to send, where the peer takes larger ones
+    interruption   cuts them off, then and later
+    """
+
+    timeouts: Timeouts = Timeouts()
+    maximum_bytes: int = MAXIMUM_LENGTH_BYTES
+    interruption: Interruption | None = None
+
+
 def associate(
-    address: PeerAddress,
-    calling_ae: str,
-    contexts: Sequence[ProposedContext],
-    timeouts: Timeouts = Timeouts(),
-    interruption: Interruption | None = None,
+    address: PeerAddress, calling_ae: str, contexts: Sequence[ProposedContext], opening: Opening = Opening()
 ) -> Association:
-    """Open an association; its accepted contexts may be none. An interruption cuts it off, then and later.
+    """Open an association; its accepted contexts may be none.
 
     Raises PeerUnreachableError, AssociationRejectedError, AssociationLostError.
     """
-    wire = _connect(address, timeouts)
+    wire = _connect(address, opening.timeouts)
     try:
-        if interruption is not None:
-            interruption.watch(wire)
-        wire.set_timeout(timeouts.associate_s)
+        if opening.interruption is not None:
+            opening.interruption.watch(wire)
+        wire.set_timeout(opening.timeouts.associate_s)
         wire.send(request(address.called_ae, calling_ae, contexts))
         answer = _answer(wire, address)
-        wire.set_timeout(timeouts.response_s)
+        wire.set_timeout(opening.timeouts.response_s)
     except BaseException:
         wire.close()
         raise
-    return Association(wire, contexts, answer)
+    maximum_bytes = min(answer.maximum_bytes or opening.maximum_bytes, opening.maximum_bytes)
+    return Association(wire, contexts, replace(answer, maximum_bytes=maximum_bytes))
 
 
 def _connect(address: PeerAddress, timeouts: Timeouts) -> Wire:
@@ -164,10 +191,11 @@ class Association:
 
     def __init__(self, wire: Wire, contexts: Sequence[ProposedContext], answer: AssociationAnswer) -> None:
         self._wire = wire
+        self.answered = answer
         self._maximum_bytes = answer.maximum_bytes
+        self._writer = DataSetWriter(wire, answer.maximum_bytes)
         self._message_id = 0
         self._closed = False
-        self._buffer = memoryview(b"")
         self._contexts: dict[Kind, int] = {}
         self._results: dict[str, set[int]] = {}
         for number, context in enumerate(contexts):
@@ -208,7 +236,7 @@ class Association:
             raise AssociationRejectedError("the peer does not accept the Verification SOP Class", "it cannot be echoed")
         with self._closing_on_loss():
             self._wire.send(*self._request(kind, CommandField.C_ECHO_RQ, {Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET}))
-            return self._status()
+            return self._response().status
 
     def store(self, path: Path, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> int:
         """Send the data set of a DICOM file as it is, undecoded; the status.
@@ -217,24 +245,43 @@ class Association:
         InputError where the file is not there, no DICOM or in another syntax, StoreError where it cannot be read now,
         AssociationLostError.
         """
-        kind = Kind(sop_class_uid, transfer_syntax_uid)
-        with reading(path) as file:
-            meta = read_file_meta(file)
-            if meta.transfer_syntax_uid != transfer_syntax_uid:
-                raise InputError("the file is in another transfer syntax than was said")
-            size_bytes = file.seek(0, io.SEEK_END) - meta.offset_bytes
-            file.seek(meta.offset_bytes)
-            if size_bytes % 2 and transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-                padded = file.read() + b"\0"  # PS3.5 A.5: an odd stream is padded; DCMTK aborts at an odd one
-                return self._store(io.BytesIO(padded), len(padded), kind, sop_instance_uid)
-            return self._store(file, size_bytes, kind, sop_instance_uid)
+        with Upload.stored(path, Kind(sop_class_uid, transfer_syntax_uid), sop_instance_uid) as upload:
+            self.begin_store(upload)
+            return self.answer().status
 
     def store_encoded(
         self, data_set: bytes, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
     ) -> int:
         """Send a data set that is already encoded, verbatim; the status. Raises as `store` does."""
         kind = Kind(sop_class_uid, transfer_syntax_uid)
-        return self._store(io.BytesIO(data_set), len(data_set), kind, sop_instance_uid)
+        self.begin_store(Upload(kind, sop_instance_uid, around=(data_set, b"")))
+        return self.answer().status
+
+    def begin_store(self, upload: Upload) -> None:
+        """Send a C-STORE request with its data set; `answer` waits for what the peer says to it.
+
+        Raises AssociationRejectedError where its kind was not accepted. A message that was begun and cannot be ended
+        costs the association: InputError, StoreError, AssociationLostError.
+        """
+        head = self._request(
+            upload.kind,
+            CommandField.C_STORE_RQ,
+            {
+                Element.AFFECTED_SOP_INSTANCE_UID: upload.sop_instance_uid,
+                Element.PRIORITY: _MEDIUM_PRIORITY,
+                Element.COMMAND_DATA_SET_TYPE: DATA_SET,
+            },
+        )
+        try:
+            self._writer.write(upload, head, self._contexts[upload.kind])
+        except DicomNodeError:
+            self.abort()
+            raise
+
+    def answer(self) -> Response:
+        """Wait for the response to the last request. Raises AssociationLostError."""
+        with self._closing_on_loss():
+            return self._response()
 
     def release(self) -> None:
         """End in good order. A peer that does not answer, or is gone, changes nothing for us."""
@@ -258,56 +305,7 @@ class Association:
         self._closed = True
         self._wire.close()
 
-    def _store(self, data_set: BinaryIO, size_bytes: int, kind: Kind, sop_instance_uid: str) -> int:
-        head = self._request(
-            kind,
-            CommandField.C_STORE_RQ,
-            {
-                Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
-                Element.PRIORITY: _MEDIUM_PRIORITY,
-                Element.COMMAND_DATA_SET_TYPE: DATA_SET,
-            },
-        )
-        with self._closing_on_loss():
-            for block in self._blocks(data_set, size_bytes, self._contexts[kind]):
-                self._wire.send(*head, *block)
-                head = ()
-            return self._status()
-
-    def _blocks(self, data_set: BinaryIO, size_bytes: int, context_id: int) -> Iterator[Sequence[bytes | memoryview]]:
-        """A data set as PDUs, one read and one write for a block of many. A block is valid until the next."""
-        piece_bytes = fragment_bytes(self._maximum_bytes)
-        if not self._buffer:
-            self._buffer = memoryview(bytearray(min(_BLOCK_BYTES // piece_bytes, _MOST_PIECES) * piece_bytes))
-        buffer = self._buffer
-        left_bytes = size_bytes
-        while True:
-            block = buffer[: min(left_bytes, len(buffer))]
-            self._fill(block, data_set)
-            left_bytes -= len(block)
-            parts: list[bytes | memoryview] = []
-            for start in range(0, max(len(block), 1), piece_bytes):
-                piece = block[start : start + piece_bytes]
-                is_last = not left_bytes and start + piece_bytes >= len(block)
-                parts += [data_header(context_id, False, is_last, len(piece)), piece]
-            yield parts
-            if not left_bytes:
-                return
-
-    def _fill(self, block: memoryview, data_set: BinaryIO) -> None:
-        """Read exactly; a message that was begun and cannot be ended costs the association."""
-        try:
-            read = cast(io.BufferedIOBase, data_set).readinto(block)
-        except OSError as error:
-            self.abort()
-            raise read_failed(error) from None
-        if read != len(block):
-            self.abort()
-            raise InputError("the file became shorter while it was sent")
-
-    def _request(
-        self, kind: Kind, field: CommandField, values: Mapping[Element, int | str]
-    ) -> Sequence[bytes | memoryview]:
+    def _request(self, kind: Kind, field: CommandField, values: Mapping[Element, int | str]) -> Sequence[bytes]:
         if kind not in self._contexts:
             raise AssociationRejectedError(
                 f"no presentation context was accepted for {kind.sop_class_uid} in {kind.transfer_syntax_uid}",
@@ -324,8 +322,7 @@ class Association:
         )
         return fragments(self._contexts[kind], True, encoded, self._maximum_bytes)
 
-    def _status(self) -> int:
-        """Wait for the response to the last request."""
+    def _response(self) -> Response:
         read = read_command(self._wire)
         if isinstance(read, Pdu):
             raise ProtocolError(f"{read.type.name} where a response was due", pdu.AbortReason.UNEXPECTED_PDU)
@@ -333,7 +330,7 @@ class Association:
         status = response.number(Element.STATUS)
         if status is None or response.number(Element.MESSAGE_ID_BEING_RESPONDED_TO) != self._message_id:
             raise ProtocolError("a response without a status, or to another request", pdu.AbortReason.UNEXPECTED_PDU)
-        return status
+        return Response(status, response.text(Element.ERROR_COMMENT), response.tags(Element.OFFENDING_ELEMENT))
 
     @contextlib.contextmanager
     def _closing_on_loss(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -42,7 +43,12 @@ _MEANINGS: Final[dict[int, Meaning]] = {
     0x0105: Meaning(_FAILED, "no such attribute", _ASK_LOG),
     0x0106: Meaning(_FAILED, "invalid attribute value", _ASK_LOG),
     0x0107: Meaning(_WARNING, "stored, but some attributes were not"),
-    0x0110: Meaning(_FAILED, "processing failure", _ASK_LOG, transient=True),
+    0x0110: Meaning(
+        _FAILED,
+        "processing failure",
+        f"the destination could not store it now, or its study is locked there: {_ASK_LOG}",
+        transient=True,
+    ),
     0x0111: Meaning(Outcome.DUPLICATE, "the destination already holds this SOP Instance UID"),
     0x0112: Meaning(_FAILED, "no such SOP instance", _ASK_LOG),
     0x0115: Meaning(_FAILED, "invalid argument value", _ASK_LOG),
@@ -89,8 +95,42 @@ _RANGES: Final[tuple[tuple[range, Meaning], ...]] = (
 )
 
 
-def interpret(status: int) -> Meaning:
-    """What a C-STORE response's status means. One that no standard knows counts as failed."""
+_WORDS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
+    (
+        ("lock", "verified", "read only", "read-only", "readonly", "frozen", "finali", "archived"),
+        "it says that the study is locked, verified or archived: have it unlocked there, then send it again",
+    ),
+    (("duplicate", "already exist", "already stored"), "it says that it holds this object already"),
+    (("disk", "space", "quota", "storage full", "memory"), "it says that it has no room: free some there"),
+    (("permi", "denied", "authori", "not allowed", "licen"), "it says that we may not: allow our AE title there"),
+    (("patient", "mismatch", "conflict", "inconsisten"), "it says that what it holds contradicts the object"),
+    (("class", "sop"), "it says that it does not want this kind of object"),
+    (("syntax", "compress", "encod", "decod", "pixel"), "it says that it cannot read the object's encoding"),
+)
+"""What peers' Error Comments (0000,0902) are about, by words in them. The comment itself may name a patient: it is read
+for this and never kept."""
+
+
+def interpret(status: int, comment: str = "", offending_elements: Sequence[int] = ()) -> Meaning:
+    """What a C-STORE response means. A status that no standard knows counts as failed.
+
+    comment             its Error Comment, of which only the subject goes into the hint
+    offending_elements  tags that it names (PS3.7 C.4.2)
+    """
+    meaning = _meaning(status)
+    if meaning.outcome.arrived:
+        return meaning
+    lowered = comment.lower()
+    said = next((hint for words, hint in _WORDS if any(word in lowered for word in words)), "")
+    tags = ", ".join(f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in offending_elements[:4])
+    return replace(
+        meaning,
+        meaning=f"{meaning.meaning}, because of {tags}" if tags else meaning.meaning,
+        hint="; ".join(filter(None, (said, meaning.hint))),
+    )
+
+
+def _meaning(status: int) -> Meaning:
     if status in _MEANINGS:
         return _MEANINGS[status]
     for codes, meaning in _RANGES:

@@ -30,7 +30,7 @@ from dicomnode.core.phantom import phantom_study
 from dicomnode.core.routing import Routing
 from dicomnode.core.rules import load_rules
 from dicomnode.core.types import CompletenessPolicy
-from dicomnode.deliver.dicom import DicomDeliverer
+from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.errors import NotFoundError, UsageError, WorkerError
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import ScpSettings
@@ -139,9 +139,10 @@ def _clear(folder: Path) -> None:
 def _scan(paths: list[Path], node: PeerAddress, tell: Tell) -> None:
     """Send the phantom as a scanner does: one association."""
     started = time.monotonic()
-    scanner = DicomDeliverer(node)
+    scanner = DicomDeliverer(node, DeliverySettings(associations=1))
     try:
-        receipts = list(scanner.deliver([as_outgoing(index, path, "CT1") for index, path in enumerate(paths)]))
+        batch = [as_outgoing(index, path, "CT1") for index, path in enumerate(paths)]
+        receipts = [receipt for known in scanner.deliver(batch) for receipt in known]
     finally:
         scanner.close()
     stored = sum(receipt.outcome.arrived for receipt in receipts)

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from dicomnode.config import Config
 from dicomnode.net.contexts import VERIFICATION, ProposedContext
-from dicomnode.net.scu import Timeouts, associate
+from dicomnode.net.scu import Opening, Timeouts, associate
 from dicomnode.operations.peers import address_of
 
 _IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
-_TIMEOUTS: Final = Timeouts(connect_s=10.0, associate_s=10.0, response_s=10.0)
+_OPENING: Final = Opening(Timeouts(connect_s=10.0, associate_s=10.0, response_s=10.0))
 _SUCCESS: Final = 0x0000
 
 
@@ -48,7 +48,7 @@ def echo(config: Config, name: str) -> EchoAnswer:
     calling_ae = config.node.ae_title
     started = time.perf_counter()
     contexts = [ProposedContext(VERIFICATION, (_IMPLICIT_VR_LITTLE_ENDIAN,))]
-    with associate(address, calling_ae, contexts, _TIMEOUTS) as association:
+    with associate(address, calling_ae, contexts, _OPENING) as association:
         associated = time.perf_counter()
         status = association.echo()
         answered = time.perf_counter()

@@ -87,8 +87,8 @@ def send_folder(config: Config, source: Path, peer: str, progress: Progress) -> 
     problem: PeerError | KeyboardInterrupt | None = None
     with closing(DicomDeliverer(address)) as deliverer:
         try:
-            for receipt in deliverer.deliver(tuple(_readable(paths, config.node.ae_title))):
-                receipts.append(receipt)
+            for known in deliverer.deliver(tuple(_readable(paths, config.node.ae_title))):
+                receipts.extend(known)
                 progress(f"to {peer}", len(receipts), len(paths))
         except (PeerError, KeyboardInterrupt) as error:  # what arrived is told in either case
             problem = error

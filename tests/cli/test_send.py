@@ -81,10 +81,10 @@ class Scripted:
 
     outcomes: list[Outcome]
 
-    def deliver(self, batch: tuple[send.Outgoing, ...]) -> Iterator[send.Receipt]:
+    def deliver(self, batch: tuple[send.Outgoing, ...]) -> Iterator[tuple[send.Receipt]]:
         for outgoing, outcome in zip(batch, self.outcomes, strict=False):
             status = 0x0000 if outcome is Outcome.SENT else 0xA700
-            yield send.Receipt(outgoing.outbox_id, outcome, status, outcome.value, "", transient=False)
+            yield (send.Receipt(outgoing.outbox_id, outcome, status, outcome.value, "", transient=False),)
         if len(self.outcomes) < len(batch):
             raise send.PeerError("the peer went away", "look for it")
 

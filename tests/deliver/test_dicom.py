@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import io
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from pynetdicom.presentation import build_context
 
 from dicomnode.core.types import Outcome, Outgoing, Receipt
 from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
-from dicomnode.errors import AssociationLostError, AssociationRejectedError, PeerUnreachableError
+from dicomnode.deliver.forms import Allowed
+from dicomnode.errors import AssociationLostError, AssociationRejectedError, PeerError, PeerUnreachableError
 from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.testing.processes import free_port, wait_until
 from tests.net.clients import Client, Script, accepting, fragment, response, scripted
 
 CT, MR, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.33"
 IMPLICIT, EXPLICIT, JPEG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
-QUICK = DeliverySettings(Timeouts(2, 2, 2), idle_s=30)
+QUICK = DeliverySettings(Timeouts(2, 2, 2), idle_s=30, associations=1)
+POOL = replace(QUICK, associations=4)
 
 
 @dataclass
@@ -36,9 +39,11 @@ class Pacs:
     port: int
     statuses: dict[str, int] = field(default_factory=dict)
     abort_at: set[str] = field(default_factory=set)
+    hold: dict[str, Callable[[], Any]] = field(default_factory=dict)
     stored: list[tuple[str, str, str]] = field(default_factory=list)
     callers: list[str] = field(default_factory=list)
     released: int = 0
+    rejections: int = 0
     associations: list[Any] = field(default_factory=list)
 
     @property
@@ -51,6 +56,8 @@ class Pacs:
 
     def store(self, event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
+        if (hold := self.hold.get(uid)) is not None:
+            hold()
         if uid in self.abort_at:
             self.abort_at.remove(uid)
             event.assoc.abort()
@@ -60,20 +67,28 @@ class Pacs:
     def release(self, _: Any) -> None:
         self.released += 1
 
+    def rejected(self, _: Any) -> None:
+        self.rejections += 1
+
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Pacs]]:
     running: list[Any] = []
 
-    def _start(classes: tuple[str, ...] = (CT, MR), syntaxes: tuple[str, ...] = (EXPLICIT,)) -> Pacs:
+    def _start(
+        classes: tuple[str, ...] = (CT, MR), syntaxes: tuple[str, ...] = (EXPLICIT,), associations: int = 10
+    ) -> Pacs:
         pacs = Pacs(free_port())
         entity = AE("PACS")
         entity.require_called_aet = True
+        entity.maximum_pdu_size = 131_072
+        entity.maximum_associations = associations
         entity.supported_contexts = [build_context(uid, list(syntaxes)) for uid in classes]
         handlers: list[Any] = [
             (evt.EVT_C_STORE, pacs.store),
             (evt.EVT_ACCEPTED, pacs.accepted),
             (evt.EVT_RELEASED, pacs.release),
+            (evt.EVT_REJECTED, pacs.rejected),
         ]
         running.append(entity.start_server(("127.0.0.1", pacs.port), block=False, evt_handlers=handlers))
         return pacs
@@ -116,14 +131,18 @@ def outgoing(tmp_path: Path) -> Callable[..., Outgoing]:
     return make
 
 
-def outcomes(receipts: Iterator[Receipt]) -> list[tuple[int, Outcome, int | None]]:
-    return [(receipt.outbox_id, receipt.outcome, receipt.status) for receipt in receipts]
+def flat(receipts: Iterator[Sequence[Receipt]]) -> list[Receipt]:
+    return [receipt for known in receipts for receipt in known]
+
+
+def outcomes(receipts: Iterator[Sequence[Receipt]]) -> list[tuple[int, Outcome, int | None]]:
+    return [(receipt.outbox_id, receipt.outcome, receipt.status) for receipt in flat(receipts)]
 
 
 def test_every_instance_has_its_own_receipt(start: Any, deliverer: Any, outgoing: Any) -> None:
     pacs = start()
     pacs.statuses = {"1.2.2": 0x0111, "1.2.3": 0xB000, "1.2.4": 0xA700, "1.2.5": 0xC123, "1.2.6": 0x0124}
-    receipts = list(deliverer(pacs).deliver([outgoing() for _ in range(7)]))
+    receipts = flat(deliverer(pacs).deliver([outgoing() for _ in range(7)]))
     assert [(receipt.outbox_id, receipt.outcome, receipt.status) for receipt in receipts] == [
         (1, Outcome.SENT, 0),
         (2, Outcome.DUPLICATE, 0x0111),
@@ -137,12 +156,14 @@ def test_every_instance_has_its_own_receipt(start: Any, deliverer: Any, outgoing
     assert len(pacs.callers) == 1
 
 
-def test_receipts_come_one_by_one(start: Any, deliverer: Any, outgoing: Any) -> None:
+def test_receipts_come_while_others_are_sent(start: Any, deliverer: Any, outgoing: Any) -> None:
     pacs = start()
+    let_go = threading.Event()
+    pacs.hold = {"1.2.2": lambda: let_go.wait(30)}
     receipts = deliverer(pacs).deliver([outgoing(), outgoing()])
-    assert next(receipts).outbox_id == 1
-    assert len(pacs.stored) == 1
-    receipts.close()
+    assert next(known for known in receipts if known)[0].outbox_id == 1
+    let_go.set()
+    assert [receipt.outbox_id for receipt in flat(receipts)] == [2]
 
 
 def test_batches_share_an_association_while_its_contexts_do(start: Any, deliverer: Any, outgoing: Any) -> None:
@@ -165,7 +186,7 @@ def test_another_calling_ae_is_another_association(start: Any, deliverer: Any, o
 def test_a_refused_class_costs_only_its_instances(start: Any, deliverer: Any, outgoing: Any) -> None:
     pacs = start()
     batch = [outgoing(CT), outgoing(SR), outgoing(CT, JPEG), outgoing(MR)]
-    receipts = {receipt.outbox_id: receipt for receipt in deliverer(pacs).deliver(batch)}
+    receipts = {receipt.outbox_id: receipt for receipt in flat(deliverer(pacs).deliver(batch))}
     assert {key: each.outcome for key, each in receipts.items()} == {
         1: Outcome.SENT, 2: Outcome.REFUSED, 3: Outcome.FAILED, 4: Outcome.SENT,
     }  # fmt: skip
@@ -186,16 +207,9 @@ def test_a_file_that_is_gone_costs_only_itself(start: Any, deliverer: Any, outgo
     rows = [outgoing(), outgoing(), outgoing()]
     rows[0].path.unlink()
     rows[1].path.write_bytes(b"not DICOM")
-    receipts = list(deliverer(pacs).deliver(rows))
+    receipts = flat(deliverer(pacs).deliver(rows))
     assert [each.outcome for each in receipts] == [Outcome.FAILED, Outcome.FAILED, Outcome.SENT]
     assert not any(each.transient for each in receipts)
-
-
-class FailingFile(io.BytesIO):
-    """A file whose disk fails after its first bytes."""
-
-    def readinto(self, block: Any) -> int:
-        raise OSError(errno.EIO, "Input/output error")
 
 
 @pytest.mark.parametrize("syntaxes", [(EXPLICIT,), (IMPLICIT,)], ids=["as stored", "re-encoded"])
@@ -207,7 +221,8 @@ def test_a_file_that_cannot_be_read_now_waits(
     sender = deliverer(start(syntaxes=syntaxes))
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", raising(OSError(code, "no")))
-        failed = list(sender.deliver(rows))
+        patched.setattr(os, "fstat", raising(OSError(code, "no")))
+        failed = flat(sender.deliver(rows))
     assert [(each.outcome, each.transient, bool(each.hint)) for each in failed] == [(Outcome.FAILED, True, True)] * 2
     assert {outcome for _, outcome, _ in outcomes(sender.deliver(rows))} == {Outcome.SENT}
 
@@ -219,15 +234,15 @@ def raising(error: OSError) -> Callable[..., Any]:
     return fail
 
 
+@pytest.mark.parametrize("maximum_bytes", [131_072, 16_384], ids=["sendfile", "read"])
 def test_a_disk_that_fails_within_a_file_lets_the_file_wait(
-    start: Any, deliverer: Any, outgoing: Any, monkeypatch: pytest.MonkeyPatch
+    maximum_bytes: int, start: Any, deliverer: Any, outgoing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [outgoing(), outgoing()]
-    sender = deliverer(start())
-    whole = rows[0].path.read_bytes()
+    sender = deliverer(start(), replace(QUICK, maximum_bytes=maximum_bytes))
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", lambda *_: FailingFile(whole))
-        failed = list(sender.deliver(rows))
+        patched.setattr(os, "sendfile" if maximum_bytes > 100_000 else "preadv", raising(OSError(errno.EIO, "no")))
+        failed = flat(sender.deliver(rows))
     assert [(each.outcome, each.transient) for each in failed] == [(Outcome.FAILED, True)] * 2
     assert {outcome for _, outcome, _ in outcomes(sender.deliver(rows))} == {Outcome.SENT}
 
@@ -235,7 +250,7 @@ def test_a_disk_that_fails_within_a_file_lets_the_file_wait(
 def test_a_folder_that_is_not_mounted_lets_its_files_wait(start: Any, deliverer: Any, outgoing: Any) -> None:
     row = outgoing()
     gone = replace(row, path=row.path.parent / "not mounted" / row.path.name)
-    (receipt,) = deliverer(start()).deliver([gone])
+    (receipt,) = flat(deliverer(start()).deliver([gone]))
     assert (receipt.outcome, receipt.transient) == (Outcome.FAILED, True)
 
 
@@ -252,7 +267,7 @@ def test_a_kept_association_that_died_is_replaced(start: Any, deliverer: Any, ou
 def test_an_instance_that_breaks_the_association_costs_only_itself(start: Any, deliverer: Any, outgoing: Any) -> None:
     pacs = start()
     pacs.abort_at = {"1.2.2"}
-    receipts = list(deliverer(pacs).deliver([outgoing(), outgoing(), outgoing()]))
+    receipts = flat(deliverer(pacs).deliver([outgoing(), outgoing(), outgoing()]))
     assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, Outcome.FAILED, Outcome.SENT]
     assert receipts[1].transient
     assert receipts[1].hint
@@ -265,7 +280,7 @@ def test_instances_that_break_off_wait_their_own_time(
     pacs = start()
     pacs.abort_at = set(aborts)
     rows = [outgoing() for _ in range(4)]
-    receipts = list(deliverer(pacs).deliver(rows))
+    receipts = flat(deliverer(pacs).deliver(rows))
     assert [receipt.outbox_id for receipt in receipts] == [row.outbox_id for row in rows]
     broken = {int(uid.rpartition(".")[2]) for uid in aborts}
     assert {receipt.outbox_id for receipt in receipts if receipt.outcome is Outcome.FAILED} == broken
@@ -277,8 +292,8 @@ def test_a_destination_that_breaks_off_again_and_again_is_down(start: Any, deliv
     pacs.abort_at = {f"1.2.{number}" for number in range(2, 6)}
     receipts: list[Receipt] = []
     with pytest.raises(AssociationLostError):
-        for receipt in deliverer(pacs).deliver([outgoing() for _ in range(6)]):
-            receipts.append(receipt)
+        for known in deliverer(pacs).deliver([outgoing() for _ in range(6)]):
+            receipts.extend(known)
     assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, *[Outcome.FAILED] * 3]
 
 
@@ -334,7 +349,7 @@ def test_an_interrupted_delivery_waits_for_no_answer(step: str, outgoing: Any) -
     receipts: list[Receipt] = []
     with scripted(silent_from(step, reached, release)) as address:
         sender = DicomDeliverer(address)
-        sending = threading.Thread(target=lambda: receipts.extend(sender.deliver([row, row])), daemon=True)
+        sending = threading.Thread(target=lambda: receipts.extend(flat(sender.deliver([row, row]))), daemon=True)
         sending.start()
         assert reached.wait(10)
         sender.interrupt()
@@ -352,7 +367,7 @@ def test_an_interrupted_deliverer_opens_nothing(start: Any, outgoing: Any) -> No
     pacs = start()
     sender = DicomDeliverer(pacs.address, QUICK)
     sender.interrupt()
-    assert list(sender.deliver([outgoing()])) == []
+    assert flat(sender.deliver([outgoing()])) == []
     assert not pacs.callers
 
 
@@ -388,3 +403,145 @@ def test_more_classes_than_contexts_need_several_associations(start: Any, delive
 
 def test_nothing_to_deliver_opens_nothing() -> None:
     assert list(DicomDeliverer(PeerAddress("127.0.0.1", free_port(), "PACS")).deliver([])) == []
+
+
+class Meeting:
+    """Holds up everybody until so many are there at once; later ones pass."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._complete = threading.Event()
+        self.came: list[str] = []
+
+    def wait(self, name: str = "") -> None:
+        with self._lock:
+            self.came.append(name)
+            if len(self.came) == self._size:
+                self._complete.set()
+        assert self._complete.wait(30)
+
+
+def test_a_batch_goes_over_several_associations(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    together = Meeting(4)
+    rows = [outgoing() for _ in range(16)]
+    pacs.hold = {row.sop_instance_uid: together.wait for row in rows}
+    sender = deliverer(pacs, POOL)
+    assert sorted(outcomes(sender.deliver(rows))) == [(row.outbox_id, Outcome.SENT, 0) for row in rows]
+    assert len(pacs.callers) == 4
+    assert outcomes(sender.deliver([outgoing()])) == [(17, Outcome.SENT, 0)], "one instance needs one"
+    assert len(pacs.callers) == 4, "they were kept"
+
+
+def test_few_instances_need_one_association(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    assert len(flat(deliverer(pacs, POOL).deliver([outgoing() for _ in range(4)]))) == 4
+    assert len(pacs.callers) == 1
+
+
+def test_what_comes_first_is_begun_first(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    together = Meeting(4)
+    rows = [outgoing() for _ in range(16)]
+    pacs.hold = {row.sop_instance_uid: partial(together.wait, row.sop_instance_uid) for row in rows}
+    assert len(flat(deliverer(pacs, POOL).deliver(rows))) == 16
+    first = {row.sop_instance_uid for row in rows[:8]}  # each association has one on its way and one at hand
+    assert set(together.came[:4]) <= first
+
+
+def test_a_destination_that_grants_fewer_associations_is_used_with_those(
+    start: Any, deliverer: Any, outgoing: Any
+) -> None:
+    pacs = start(associations=2)
+    sender = deliverer(pacs, POOL)
+    together = Meeting(2)
+    rows = [outgoing() for _ in range(16)]
+    pacs.hold = {row.sop_instance_uid: together.wait for row in rows}
+    assert {receipt.outcome for receipt in flat(sender.deliver(rows))} == {Outcome.SENT}
+    assert len(pacs.callers) == 2
+    asked = pacs.rejections
+    assert asked
+    pacs.hold = {}
+    assert len(flat(sender.deliver([outgoing() for _ in range(16)]))) == 16
+    assert pacs.rejections == asked, "it is not asked for more for a while"
+
+
+def test_a_failing_instance_stops_no_other_association(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    rows = [outgoing() for _ in range(24)]
+    pacs.statuses = {"1.2.3": 0xC000, "1.2.9": 0xA700}
+    pacs.abort_at = {"1.2.5", "1.2.20"}
+    rows[11].path.unlink()
+    receipts = {receipt.outbox_id: receipt for receipt in flat(deliverer(pacs, POOL).deliver(rows))}
+    assert sorted(receipts) == [row.outbox_id for row in rows]
+    failed = {key for key, receipt in receipts.items() if not receipt.outcome.arrived}
+    assert failed == {3, 5, 9, 12, 20}
+
+
+def test_a_destination_that_goes_away_leaves_the_rest_unanswered(start: Any, outgoing: Any) -> None:
+    rows = [outgoing() for _ in range(40)]
+    pacs = start()
+    sender = DicomDeliverer(pacs.address, POOL)
+    gone = threading.Event()
+
+    def go_away() -> None:
+        gone.set()
+        for association in list(pacs.associations):
+            association.abort()
+
+    pacs.abort_at = {row.sop_instance_uid for row in rows[8:]}
+    pacs.hold = {"1.2.8": go_away}
+    receipts: list[Receipt] = []
+    with pytest.raises(PeerError):
+        for known in sender.deliver(rows):
+            receipts.extend(known)
+    sender.close()
+    assert gone.is_set()
+    assert len(receipts) < 40
+    assert all(receipt.outcome.arrived or receipt.transient for receipt in receipts)
+    assert len({receipt.outbox_id for receipt in receipts}) == len(receipts)
+
+
+def test_finish_lets_what_is_being_sent_end(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start()
+    sender = deliverer(pacs, POOL)
+    rows = [outgoing() for _ in range(16)]
+    together = threading.Barrier(5, timeout=20)
+    let_go = threading.Event()
+
+    def hold() -> None:
+        together.wait()
+        let_go.wait(20)
+
+    pacs.hold = {row.sop_instance_uid: hold for row in rows}
+    receipts: list[Receipt] = []
+    sending = threading.Thread(target=lambda: receipts.extend(flat(sender.deliver(rows))))
+    sending.start()
+    together.wait()
+    sender.finish()
+    let_go.set()
+    sending.join(20)
+    assert not sending.is_alive()
+    assert {receipt.outcome for receipt in receipts} == {Outcome.SENT}
+    assert len(receipts) == 4
+    assert flat(sender.deliver([outgoing()])) == [], "for good"
+
+
+def test_what_the_configuration_does_not_allow_is_not_offered(start: Any, deliverer: Any, outgoing: Any) -> None:
+    pacs = start(syntaxes=(EXPLICIT, IMPLICIT))
+    only_ct = deliverer(pacs, replace(QUICK, allowed=Allowed(frozenset({CT}))))
+    receipts = {receipt.outbox_id: receipt for receipt in flat(only_ct.deliver([outgoing(MR), outgoing(CT)]))}
+    assert (receipts[1].outcome, receipts[1].status, receipts[1].transient) == (Outcome.REFUSED, None, False)
+    assert MR in receipts[1].hint
+    assert receipts[2].outcome is Outcome.SENT
+    only_implicit = deliverer(pacs, replace(QUICK, allowed=Allowed(None, frozenset({IMPLICIT}))))
+    receipts = {
+        receipt.outbox_id: receipt for receipt in flat(only_implicit.deliver([outgoing(CT), outgoing(CT, JPEG)]))
+    }
+    assert receipts[3].outcome is Outcome.SENT
+    assert pacs.stored[-1][1] == IMPLICIT
+    assert receipts[4].outcome is Outcome.REFUSED
+    assert JPEG in receipts[4].hint
+    assert flat(only_ct.deliver([outgoing(MR)]))[0].outcome is Outcome.REFUSED
+    assert len(pacs.callers) == 2, "for that alone no association is opened"

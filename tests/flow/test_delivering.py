@@ -35,18 +35,25 @@ class Scripted(Deliverer):
         self.sent: list[Outgoing] = []
         self.before: Callable[[Outgoing], None] = lambda _: None
         self.interrupted = threading.Event()
+        self.finishing = False
         self.closed = False
 
-    def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Answer]:
+    def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Sequence[Answer]]:
         assert len({each.calling_ae for each in batch}) == 1
         for each in batch:
+            if self.finishing:
+                return
+            yield ()  # a sign of life
             self.before(each)
             self.sent.append(each)
             told = self.script.get(each.sop_instance_uid, (Outcome.SENT, False))
             if isinstance(told, Exception):
                 raise told
             outcome, transient = told
-            yield Answer(each.outbox_id, outcome, 0 if outcome.arrived else 0xA700, "meaning", "hint", transient)
+            yield (Answer(each.outbox_id, outcome, 0 if outcome.arrived else 0xA700, "meaning", "hint", transient),)
+
+    def finish(self) -> None:
+        self.finishing = True
 
     def interrupt(self) -> None:
         self.interrupted.set()
@@ -251,7 +258,7 @@ def test_a_rejected_calling_ae_holds_up_no_other(tmp_path: Path) -> None:
     """A destination that passes the sender's title through may not know each sender."""
 
     class KnowsGood(Scripted):
-        def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Answer]:
+        def deliver(self, batch: Sequence[Outgoing]) -> Iterator[Sequence[Answer]]:
             if batch[0].calling_ae != "GOOD":
                 raise AssociationRejectedError("calling AE title not recognized", "add it")
             yield from super().deliver(batch)

@@ -14,7 +14,7 @@ from dicomnode.net.contexts import Kind, ProposedContext, propose
 from dicomnode.net.negotiation import reject
 from dicomnode.net.part10 import read_file_meta
 from dicomnode.net.scp.server import StorageServer
-from dicomnode.net.scu import Association, PeerAddress, Timeouts, associate
+from dicomnode.net.scu import Association, Opening, PeerAddress, Timeouts, associate
 from dicomnode.testing.peers import Orthanc, StoreScp
 from dicomnode.testing.processes import free_port, wait_until
 from tests.net.clients import (
@@ -32,7 +32,7 @@ from tests.net.clients import (
 )
 from tests.shared import shared_data
 
-QUICK = Timeouts(connect_s=2, associate_s=2, response_s=2)
+QUICK = Opening(Timeouts(connect_s=2, associate_s=2, response_s=2))
 
 
 def store(association: Association, data_set: bytes = b"data") -> int:
@@ -195,7 +195,7 @@ def test_a_peer_that_says_nothing_is_not_waited_for_for_ever() -> None:
 
     with scripted(script) as address, pytest.raises(AssociationLostError):
         try:
-            associate(address, "NODE", [ECHO], timeouts)
+            associate(address, "NODE", [ECHO], Opening(timeouts))
         finally:
             release.set()
 
