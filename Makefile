@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test lint bench format clean
+.PHONY: demo serve test lint bench fuzz format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
@@ -23,6 +23,11 @@ lint: $(VENV)/test.stamp ## style, types, import contracts
 
 bench: $(VENV)/test.stamp ## speed and memory, beside DCMTK and Orthanc in one run
 	@$(BIN)/python -m bench
+
+MINUTES ?= 10
+fuzz: $(VENV)/test.stamp ## what reads bytes from outside, fed with odd ones: make fuzz MINUTES=60
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@$(BIN)/python -m fuzz --minutes $(MINUTES)
 
 format: $(VENV)/test.stamp ## put the sources into shape
 	@$(BIN)/ruff format

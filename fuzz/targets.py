@@ -1,0 +1,206 @@
+"""One target for each reader of bytes from outside: it may refuse them, with its own error; anything else is a finding.
+
+Besides not failing, what a target reads has to hold against something: the same bytes in other pieces, another reader,
+or itself a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from typing import Any, Final
+
+from pydicom.filereader import data_element_generator
+
+from dicomnode.core.headers import FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, scan_start
+from dicomnode.core.rules.clauses import parse_clause
+from dicomnode.errors import AssociationLostError, ConfigError, InputError
+from dicomnode.net import transcode
+from dicomnode.net.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicomnode.net.dimse import Element, parse_command, read_command
+from dicomnode.net.negotiation import read_answer, read_proposal, read_request
+from dicomnode.net.part10 import read_file_meta
+from dicomnode.net.pdu import Fragment, Pdu, ProtocolError, Wire
+from dicomnode.net.scp.agreement import Terms, accept, agree
+
+Target = Callable[[bytes], None]
+
+_SYNTAXES: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+_KEYWORDS: Final = frozenset(
+    ("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality",
+     "PatientName", "PatientID", "ImageType", "SliceThickness", "Rows", "SmallestImagePixelValue", "PixelSpacing",
+     "StudyDescription", "AcquisitionTime", "FrameIncrementPointer", "ImagePositionPatient", "InstanceNumber")
+)  # fmt: skip
+_TERMS: Final = Terms(STORAGE_CLASSES | {VERIFICATION}, accept_unknown_classes=True, operations=8)
+
+
+class _LocalSocket(socket.socket):
+    """One end of a socket pair that takes the options of a TCP connection, and gives so many bytes at a time."""
+
+    most_bytes = 1 << 20
+
+    def setsockopt(self, level: int, *rest: Any) -> None:
+        if level != socket.IPPROTO_TCP:
+            super().setsockopt(level, *rest)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        return super().recv_into(memoryview(buffer)[: self.most_bytes], nbytes, flags)
+
+
+@contextlib.contextmanager
+def _wire_that_reads(content: bytes, most_bytes: int) -> Iterator[Wire]:
+    ours, theirs = socket.socketpair()
+    with theirs, _LocalSocket(fileno=ours.detach()) as local:
+        local.most_bytes = most_bytes
+        wire = Wire(local, "local")
+        wire.set_timeout(5)
+        theirs.sendall(content)
+        theirs.shutdown(socket.SHUT_WR)
+        yield wire
+        wire.close()
+
+
+def pdus(content: bytes) -> None:
+    """PDUs and their fragments: the same whatever pieces they come in."""
+    assert _pdus_of(content, 1 << 20) == _pdus_of(content, 1 + len(content) % 13)
+
+
+def _pdus_of(content: bytes, most_bytes: int) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    with _wire_that_reads(content, most_bytes) as wire, contextlib.suppress(AssociationLostError):
+        while True:
+            match wire.read():
+                case Fragment() as fragment:
+                    found.append((*fragment[:3], bytes(fragment.payload)))
+                case Pdu() as pdu:
+                    found.append(tuple(pdu))
+    return found
+
+
+def messages(content: bytes) -> None:
+    """Commands and data sets as an association reads them: the same whatever pieces they come in."""
+    assert _messages_of(content, 1 << 20) == _messages_of(content, 1 + len(content) % 13)
+
+
+def _messages_of(content: bytes, most_bytes: int) -> list[Any]:
+    found: list[Any] = []
+    with _wire_that_reads(content, most_bytes) as wire, contextlib.suppress(AssociationLostError):
+        while True:
+            read = read_command(wire)
+            if isinstance(read, Pdu):
+                found.append(read)
+                continue
+            context_id, command = read
+            found.append((context_id, command.field, command.values))
+            if command.has_data_set:
+                data_set = bytearray()
+                wire.read_data(context_id, lambda pieces, into=data_set: into.extend(b"".join(pieces)))  # type: ignore[misc]
+                found.append(bytes(data_set))
+    return found
+
+
+def commands(content: bytes) -> None:
+    """Command sets: what is read can be asked for anything."""
+    with contextlib.suppress(ProtocolError):
+        command = parse_command(content)
+        for element in Element:
+            command.number(element), command.uid(element)
+        assert command.field is None or 0 <= command.field <= 0xFFFF
+
+
+def negotiation(content: bytes) -> None:
+    """A-ASSOCIATE: no answer accepts what was not asked for, and every answer can be read."""
+    with contextlib.suppress(ProtocolError):
+        read_answer(content)
+    try:
+        request = read_request(content)
+        proposal = read_proposal(request.items)
+    except ProtocolError:
+        return
+    agreement = agree(proposal, _TERMS)
+    results = read_answer(accept(request, agreement)[6:]).results
+    requested = {context.context_id: context for context in proposal.contexts}
+    assert results.keys() == requested.keys()
+    for context_id, accepted in agreement.contexts.items():
+        assert results[context_id] == (0, accepted.transfer_syntax)
+        assert accepted.abstract_syntax == requested[context_id].abstract_syntax
+        assert accepted.transfer_syntax in requested[context_id].transfer_syntaxes
+        assert accepted.transfer_syntax in TRANSFER_SYNTAXES
+
+
+def headers(content: bytes) -> None:
+    """Header values: the quick reader of a data set's start says what the tolerant one says, or nothing."""
+    transfer_syntax_uid, encoded = _SYNTAXES[content[0] % 4] if content else _SYNTAXES[0], content[1:]
+    try:
+        tolerant = scan_header(encoded, transfer_syntax_uid, _KEYWORDS)
+    except InputError:
+        tolerant = None
+    quick = scan_start([encoded], transfer_syntax_uid, _KEYWORDS)
+    if quick is not None and tolerant is not None:
+        assert quick.items() <= tolerant.items()
+        assert quick == tolerant or not _is_ascending(encoded, transfer_syntax_uid)
+    for values in (tolerant or {}).values():
+        assert all(isinstance(value, str) for value in values)
+
+
+def _is_ascending(encoded: bytes, transfer_syntax_uid: str) -> bool:
+    """Whether a data set is whole and in the order of its tags (PS3.5 7.1): the quick reader stops where no more can
+    come."""
+    source = BytesIO(encoded)
+    implicit, little = encoding_of(source, transfer_syntax_uid)
+    try:
+        tags = [int(element.tag) for element in data_element_generator(source, implicit, little, _is_pixel_data)]
+    except (EOFError, struct.error, LookupError, TypeError, ValueError, NotImplementedError):
+        return False
+    return tags == sorted(set(tags))
+
+
+def _is_pixel_data(tag: int, _vr: str | None, _length: int) -> bool:
+    return tag >= FIRST_PIXEL_TAG
+
+
+def clauses(content: bytes) -> None:
+    """Rules: what a rule wants, from a configuration, and what a header holds, from anywhere."""
+    key = _MATCHED[content[0] % len(_MATCHED)] if content else _MATCHED[0]
+    wanted, _, values = content[1:].decode("utf-8", "surrogateescape").partition("\n")
+    try:
+        clause = parse_clause(key, wanted.split("|") if "|" in wanted else wanted)
+    except ConfigError:
+        return
+    given = tuple(values.split("\\"))
+    assert clause.holds(given) in (True, False)
+    assert isinstance(clause.unreadable(given), str)
+
+
+_MATCHED: Final = ("Modality", "SliceThickness", "StudyDate", "PatientAge", "SOPClassUID", "source_address", "Rows",
+                   "received_hour", "AcquisitionDateTime", "StudyTime", "ImageType", "StudyDescription")  # fmt: skip
+
+
+def rewriting(content: bytes) -> None:
+    """Data sets in another transfer syntax: once there and back, further times change nothing."""
+    source = transcode._SYNTAXES[_SYNTAXES[content[0] % 4]] if content else transcode._SYNTAXES[_SYNTAXES[0]]
+    explicit, implicit = transcode._SYNTAXES[_SYNTAXES[1]], transcode._SYNTAXES[_SYNTAXES[0]]
+    with contextlib.suppress(InputError):
+        first = transcode._rewrite(transcode._rewrite(content[1:], source, implicit), implicit, explicit)
+        assert transcode._rewrite(transcode._rewrite(first, explicit, implicit), implicit, explicit) == first
+
+
+def file_meta(content: bytes) -> None:
+    """DICOM files: where the data set begins."""
+    with contextlib.suppress(InputError):
+        assert read_file_meta(BytesIO(content)).offset_bytes >= 132
+
+
+def deflated(content: bytes) -> None:
+    """Deflated data sets: never more than the limit comes out."""
+    with contextlib.suppress(InputError):
+        inflate(content)
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    each.__name__: each
+    for each in (pdus, messages, commands, negotiation, headers, clauses, rewriting, file_meta, deflated)
+}
