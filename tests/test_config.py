@@ -267,3 +267,23 @@ def test_tls_settings_become_credentials_with_absolute_paths(written: Written, t
     assert config.security_of("a") == ClientSecurity(credentials, (f"sha256:{'ab' * 32}",))
     assert config.security_of("b") == ClientSecurity(credentials, ("B1", "b2.hospital"))
     assert config.security_of("c") is None
+
+
+def test_a_database_url_is_never_shown(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DICOMNODE_NODE__DATABASE", "postgresql://someone:hunter2@server/index")
+    config = load_config(written('[node]\nname = "one"\nfiles = "shared"\n'))
+    assert config.database == "postgresql://someone:hunter2@server/index"
+    assert "hunter2" not in f"{config!r} {config}"
+    monkeypatch.setenv("DICOMNODE_NODE__DATABASE", "mysql://someone:hunter2@server/index")
+    with pytest.raises(ConfigError) as caught:
+        load_config(written("[node]\n"))
+    assert "no URL of a PostgreSQL database" in str(caught.value)
+    assert "hunter2" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_machines_that_share_a_database_have_names(written: Written, tmp_path: Path) -> None:
+    node = '[node]\ndatabase = "postgresql://someone@server/index"\n'
+    with pytest.raises(ConfigError, match="name: missing"):
+        load_config(written(node))
+    assert load_config(written(f'{node}name = "one"\n')).files == tmp_path / "data"
+    assert load_config(written(f'{node}name = "one"\nfiles = "shared"\n')).files == tmp_path / "shared"

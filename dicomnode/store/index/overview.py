@@ -39,7 +39,7 @@ def counts(session: Session) -> dict[str, int]:
         "series_arriving": count(Series, Series.state == SeriesState.RECEIVING),
         "instances_received": count(Instance, Instance.origin == Origin.RECEIVED),
         "instances_derived": count(Instance, Instance.origin == Origin.DERIVED),
-        "bytes": session.scalar(select(func.coalesce(func.sum(Instance.size_bytes), 0))) or 0,
+        "bytes": int(session.scalar(select(func.coalesce(func.sum(Instance.size_bytes), 0))) or 0),
     }
 
 
