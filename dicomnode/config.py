@@ -121,6 +121,17 @@ class Config(BaseSettings):
             return None
         return ServerSecurity(self.credentials, self.tls.client_certificates == "required")
 
+    @property
+    def ports(self) -> tuple[tuple[int, bool], ...]:
+        """What we listen on: TCP port, and whether it is for TLS."""
+        plain = () if self.tls.only else ((self.node.port, False),)
+        return plain if self.tls.certificate is None else (*plain, (self.tls.port, True))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What we listen on, in words."""
+        return tuple(f"{self.node.host}:{port}{' (TLS)' if is_tls else ''}" for port, is_tls in self.ports)
+
     def security_of(self, peer: str) -> ClientSecurity | None:
         """How the peer of that name is called; None: without TLS."""
         return ClientSecurity(self.credentials, self.peer[peer].certificate) if self.peer[peer].tls else None

@@ -93,6 +93,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "node_stopping": Event("info", "the node was asked to stop and finishes what is open", "reason"),
         "node_stopped": Event("info", "the node has stopped", "seconds"),
         "config_loaded": Event("info", "the configuration was read (again)", "path rules"),
+        "certificate_ends": Event(
+            "warning", "our TLS certificate ends within 30 days, or has ended, or cannot be read",
+            "reason hint",
+        ),
         "config_applied": Event("info", "a process works by the configuration that was read again", "role"),
         "config_needs_restart": Event("warning", "a changed setting takes effect at a restart only", "reason"),
         "config_rejected": Event(

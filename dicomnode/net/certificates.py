@@ -15,6 +15,7 @@ from dicomnode.errors import ConfigError
 MAKE_HINT: Final = "docs/operations.md tells how to make certificates"
 RENEW_HINT: Final = "renew it, put the new one in its place, and reload the node"
 
+_WARN_BEFORE_S: Final = 30 * 86400.0
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _END: Final = "-----END CERTIFICATE-----"
 _VERSION: Final = 0xA0  # tag of the optional first field of a certificate (RFC 5280 4.1)
@@ -78,6 +79,22 @@ def check_validity(path: Path, now: float) -> None:
         raise ConfigError(f"tls.certificate: {path} has expired on {day(ends_at)}", RENEW_HINT)
     if now < begins_at:
         raise ConfigError(f"tls.certificate: {path} is not valid before {day(begins_at)}", "look at this clock")
+
+
+def expiry_warning(path: Path, now: float) -> ConfigError | None:
+    """What is wrong with the time of our certificate, or will be within 30 days; None where nothing is.
+
+    One that cannot be read is what is wrong, too.
+    """
+    try:
+        check_validity(path, now)
+        ends_at = validity(path)[1]
+    except ConfigError as error:
+        return error
+    if ends_at - now > _WARN_BEFORE_S:
+        return None
+    left = f"{int((ends_at - now) / 86400)} days left"
+    return ConfigError(f"tls.certificate: {path} ends on {day(ends_at)}, {left}", RENEW_HINT)
 
 
 def day(at: float) -> str:

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 
 from dicomnode.config import DEFAULT_FILE, Config, examine
 from dicomnode.core.types import Peer
-from dicomnode.errors import StoreError
+from dicomnode.errors import ConfigError, StoreError
+from dicomnode.net.certificates import check_validity, expiry_warning
 from dicomnode.operations.wording import counted
 from dicomnode.store.database import index_url
 from dicomnode.store.inspection import inspect, inspect_server
@@ -74,12 +76,14 @@ def check(path: Path) -> CheckReport:
     if config is None:
         return CheckReport(path, tuple(problems))
     running = running_node(config.node.data)
-    in_use = tuple(_listening(config.node.host, config.node.port))
-    problems += [*_data_folder(config), *_index(config), *_unresolved(config.peers())]
+    in_use = tuple(found for port, is_tls in config.ports for found in _listening(config.node.host, port, is_tls))
+    problems += [*_data_folder(config), *_index(config), *_unresolved(config.peers()), *_certificates(config)]
     if running is None:
         problems += in_use
     moved = running is not None and not in_use
-    return CheckReport(path, tuple(problems), _facts(config), tuple(_warnings(config, moved)), running)
+    told = {problem.what for problem in problems}
+    warnings = tuple(warning for warning in _warnings(config, moved) if warning not in told)
+    return CheckReport(path, tuple(problems), _facts(config), warnings, running)
 
 
 def running_node(data: Path) -> Holder | None:
@@ -90,11 +94,18 @@ def running_node(data: Path) -> Holder | None:
 def _warnings(config: Config, moved: bool) -> Iterator[str]:
     if moved:
         yield (
-            f"a node runs on this data folder, but nobody listens on {config.node.host}:{config.node.port}: "
+            f"a node runs on this data folder, but nobody listens on {' or '.join(config.addresses)}: "
             "the port differs from the running node's, restart it"
         )
     if not config.peer and not config.node.accept_unknown:
         yield "no peer: every caller is refused"
+    certificate = config.tls.certificate
+    ending = None if certificate is None else expiry_warning(certificate, time.time())
+    if ending is not None:
+        yield str(ending)
+    for name, peer in config.peer.items():
+        if peer.certificate and not peer.tls:
+            yield f"[peer.{name}] has a certificate, and may call without TLS all the same: set tls = true"
     if not config.rule:
         yield "no rule: everything stays unrouted"
 
@@ -127,18 +138,32 @@ def _index(config: Config) -> Iterator[Problem]:
         yield Problem(f"[node] {'data' if config.database is None else 'database'}: {error}", error.hint)
 
 
-def _listening(host: str, port: int) -> Iterator[Problem]:
+def _certificates(config: Config) -> Iterator[Problem]:
+    """Read the certificates as the node would."""
+    try:
+        if config.tls.certificate is not None:
+            check_validity(config.tls.certificate, time.time())
+        if config.server_security is not None:
+            config.server_security.context()
+        elif any(peer.tls for peer in config.peer.values()):
+            config.credentials.client_context()
+    except ConfigError as error:
+        yield Problem(str(error), error.hint)
+
+
+def _listening(host: str, port: int, is_tls: bool) -> Iterator[Problem]:
     """Bind the port for a moment; nothing listens on it and nobody can connect."""
+    section = "tls" if is_tls else "node"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except PermissionError:
-        yield Problem(f"[node] port: {port} needs a privilege", "choose a port above 1023, or use deploy/systemd")
+        yield Problem(f"[{section}] port: {port} needs a privilege", "choose a port above 1023, or use deploy/systemd")
     except OSError as error:
         yield Problem(
-            f"[node] port: {host}:{port} cannot be listened on: {error.strerror}",
+            f"[{section}] port: {host}:{port} cannot be listened on: {error.strerror}",
             "choose another port or host; `ss -ltnp` tells who has this one",
         )
 
@@ -164,7 +189,7 @@ def _resolve(peer: Peer) -> Problem | None:
 def _facts(config: Config) -> tuple[str, ...]:
     titles = ", ".join(config.local_ae_titles)
     return (
-        f"{titles} on {config.node.host}:{config.node.port}",
+        f"{titles} on {', '.join(config.addresses)}",
         f"data in {config.node.data}, durability {config.node.durability}",
         f"{counted(len(config.peer), 'peer')}, {counted(len(config.destination), 'destination')}, "
         f"{counted(len(config.rule), 'rule')}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
 from dicomnode.core.rules import RoutingPlan, RuleExplanation
+from dicomnode.net.certificates import expiry_warning
 from dicomnode.operations.check import running_node
 from dicomnode.operations.index import reading
 from dicomnode.operations.terminal import printable_lines
@@ -118,6 +120,7 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
         destinations=destinations,
         problems=(
             *_dead(processes),
+            *_ending(config, now),
             *(_down(one) for one in destinations if one.failures and one.last_error),
             *(_unconfigured(one) for one in destinations if one.name not in config.destination and one.waiting),
             *_problems(session),
@@ -156,6 +159,15 @@ def _dead(processes: Sequence[ProcessStatus]) -> Iterator[Problem]:
         for process in processes:
             if not process.alive:
                 yield Problem("dead", process.role, f"pid {process.pid} gives no sign of life; the log says why")
+
+
+def _ending(config: Config, now: float) -> Iterator[Problem]:
+    """Our TLS certificate, where it ends soon. One that we may not read is the node's concern, and `check` tells it."""
+    certificate = config.tls.certificate
+    if certificate is not None and os.access(certificate, os.R_OK):
+        warning = expiry_warning(certificate, now)
+        if warning is not None:
+            yield Problem("certificate", "tls", f"{warning}; {warning.hint}")
 
 
 def _down(destination: DestinationStatus) -> Problem:

@@ -21,7 +21,8 @@ from sqlalchemy.exc import OperationalError
 from dicomnode import __version__, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
-from dicomnode.net.scp.listener import listen
+from dicomnode.net.certificates import expiry_warning
+from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.serve import wiring
 from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, run
 from dicomnode.store.database import Database, migrate
@@ -106,16 +107,15 @@ class Supervisor:
             ) from None
 
     def _open_what_is_inherited(self) -> Inherited:
-        """Bind the port once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
+        """Bind the ports once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
         if not any(is_receiver(name) for name in self._names):
             return Inherited()
-        node = self._config.node
         give_up_at = time.monotonic() + FORMER_S
         while True:
             try:
-                return Inherited((listen(node.host, node.port),))
+                return Inherited(_listen(self._config))
             except ConfigError:  # a receiver whose supervisor was killed lets go of the port when it notices
-                if not _has_receiver(node.data) or time.monotonic() > give_up_at:
+                if not _has_receiver(self._config.node.data) or time.monotonic() > give_up_at:
                     raise
             time.sleep(_POLL_S)
 
@@ -128,11 +128,18 @@ class Supervisor:
             telemetry.event(
                 "node_started",
                 version=__version__,
-                address=f"{self._config.node.host}:{self._config.node.port}",
+                address=", ".join(self._config.addresses),
                 pid=os.getpid(),
                 rules=len(self._config.rule),
                 path=str(self._config.source),
             )
+            self._tell_of_certificate()
+
+    def _tell_of_certificate(self) -> None:
+        certificate = self._config.tls.certificate
+        warning = None if certificate is None else expiry_warning(certificate, time.time())
+        if warning is not None:
+            telemetry.event("certificate_ends", reason=str(warning), hint=warning.hint)
 
     def _start(self, name: str, pause_s: float = _FIRST_PAUSE_S) -> _Child:
         ours, theirs = socket.socketpair()
@@ -214,6 +221,7 @@ class Supervisor:
             telemetry.event("config_needs_restart", reason=f"{name} changed; it takes effect at a restart")
         self._config = changed
         telemetry.event("config_loaded", path=str(changed.source), rules=len(changed.rule))
+        self._tell_of_certificate()
         for child in self._children:
             os.kill(child.process.pid or 0, signal.SIGHUP)
 
@@ -260,10 +268,24 @@ def _forget_processes(url: str, machine: str) -> None:
             session.execute(delete(Process))
 
 
+def _listen(config: Config) -> tuple[Listener, ...]:
+    """Bind the ports of the configuration, or none of them."""
+    listeners: list[Listener] = []
+    try:
+        for port, is_tls in config.ports:
+            listeners.append(listen(config.node.host, port, tls=is_tls))
+    except ConfigError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return tuple(listeners)
+
+
 def _changed_until_restart(old: Config, new: Config) -> list[str]:
     """What differs and cannot be changed while the node runs."""
     keys = {
         "node": ("port", "host", "receivers", "data", "name", "database", "files", "durability", "private_sop_classes"),
+        "tls": ("port", "only"),
         "limits": ("disk_reserve", "worker_memory_mb"),
         "log": ("format", "level"),
     }

@@ -40,7 +40,8 @@ def listen(host: str, port: int, *, tls: bool = False) -> Listener:
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror}", "another program may have it: see node.port"
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            f"another program may have it: see {'tls' if tls else 'node'}.port",
         ) from None
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
     listening.setblocking(False)  # of several processes that it wakes, one gets the connection
