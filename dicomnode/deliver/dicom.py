@@ -11,11 +11,11 @@ from typing import Final
 
 from dicomnode.core.types import Outgoing, Receipt
 from dicomnode.deliver.forms import Allowed, Forms
-from dicomnode.deliver.lane import Lane, Line
+from dicomnode.deliver.lane import Lane, Line, Proposal
 from dicomnode.deliver.work import Work
-from dicomnode.net.contexts import ProposedContext, grouped
+from dicomnode.net.contexts import grouped
 from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES
-from dicomnode.net.scu import Interruption, Opening, PeerAddress, Timeouts
+from dicomnode.net.scu import Opening, PeerAddress, Timeouts
 
 _WORTH_AN_ASSOCIATION: Final = 4
 """So many instances for each: one opened for less takes a place at the destination, and saves nothing."""
@@ -50,15 +50,15 @@ class DicomDeliverer:
 
     def __init__(self, address: PeerAddress, settings: DeliverySettings = DeliverySettings()) -> None:
         self._settings = settings
-        self._interruption = Interruption()
-        opening = Opening(settings.timeouts, settings.maximum_bytes, self._interruption)
-        self._line = Line(address, opening, Forms(settings.allowed))
-        self._lanes = tuple(Lane(self._line) for _ in range(settings.associations))
+        opening = Opening(settings.timeouts, settings.maximum_bytes)
+        self._forms = Forms(settings.allowed)
+        self._lanes = tuple(Lane(Line(address, opening, self._forms)) for _ in range(settings.associations))
         self._threads = ThreadPoolExecutor(settings.associations, f"send {address}")
         self._lock = threading.Lock()  # held while delivering: the idle timer must not end an association then
         self._timer: threading.Timer | None = None
-        self._is_finishing = False
         self._work: Work | None = None
+        self._is_finishing = False
+        self._is_interrupted = False
         self._granted = settings.associations
         self._granted_until = 0.0
 
@@ -79,8 +79,10 @@ class DicomDeliverer:
 
     def interrupt(self) -> None:
         """See `dicomnode.core.ports.Deliverer`. A connection attempt that is under way still takes its time-out."""
+        self._is_interrupted = True
         self.finish()
-        self._interruption.interrupt()
+        for lane in self._lanes:
+            lane.cut()
 
     def close(self) -> None:
         """Release the associations; waits for a batch that is being delivered."""
@@ -90,16 +92,16 @@ class DicomDeliverer:
         self._threads.shutdown()
 
     def _deliver(self, batch: Sequence[Outgoing]) -> Iterator[Sequence[Receipt]]:
-        forms = self._line.forms
-        refused = {each.outbox_id: receipt for each in batch if (receipt := forms.not_allowed(each)) is not None}
+        refused = {each.outbox_id: receipt for each in batch if (receipt := self._forms.not_allowed(each)) is not None}
         if refused:
             yield tuple(refused.values())
         rest = [each for each in batch if each.outbox_id not in refused]
-        for contexts in grouped(kind for each in rest for kind in forms.of(each)):
+        for contexts in grouped(kind for each in rest for kind in self._forms.of(each)):
             classes = {context.abstract_syntax for context in contexts}
-            yield from self._share([each for each in rest if each.sop_class_uid in classes], contexts)
+            members = [each for each in rest if each.sop_class_uid in classes]
+            yield from self._share(members, Proposal(members[0].calling_ae, frozenset(contexts)))
 
-    def _share(self, batch: Sequence[Outgoing], contexts: Sequence[ProposedContext]) -> Iterator[Sequence[Receipt]]:
+    def _share(self, batch: Sequence[Outgoing], proposal: Proposal) -> Iterator[Sequence[Receipt]]:
         """Deliver what fits one association over as many as pay. Raises the PeerError that ended it, if any did."""
         work = self._work = Work(batch)
         running: dict[Lane, Future[None]] = {}
@@ -107,40 +109,54 @@ class DicomDeliverer:
             work.stop()
         try:
             while work.waits or not all(future.done() for future in running.values()):
-                self._add_lanes(work, contexts, running)
+                self._add_lanes(work, proposal, running)
                 yield work.receipts(_SIGN_OF_LIFE_S)
+                self._note_granted(work)
+                if not work.waits and not work.lanes:
+                    self._cut(running)  # it waits for an association that there is no need for any more
             yield work.receipts(0.0)
         finally:
             self._end(work, running)
         for future in running.values():
             future.result()  # a lane fails by a mistake of ours only
-        if work.error is not None and not self._interruption:
+        if work.error is not None and not self._is_interrupted:
             raise work.error
 
-    def _add_lanes(self, work: Work, contexts: Sequence[ProposedContext], running: dict[Lane, Future[None]]) -> None:
+    def _add_lanes(self, work: Work, proposal: Proposal, running: dict[Lane, Future[None]]) -> None:
         """One more, once those before are connected: the first finds out whether the destination is there at all, and
         of several that ask at once some destinations reject all."""
         busy = sum(not future.done() for future in running.values())
         free = sorted((lane for lane in self._lanes if lane not in running or running[lane].done()), key=_is_closed)
         for lane in free[: self._lanes_for(work) - busy]:
-            running[lane] = self._threads.submit(lane.run, work, contexts)
+            lane.mend()
+            if self._is_interrupted:
+                lane.cut()
+            running[lane] = self._threads.submit(lane.run, work, proposal)
             running[lane].add_done_callback(lambda _: work.wake())
 
     def _lanes_for(self, work: Work) -> int:
         if not work.waits or not work.lanes:
             return int(work.waits)
-        if work.granted is not None:
-            self._granted, self._granted_until = work.granted, time.monotonic() + _GRANTED_FOR_S
         granted = self._granted if time.monotonic() < self._granted_until else len(self._lanes)
         return min(granted, -(-work.size // _WORTH_AN_ASSOCIATION), work.lanes + 1)
+
+    def _note_granted(self, work: Work) -> None:
+        if work.granted is not None:
+            self._granted, self._granted_until = work.granted, time.monotonic() + _GRANTED_FOR_S
+            work.granted = None
 
     def _end(self, work: Work, running: dict[Lane, Future[None]]) -> None:
         """Have all lanes ended: nobody takes receipts any more."""
         work.stop()
         self._work = None
         if wait(running.values(), _FINISH_S).not_done:
-            self.interrupt()
+            self._cut(running)
             wait(running.values())
+
+    def _cut(self, running: dict[Lane, Future[None]]) -> None:
+        for lane, future in running.items():
+            if not future.done():
+                lane.cut()
 
     def _end_associations(self) -> None:
         for lane in self._lanes:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from typing import Final
 
 from dicomnode.core.types import Outcome, Outgoing, Receipt
 from dicomnode.deliver.forms import Forms, answered, chosen
 from dicomnode.deliver.work import Work
 from dicomnode.errors import AssociationLostError, DicomNodeError, InputError, PeerError, StoreError
 from dicomnode.net.contexts import MAXIMUM_CONTEXTS, Kind, ProposedContext
-from dicomnode.net.pdu import StoppedError
-from dicomnode.net.scu import Association, Opening, PeerAddress, associate
+from dicomnode.net.scu import Association, Interruption, Opening, PeerAddress, associate
 from dicomnode.net.transcode import reencode
 from dicomnode.net.upload import Upload
+
+_UNANSWERED_S: Final = 1.0
+"""A request for an association that was given up after this time counts as refused: some destinations serve only one
+association at once, and let others wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,13 @@ class Line:
     opening: Opening
     forms: Forms
 
-    @property
-    def is_cut(self) -> bool:
-        return bool(self.opening.interruption)
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What an association is opened for."""
+
+    calling_ae: str
+    contexts: frozenset[ProposedContext]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +50,15 @@ class _Kept:
     """The association that is kept, and what it was opened for. `is_proven`: it lived in this batch."""
 
     association: Association
-    calling_ae: str
-    proposed: frozenset[ProposedContext]
+    proposal: Proposal
     is_proven: bool = True
 
-    def serves(self, calling_ae: str, contexts: Sequence[ProposedContext]) -> bool:
-        return self.calling_ae == calling_ae and self.proposed.issuperset(contexts) and self.association.usable
+    def serves(self, proposal: Proposal) -> bool:
+        return (
+            self.proposal.calling_ae == proposal.calling_ae
+            and self.proposal.contexts >= proposal.contexts
+            and self.association.usable
+        )
 
 
 class Lane:
@@ -55,6 +66,7 @@ class Lane:
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._interruption = Interruption()
         self._kept: _Kept | None = None
         self._ahead: _Ready | None = None
 
@@ -62,20 +74,25 @@ class Lane:
     def is_open(self) -> bool:
         return self._kept is not None
 
-    def run(self, work: Work, contexts: Sequence[ProposedContext]) -> None:
+    def run(self, work: Work, proposal: Proposal) -> None:
         """Send what waits until nothing does. Raises nothing that a destination or a file can cause."""
         if self._kept is not None:
             self._kept.is_proven = False
         is_connected = False
         try:
-            while (outgoing := self._next(work)) is not None:
-                association = self._association_or_none(outgoing, contexts, work)
+            while work.waits or self._ahead is not None:
+                association = self._association_or_none(proposal, work)
                 if association is None:
                     return
                 if not is_connected:
                     work.connected()
                     is_connected = True
+                if (outgoing := self._next(work)) is None:
+                    return
                 self._send(association, outgoing, work)
+                if self._kept is None:
+                    work.disconnected()
+                    is_connected = False
         finally:
             self._forget_ahead(work)
             if is_connected:
@@ -87,35 +104,40 @@ class Lane:
             self._kept.association.release()
             self._kept = None
 
+    def cut(self) -> None:
+        """Make the association fail that is open or being asked for; from any thread. `mend` before the next run."""
+        self._interruption.interrupt()
+
+    def mend(self) -> None:
+        """Let it open associations again after a `cut`."""
+        if self._interruption:
+            self._interruption = Interruption()
+
     def _next(self, work: Work) -> Outgoing | None:
         if self._ahead is None:
             return work.take()
         return None if work.is_ending else self._ahead.outgoing
 
-    def _association_or_none(
-        self, outgoing: Outgoing, contexts: Sequence[ProposedContext], work: Work
-    ) -> Association | None:
-        """An open association; None where this lane can have none, and what it was to send waits for another."""
+    def _association_or_none(self, proposal: Proposal, work: Work) -> Association | None:
+        """An open association, or None where this lane can have none."""
+        started = time.monotonic()
         try:
-            return self._association(outgoing.calling_ae, contexts)
+            return self._association(proposal)
         except PeerError as error:
-            if self._ahead is None:
-                work.put_back(outgoing)
-            if not self._line.is_cut:
+            if not self._interruption or time.monotonic() - started > _UNANSWERED_S:
                 work.refused(error)
             return None
 
-    def _association(self, calling_ae: str, contexts: Sequence[ProposedContext]) -> Association:
-        if self._line.is_cut:
-            raise StoppedError("this node is stopping")
-        if self._kept is None or not self._kept.serves(calling_ae, contexts):
-            before = self._kept.proposed if self._kept is not None else frozenset[ProposedContext]()
+    def _association(self, proposal: Proposal) -> Association:
+        if self._kept is None or not self._kept.serves(proposal):
+            before = self._kept.proposal.contexts if self._kept is not None else frozenset[ProposedContext]()
             self.end()
-            wanted = before.union(contexts)  # what came before comes again: batches alternate between classes
+            wanted = before | proposal.contexts  # what came before comes again: batches alternate between classes
             if len(wanted) > MAXIMUM_CONTEXTS:
-                wanted = frozenset(contexts)
-            association = associate(self._line.address, calling_ae, sorted(wanted), self._line.opening)
-            self._kept = _Kept(association, calling_ae, wanted)
+                wanted = proposal.contexts
+            opening = replace(self._line.opening, interruption=self._interruption)
+            association = associate(self._line.address, proposal.calling_ae, sorted(wanted), opening)
+            self._kept = _Kept(association, Proposal(proposal.calling_ae, wanted))
         return self._kept.association
 
     def _send(self, association: Association, outgoing: Outgoing, work: Work) -> None:
@@ -143,7 +165,7 @@ class Lane:
         self._forget_ahead(work)
         is_proven = self._kept is not None and self._kept.is_proven
         self.end()
-        if is_proven and not self._line.is_cut:
+        if is_proven and not self._interruption:
             work.broke_off(outgoing, error)
         else:
             work.put_back(outgoing)

@@ -19,7 +19,7 @@ class Work:
     """A batch being sent; for any thread.
 
     size     of the batch
-    granted  how many associations the destination kept open when it refused another; None where it refused none
+    granted  how many associations the destination had granted when it refused another; None where it refused none
     error    what ended it, if anything did
     """
 
@@ -28,7 +28,7 @@ class Work:
         self._waiting = deque(batch)
         self._news: queue.SimpleQueue[Receipt | None] = queue.SimpleQueue()
         self._is_stopped = False
-        self._connected = 0
+        self._connected = self._most_connected = 0
         self.size = len(batch)
         self.granted: int | None = None
         self._broken = 0
@@ -67,18 +67,19 @@ class Work:
         """A lane has its association."""
         with self._lock:
             self._connected += 1
+            self._most_connected = max(self._most_connected, self._connected)
         self.wake()
 
     def disconnected(self) -> None:
-        """A lane has ended that had one."""
+        """A lane has none any more, or needs it no more."""
         with self._lock:
             self._connected -= 1
 
     def refused(self, error: PeerError) -> None:
-        """A lane could open none. Where no other has one either, that is the end of all."""
+        """A lane could open none. Where no other has one either and something waits, that is the end of all."""
         with self._lock:
-            if self._connected:
-                self.granted = self._connected
+            if self._most_connected and (self._connected or not self._waiting):
+                self.granted = self._most_connected
             else:
                 self.error = self.error or error
 
