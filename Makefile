@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test lint bench fuzz format clean
+.PHONY: demo serve test lint bench bench-full soak fuzz format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
@@ -21,10 +21,17 @@ lint: $(VENV)/test.stamp ## style, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/test.stamp ## speed and memory, beside DCMTK and Orthanc in one run
-	@$(BIN)/python -m bench
+bench: $(VENV)/test.stamp ## speed and memory, beside DCMTK and Orthanc in one run: make bench ARGS='--only send'
+	@$(BIN)/python -m bench $(ARGS)
 
-MINUTES ?= 10
+bench-full: $(VENV)/test.stamp ## the same with CT and MR, and 1, 4 and 16 associations
+	@$(BIN)/python -m bench --full $(ARGS)
+
+soak: MINUTES ?= 60
+soak: $(VENV)/test.stamp ## mixed load with all that goes wrong; nothing may be lost or leak: make soak MINUTES=60
+	@$(BIN)/python -m bench.soak --minutes $(MINUTES)
+
+fuzz: MINUTES ?= 10
 fuzz: $(VENV)/test.stamp ## what reads bytes from outside, fed with odd ones: make fuzz MINUTES=60
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(BIN)/python -m fuzz --minutes $(MINUTES)

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ RESULTS: Final = Path(__file__).parents[1] / "out" / "bench"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where all that was asked for was measured, 1 where something could not be."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave no server running
     asked = _asked(arguments)
     folder = asked.results / time.strftime("%Y-%m-%dT%H%M%S")
     folder.mkdir(parents=True)

@@ -83,7 +83,7 @@ def _into(server: BenchStoreScp, sink: _Sink, sender: _Sender, load: Load) -> Fi
 
 
 def _ours(port: int, load: Load, _sink: _Sink) -> Figures:
-    """Our sender in a process of its own; its clock does not run while Python starts."""
+    """Our sender in a process of its own; neither of its clocks runs while Python starts."""
     arguments = [str(port), NODE_AE, CALLING_AE, str(load.associations), str(load.passes), *map(str, load.paths)]
     process = subprocess.run(
         [sys.executable, "-m", "bench.ours", *arguments],

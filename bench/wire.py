@@ -75,14 +75,17 @@ class Association:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self._send(_request(called_ae, calling_ae, self._numbers))
-            self._accepted, self._largest_pdu = _accepted(self._receive(_ASSOCIATE_AC))
+            accepted, self._largest_pdu = _accepted(self._receive(_ASSOCIATE_AC))
+            if missing := set(self._numbers.values()) - accepted:
+                raise BrokenError(f"{len(missing)} presentation contexts were refused")
         except BaseException:
             self.close()
             raise
 
-    def takes(self, context: tuple[str, str]) -> bool:
-        """Whether this SOP class was accepted in this transfer syntax."""
-        return self._numbers[context] in self._accepted
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody on this side has ended it."""
+        return self._socket.fileno() >= 0
 
     def echo(self) -> int:
         """C-ECHO; its status."""
