@@ -50,6 +50,7 @@ class MemoryIntake:
     """Keeps what it is given; fails where a test sets an error."""
 
     def __init__(self) -> None:
+        self.begun = 0
         self.stored: list[tuple[Offer, bytes]] = []
         self.aborted: list[Offer] = []
         self.opened: list[Sender] = []
@@ -71,6 +72,7 @@ class MemoryIntake:
         self.ended.append((association_id, how))
 
     def begin(self, offer: Offer) -> MemoryIncoming:
+        self.begun += 1
         if self.begin_error is not None:
             raise self.begin_error
         return MemoryIncoming(self, offer)
@@ -175,14 +177,14 @@ def fragment(content: bytes, context_id: int = 1, *, is_command: bool = False, i
 
 
 def store_request(
-    sop_instance_uid: str = "1.2.3", sop_class_uid: str = CT_IMAGE, *, has_data_set: bool = True
+    sop_instance_uid: str = "1.2.3", sop_class_uid: str = CT_IMAGE, *, has_data_set: bool = True, message_id: int = 7
 ) -> bytes:
     """An encoded C-STORE-RQ."""
     return command(
         {
             Element.AFFECTED_SOP_CLASS_UID: sop_class_uid,
             Element.COMMAND_FIELD: CommandField.C_STORE_RQ,
-            Element.MESSAGE_ID: 7,
+            Element.MESSAGE_ID: message_id,
             Element.PRIORITY: 0,
             Element.COMMAND_DATA_SET_TYPE: DATA_SET if has_data_set else NO_DATA_SET,
             Element.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,

@@ -13,12 +13,14 @@ from dicomnode.errors import DicomNodeError, DiskFullError, InputError, Mismatch
 from dicomnode.net import pdu
 from dicomnode.net.contexts import VERIFICATION, Kind, propose
 from dicomnode.net.dimse import NO_DATA_SET, Command, CommandField, Element, command, parse_command
+from dicomnode.net.negotiation import Item, encode_item, request
 from dicomnode.net.part10 import read_file_meta
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import ScpLimits
 from dicomnode.net.scu import PeerAddress, associate
 from dicomnode.testing.peers import Call, dcmsend, echoscu, storescu
-from tests.net.clients import Client, MemoryIntake, fragment, store_request
+from dicomnode.testing.processes import wait_until
+from tests.net.clients import CT, Client, MemoryIntake, fragment, store_request
 from tests.shared import shared_data
 
 SERIES = ("ct/dicom/kits00072", "ct/dicom/lidc0002", "ct/dicom/head_ge")
@@ -211,3 +213,65 @@ def test_a_cancel_of_what_is_over_is_not_answered(connect: Connect) -> None:
     }
     client.send(fragment(command(cancel), is_command=True) + pdu.RELEASE_RQ)
     assert client.read_pdu() == pdu.RELEASE_RP
+
+
+def with_window(operations: int) -> bytes:
+    """An A-ASSOCIATE-RQ for CT with an asynchronous operations window (PS3.7 D.3.3.3)."""
+    plain = request("NODE", "CT1", [CT])
+    window = encode_item(Item.OPERATIONS_WINDOW, struct.pack(">HH", operations, 1))
+    place = plain.index(b"\x50\x00", 74)  # the user information item is the last one
+    (length,) = struct.unpack_from(">H", plain, place + 2)
+    body = plain[6:place] + b"\x50\x00" + struct.pack(">H", length + len(window)) + plain[place + 4 :] + window
+    return struct.pack(">BxL", 1, len(body)) + body
+
+
+def _store(number: int) -> bytes:
+    command_set = store_request(f"1.2.{number}", message_id=number)
+    return fragment(command_set, is_command=True) + fragment(b"data")
+
+
+def test_where_a_window_was_agreed_answers_need_not_be_awaited(connect: Connect, intake: MemoryIntake) -> None:
+    client = connect()
+    client.send(with_window(3))
+    assert client.read_pdu()[0] == pdu.PduType.ASSOCIATE_AC
+    intake.let_commit.clear()
+    for number in range(1, 4):
+        client.send(_store(number))
+    wait_until(lambda: intake.begun == 3, 10, "all three were received, and none answered")
+    assert intake.stored == []
+    intake.let_commit.set()
+    answers = [response(client.read_pdu()) for _ in range(3)]
+    assert {answer.number(Element.MESSAGE_ID_BEING_RESPONDED_TO) for answer in answers} == {1, 2, 3}
+    assert {answer.number(Element.STATUS) for answer in answers} == {0}
+    client.send(pdu.RELEASE_RQ)
+    assert client.read_pdu() == pdu.RELEASE_RP
+    assert intake.await_end() is AssociationEnd.RELEASED
+
+
+def test_no_more_is_read_than_the_window_holds(connect: Connect, intake: MemoryIntake) -> None:
+    client = connect()
+    client.send(with_window(2))
+    client.read_pdu()
+    intake.let_commit.clear()
+    for number in range(1, 6):
+        client.send(_store(number))
+    wait_until(lambda: intake.begun == 3, 10, "the window was full, and one more was received")
+    intake.let_commit.set()
+    assert {status(client.read_pdu()) for _ in range(5)} == {0}
+    assert len(intake.stored) == 5
+
+
+def test_what_is_outstanding_when_a_sender_goes_is_stored_before_its_end_is_recorded(
+    connect: Connect, intake: MemoryIntake
+) -> None:
+    client = connect()
+    client.send(with_window(4))
+    client.read_pdu()
+    intake.let_commit.clear()
+    for number in range(1, 4):
+        client.send(_store(number))
+    wait_until(lambda: intake.begun == 3, 10, "all were received")
+    client.connection.close()
+    intake.let_commit.set()
+    assert intake.await_end() is AssociationEnd.LOST
+    assert len(intake.stored) == 3

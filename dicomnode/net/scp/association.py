@@ -18,6 +18,7 @@ from dicomnode.net.pdu import AbortedError, AbortReason, Pdu, PduType, ProtocolE
 from dicomnode.net.scp.admission import AddressesOf, Origin, Rejected, RejectReason, admit
 from dicomnode.net.scp.agreement import Agreement, Negotiator, accept
 from dicomnode.net.scp.exchange import Exchange, Service
+from dicomnode.net.scp.outstanding import Outstanding
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.storage import unrecognized
 from dicomnode.net.tls_wire import TlsError
@@ -29,7 +30,7 @@ class Acceptor:
 
     negotiate   what a proposal comes to
     services    what serves each command field
-    take_slot   called with a connection whose association is granted; False where a limit is reached
+    take_slot   called with a connection whose association is granted, and its peer; False where a limit is reached
     """
 
     settings: ScpSettings
@@ -37,7 +38,7 @@ class Acceptor:
     negotiate: Negotiator
     services: Mapping[int, Service]
     addresses_of: AddressesOf
-    take_slot: Callable[[Wire], bool]
+    take_slot: Callable[[Wire, str], bool]
 
 
 def serve(wire: Wire, acceptor: Acceptor) -> None:
@@ -70,7 +71,7 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
         _reject(wire, request, verdict, acceptor)
         return None
     agreement = acceptor.negotiate(request.items)
-    if (obstacle := _obstacle(agreement, wire, acceptor)) is not None:
+    if (obstacle := _obstacle(agreement, wire, verdict.peer, acceptor)) is not None:
         _reject(wire, request, obstacle, acceptor)
         return None
     sender = Sender(verdict.peer, request.calling_ae, request.called_ae, wire.address, time.time())
@@ -79,7 +80,8 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
     except DicomNodeError as error:
         _reject(wire, request, Rejected(RejectReason.CONGESTION, str(error), error.hint), acceptor)
         return None
-    exchange = Exchange(wire, agreement.contexts, agreement.maximum_bytes, sender, association_id)
+    outstanding = Outstanding(agreement.operations)
+    exchange = Exchange(wire, agreement.contexts, agreement.maximum_bytes, sender, association_id, outstanding)
     telemetry.event("association_opened", **_who(request, wire), peer=sender.peer, association_id=association_id)
     with contextlib.suppress(AssociationLostError):  # the conversation finds out, and records it
         wire.send(accept(request, agreement))
@@ -100,12 +102,12 @@ def _read_request(wire: Wire, acceptor: Acceptor) -> AssociationRequest | None:
         return None
 
 
-def _obstacle(agreement: Agreement, wire: Wire, acceptor: Acceptor) -> Rejected | None:
+def _obstacle(agreement: Agreement, wire: Wire, peer: str, acceptor: Acceptor) -> Rejected | None:
     """Why a caller that may associate cannot."""
     if agreement.application_context != APPLICATION_CONTEXT:
         return Rejected(RejectReason.APPLICATION_CONTEXT, "unknown application context", "this is no DICOM application")
-    if not acceptor.take_slot(wire):
-        hint = "raise limits.associations or limits.per_address"
+    if not acceptor.take_slot(wire, peer):
+        hint = "raise limits.associations, limits.per_address or the peer's associations"
         return Rejected(RejectReason.LOCAL_LIMIT, "too many associations", hint)
     return None
 
@@ -143,6 +145,7 @@ def _converse(exchange: Exchange, acceptor: Acceptor) -> None:
     except AssociationLostError:
         how = AssociationEnd.LOST
     finally:
+        exchange.outstanding.wait()
         try:
             _record_end(exchange, acceptor.intake, how)
         finally:

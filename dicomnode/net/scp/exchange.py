@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from dicomnode.core.types import Sender
 from dicomnode.net.dimse import NO_DATA_SET, RESPONSE, Command, Element, command
 from dicomnode.net.negotiation import AcceptedContext
 from dicomnode.net.pdu import Wire, fragments
+from dicomnode.net.scp.outstanding import Outstanding
 
 
 @dataclass(slots=True)
@@ -24,7 +26,8 @@ class Exchange:
     """The connection, what was negotiated on it, and with whom.
 
     maximum_bytes  the largest P-DATA-TF that the other side takes, 0 for any
-    tally          what was stored so far; services add to it
+    outstanding    ends operations, perhaps several at once
+    tally          what was stored so far
     """
 
     wire: Wire
@@ -32,7 +35,9 @@ class Exchange:
     maximum_bytes: int
     sender: Sender
     association_id: int
+    outstanding: Outstanding
     tally: Tally = field(default_factory=Tally)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def respond(self, context: AcceptedContext, request: Command, values: Mapping[Element, int | str]) -> None:
         """Send the response to `request`; `values` holds at least the status."""
@@ -43,7 +48,15 @@ class Exchange:
             Element.AFFECTED_SOP_CLASS_UID: context.abstract_syntax,
             **values,
         }
-        self.wire.send(*fragments(context.context_id, True, command(answer), self.maximum_bytes))
+        parts = fragments(context.context_id, True, command(answer), self.maximum_bytes)
+        with self._writing:
+            self.wire.send(*parts)
+
+    def count(self, size_bytes: int) -> None:
+        """Add an instance to the tally."""
+        with self._writing:
+            self.tally.instances += 1
+            self.tally.size_bytes += size_bytes
 
 
 Service = Callable[[Exchange, AcceptedContext, Command], None]

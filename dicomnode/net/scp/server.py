@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,10 +23,12 @@ from dicomnode.net.scp.association import Acceptor, serve
 from dicomnode.net.scp.exchange import Service
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.net.scp.settings import ScpSettings
+from dicomnode.net.scp.slots import OwnSlots, Slots
 from dicomnode.net.scp.storage import StorageService, echo
 from dicomnode.net.tls_wire import TlsWire
 
 _OUT_OF_DESCRIPTORS_PAUSE_S: Final = 0.2
+_GIVING_WAY_S: Final = 0.002
 
 
 class StorageServer:
@@ -34,6 +36,7 @@ class StorageServer:
 
     listeners     where to accept; none: one of its own, by the settings, bound at the start
     addresses_of  resolves the hosts of callers
+    slots         where open associations are counted; none: for this server alone
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class StorageServer:
         intake: Intake,
         listeners: Sequence[Listener] = (),
         addresses_of: AddressesOf | None = None,
+        slots: OwnSlots | None = None,
     ) -> None:
         self._settings = settings
         self._context = _context(settings)
@@ -56,8 +60,10 @@ class StorageServer:
             addresses_of=addresses_of or HostAddresses(),
             take_slot=self._take_slot,
         )
+        self._slots = slots or Slots().of(0)
         self._lock = threading.Lock()
         self._threads: dict[Wire, threading.Thread] = {}
+        self._taken: dict[Wire, int] = {}
         self._pending: dict[Wire, None] = {}  # no association yet, oldest first
         self._stopping = threading.Event()
         self._awake, self._awaken = socket.socketpair()
@@ -76,6 +82,7 @@ class StorageServer:
     def start(self) -> None:
         """Serve in background threads. Raises ConfigError where the port cannot be had."""
         self._listeners = self._listeners or (listen(self._settings.host, self._settings.port),)
+        self._slots.open()
         self._accepting.start()
 
     def reconfigure(self, settings: ScpSettings) -> None:
@@ -108,6 +115,7 @@ class StorageServer:
 
     def _stop_accepting(self) -> None:
         self._stopping.set()
+        self._slots.close()
         self._awaken.send(b"\0")
         if self._accepting.ident is not None:
             self._accepting.join()
@@ -124,7 +132,13 @@ class StorageServer:
             while not self._stopping.is_set():
                 for key, _ in selector.select():
                     if key.data is not None:
+                        self._give_way()
                         self._accept_one(key.data)
+
+    def _give_way(self) -> None:
+        """Four associations should have two processes at work, not one: who has fewer connections goes first."""
+        if self._slots.others_are_idler():
+            self._stopping.wait(_GIVING_WAY_S)
 
     def _accept_one(self, listener: Listener) -> None:
         try:
@@ -149,11 +163,12 @@ class StorageServer:
         thread = threading.Thread(target=self._serve, args=(wire,), name="dicom-association", daemon=True)
         with self._lock:
             if len(self._pending) >= self._settings.limits.pending:
-                oldest = next(iter(self._pending))
-                del self._pending[oldest]
-                oldest.stop()
+                superfluous = _superfluous(self._pending)
+                del self._pending[superfluous]
+                superfluous.stop()
             self._pending[wire] = None
             self._threads[wire] = thread
+            self._slots.tell_connections(len(self._threads))
         thread.start()
 
     def _serve(self, wire: Wire) -> None:
@@ -163,16 +178,27 @@ class StorageServer:
             with self._lock:
                 self._pending.pop(wire, None)
                 del self._threads[wire]
+                self._slots.tell_connections(len(self._threads))
+                if (slot := self._taken.pop(wire, None)) is not None:
+                    self._slots.give_back(slot)
 
-    def _take_slot(self, wire: Wire) -> bool:
-        """Count a connection as an association, where the limits allow it."""
-        limits = self._settings.limits
+    def _take_slot(self, wire: Wire, peer: str) -> bool:
+        """Count a connection as an association of a peer, where the limits allow it."""
+        slot = self._slots.take(wire.address, peer, self._settings.most(peer))
+        if slot is None:
+            return False
         with self._lock:
-            open_at = Counter(other.address for other in self._threads if other not in self._pending)
-            if open_at.total() >= limits.associations or open_at[wire.address] >= limits.per_address:
-                return False
+            self._taken[wire] = slot
             self._pending.pop(wire, None)
-            return True
+        return True
+
+
+def _superfluous(pending: Iterable[Wire]) -> Wire:
+    """The oldest connection without an association, from the address that has most of them: who opens many closes his
+    own, and no others'."""
+    at = Counter(wire.address for wire in pending)
+    busiest = max(at.values())
+    return next(wire for wire in pending if at[wire.address] == busiest)
 
 
 def _context(settings: ScpSettings) -> ssl.SSLContext | None:

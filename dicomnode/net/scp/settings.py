@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dicomnode.net.scp.slots import Most
 from dicomnode.net.tls import ServerSecurity
 
 
@@ -15,6 +16,7 @@ class Caller:
     host          where it calls from: an address or a host name, or None for anywhere
     tls           whether it must call by TLS
     certificates  what its certificate must be or name, see `PeerCertificate.is_one_of`; none: `host`
+    associations  open at once, instead of `ScpLimits.per_address`
     """
 
     ae_title: str
@@ -22,6 +24,7 @@ class Caller:
     host: str | None = None
     tls: bool = False
     certificates: tuple[str, ...] = ()
+    associations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class ScpSettings:
     answer_strangers     whether those who may not are told so, or cut off without a word
     private_sop_classes  SOP Class UIDs to store besides the standard's
     accept_unknown_sop_classes  whether to store any class that the standard does not know
-    operations           outstanding on one association that a sender may ask for, 0 for any number
+    operations           outstanding at once on one association, where a sender asks for more than one
     security             how connections to a TLS port are secured; None: there is no such port
     """
 
@@ -66,6 +69,11 @@ class ScpSettings:
     answer_strangers: bool = True
     private_sop_classes: tuple[str, ...] = ()
     accept_unknown_sop_classes: bool = False
-    operations: int = 1
+    operations: int = 8
     limits: ScpLimits = ScpLimits()
     security: ServerSecurity | None = None
+
+    def most(self, peer: str) -> Most:
+        """How many associations there may be once a peer has one more; "" is a caller that is none."""
+        own = next((caller.associations for caller in self.callers if caller.peer == peer), None)
+        return Most(self.limits.associations, self.limits.per_address, own)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from traceback import walk_tb
-from types import TracebackType
 
 from dicomnode import telemetry
 from dicomnode.core.ports import Incoming, Intake
@@ -57,18 +56,13 @@ class StorageService:
         """Store one instance and answer. What cannot be stored is read to its end, so that the association goes on."""
         refusal = _problem(context, request)
         if refusal is None:
-            refusal = self._receive(exchange, context, request)
-        elif request.has_data_set:
+            self._receive(exchange, context, request)
+            return
+        if request.has_data_set:
             exchange.wire.read_data(context.context_id, _forget)
-        values: dict[Element, int | str] = {Element.STATUS: Status.SUCCESS}
-        if UID_FORM.fullmatch(sop_instance_uid := request.uid(Element.AFFECTED_SOP_INSTANCE_UID)):
-            values[Element.AFFECTED_SOP_INSTANCE_UID] = sop_instance_uid
-        if refusal is not None:
-            values |= {Element.STATUS: refusal.status, Element.ERROR_COMMENT: refusal.comment}
-            _log_refusal(exchange, request, refusal)
-        exchange.respond(context, request, values)
+        _answer(exchange, context, request, refusal)
 
-    def _receive(self, exchange: Exchange, context: AcceptedContext, request: Command) -> Refusal | None:
+    def _receive(self, exchange: Exchange, context: AcceptedContext, request: Command) -> None:
         offer = Offer(
             replace(exchange.sender, received_at=time.time()),
             exchange.association_id,
@@ -76,13 +70,20 @@ class StorageService:
             request.uid(Element.AFFECTED_SOP_INSTANCE_UID),
             context.transfer_syntax,
         )
-        with _Transfer(self._intake, offer, self._max_dataset_bytes) as transfer:
+        transfer = _Transfer(self._intake, offer, self._max_dataset_bytes)
+        try:
             exchange.wire.read_data(context.context_id, transfer.write)
+        except BaseException:
+            transfer.forget()
+            raise
+
+        def finish() -> None:
             refusal = transfer.finish()
-        if refusal is None:
-            exchange.tally.instances += 1
-            exchange.tally.size_bytes += transfer.size_bytes
-        return refusal
+            if refusal is None:
+                exchange.count(transfer.size_bytes)
+            _answer(exchange, context, request, refusal)
+
+        exchange.outstanding.end(finish)
 
 
 class _Transfer:
@@ -97,14 +98,6 @@ class _Transfer:
             self._incoming = intake.begin(offer)
         except Exception as error:  # noqa: BLE001  whatever it is, the sender is answered
             self._refusal = _refusal(error)
-
-    def __enter__(self) -> _Transfer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._forget()
 
     def write(self, pieces: Sequence[memoryview]) -> None:
         if self._incoming is None:
@@ -132,12 +125,23 @@ class _Transfer:
 
     def _fail(self, refusal: Refusal) -> None:
         self._refusal = refusal
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Keep nothing of what came."""
         if self._incoming is not None:
             self._incoming.abort()
             self._incoming = None
+
+
+def _answer(exchange: Exchange, context: AcceptedContext, request: Command, refusal: Refusal | None) -> None:
+    values: dict[Element, int | str] = {Element.STATUS: Status.SUCCESS}
+    if UID_FORM.fullmatch(sop_instance_uid := request.uid(Element.AFFECTED_SOP_INSTANCE_UID)):
+        values[Element.AFFECTED_SOP_INSTANCE_UID] = sop_instance_uid
+    if refusal is not None:
+        values |= {Element.STATUS: refusal.status, Element.ERROR_COMMENT: refusal.comment}
+        _log_refusal(exchange, request, refusal)
+    exchange.respond(context, request, values)
 
 
 def _forget(_: Sequence[memoryview]) -> None:
