@@ -1,11 +1,13 @@
 """Named points at which a test may kill the node, to prove that nothing is lost there.
 
 Nothing happens unless `DICOMNODE_KILL_AT` names the point. Then the whole process group gets SIGKILL, once: the file
-named by `DICOMNODE_KILL_ONCE` is created first, and while it exists no point kills again.
+named by `DICOMNODE_KILL_ONCE` is created first, and while it exists no point kills again. `DICOMNODE_KILL_AFTER` lets
+each process pass there so many times before.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from typing import Final
@@ -19,10 +21,14 @@ POINTS: Final = (
     "deliver.before_send", "deliver.before_receipt", "deliver.after_receipt",
 )  # fmt: skip
 
+_passes: Final = itertools.count()
+
 
 def kill_point(name: str) -> None:
     """Kill the process group here if a test asks for it."""
     if os.environ.get("DICOMNODE_KILL_AT") != name:
+        return
+    if next(_passes) < int(os.environ.get("DICOMNODE_KILL_AFTER", "0")):
         return
     try:
         os.close(os.open(os.environ["DICOMNODE_KILL_ONCE"], os.O_CREAT | os.O_EXCL))

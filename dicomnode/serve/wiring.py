@@ -12,6 +12,7 @@ from dicomnode.config import Config
 from dicomnode.core.routing import DestinationPolicy, Routing
 from dicomnode.store.database import Database, index_url
 from dicomnode.store.files import FileStore
+from dicomnode.store.folders import make_folder
 
 _MOST_RECEIVERS: Final = 4
 """What `node.receivers = "auto"` makes at most: more wait for the index's one writer, or for the disk."""
@@ -46,8 +47,8 @@ def database_url(config: Config) -> str:
 def open_store(config: Config, process: str) -> Store:
     """The store as one process has it."""
     node = config.node
-    node.data.mkdir(parents=True, exist_ok=True)
-    config.files.mkdir(parents=True, exist_ok=True)
+    make_folder(node.data)
+    make_folder(config.files)
     disk_bytes = shutil.disk_usage(config.files).total
     return Store(
         Database(database_url(config), node.durability),

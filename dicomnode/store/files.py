@@ -24,6 +24,7 @@ from dicomnode.core.identity import IMPLEMENTATION_CLASS_UID
 from dicomnode.core.types import Offer
 from dicomnode.errors import DiskFullError, StoreError
 from dicomnode.faults import kill_point
+from dicomnode.store.folders import sync_folder
 
 _OWNER_DIGITS: Final = 8
 _RANDOM_BYTES: Final = 12
@@ -107,14 +108,14 @@ class FileStore:
         """
         if self.syncs:
             os.fdatasync(descriptor)
-            _sync_folder(self.path(key).parent)
+            sync_folder(self.path(key).parent)
 
     def _enter(self, folder: Path) -> None:
         """Make an hour's folder durable, whoever made it: another process may not have come so far yet."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.syncs:
             for above in (folder.parent, self._objects, self._objects.parent):
-                _sync_folder(above)
+                sync_folder(above)
         self._entered.add(folder)
 
 
@@ -201,14 +202,6 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
     value += b"\0" * (len(value) % 2)
     length = struct.pack("<2xL", len(value)) if vr == b"OB" else struct.pack("<H", len(value))
     return struct.pack("<HH2s", 0x0002, number, vr) + length + value
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -95,15 +95,19 @@ class Node(ServerProcess):
     """`dicomnode serve` with a configuration, data and log of its own under `folder`; a context manager.
 
     Its working directory, HOME and TMPDIR are empty folders of its own, so that a test sees what it writes there.
-    `kill_at` names a point of `dicomnode.faults` at which it kills itself, once in all its lives.
+    `kill_at` names a point of `dicomnode.faults` at which it kills itself, once in all its lives; `environment` is
+    added to the server's.
     """
 
-    def __init__(self, folder: Path, tree: Settings, kill_at: str = "") -> None:
+    def __init__(
+        self, folder: Path, tree: Settings, kill_at: str = "", environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.port = free_port()
         self.configuration = folder / "dicomnode.toml"
         self._kill_at = kill_at
+        self._environment = environment or {}
         for name in ("work", "home", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.configure(tree)
@@ -122,7 +126,7 @@ class Node(ServerProcess):
     def start(self) -> None:
         """Start it and wait until it answers C-ECHO."""
         kill = {"DICOMNODE_KILL_AT": self._kill_at, "DICOMNODE_KILL_ONCE": str(self.folder / "killed")}
-        self.launch({**self._surroundings(), **(kill if self._kill_at else {})})
+        self.launch({**self._surroundings(), **(kill if self._kill_at else {}), **self._environment})
         self.await_ready(lambda: listens(self.port) and echo(self.call()), _START_TIMEOUT_S)
 
     def stop(self) -> int:
