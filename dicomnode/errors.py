@@ -9,7 +9,7 @@
     ├── StoreError            bytes or rows could not be made durable
     │   └── DiskFullError     less space is left than the configured reserve
     ├── PeerError             another DICOM application failed us
-    │   ├── PeerUnreachableError       no TCP connection (transient)
+    │   ├── PeerUnreachableError       no TCP connection, or no TLS on it (transient)
     │   ├── AssociationRejectedError   A-ASSOCIATE-RJ, or no presentation context accepted
     │   └── AssociationLostError       the association broke off (transient)
     ├── WorkerError           a worker process died, ran out of memory or of time (transient)
@@ -80,7 +80,7 @@ class PeerError(DicomNodeError):
 
 
 class PeerUnreachableError(PeerError):
-    """No TCP connection could be made."""
+    """No TCP connection could be made, or none that is secured as it has to be."""
 
     transient = True
 

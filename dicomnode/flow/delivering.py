@@ -20,6 +20,7 @@ from dicomnode.core.ports import Deliverer
 from dicomnode.core.types import Outgoing, Receipt
 from dicomnode.errors import AssociationRejectedError, PeerError
 from dicomnode.faults import kill_point
+from dicomnode.net.tls import ClientSecurity
 from dicomnode.store.database import Database
 from dicomnode.store.index import outbox
 from dicomnode.store.index.outbox import RetryPolicy
@@ -48,6 +49,7 @@ class Route:
     address: str
     retry: RetryPolicy
     make: Callable[[], Deliverer] = field(compare=False)
+    security: ClientSecurity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from typing import Final
 from dicomnode.errors import (
     AssociationLostError,
     AssociationRejectedError,
+    ConfigError,
     DicomNodeError,
     PeerUnreachableError,
 )
 from dicomnode.net import pdu
+from dicomnode.net.certificates import PeerCertificate
 from dicomnode.net.contexts import VERIFICATION, Kind, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, Command, CommandField, Element, command, read_command
 from dicomnode.net.negotiation import AssociationAnswer, read_answer, request
@@ -31,6 +33,8 @@ from dicomnode.net.pdu import (
     Wire,
     fragments,
 )
+from dicomnode.net.tls import ClientSecurity
+from dicomnode.net.tls_wire import TlsError, TlsWire
 from dicomnode.net.upload import DataSetWriter, Upload
 
 _SEND_BUFFER_BYTES: Final = 1 << 20
@@ -54,11 +58,12 @@ _REJECTIONS: Final[Mapping[tuple[int, int], tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
-    """Where a peer listens, and the AE title that it answers to."""
+    """Where a peer listens, the AE title that it answers to, and how the way there is secured (None: not at all)."""
 
     host: str
     port: int
     called_ae: str
+    security: ClientSecurity | None = None
 
     def __str__(self) -> str:
         return f"{self.called_ae} at {self.host}:{self.port}"
@@ -138,9 +143,19 @@ def associate(
         if opening.interruption is not None:
             opening.interruption.watch(wire)
         wire.set_timeout(opening.timeouts.associate_s)
+        wire.secure()
+        _prove(address, wire.certificate)
         wire.send(request(address.called_ae, calling_ae, contexts))
         answer = _answer(wire, address)
         wire.set_timeout(opening.timeouts.response_s)
+    except TlsError as error:  # with TLS 1.3 it may refuse our certificate as late as in its answer
+        wire.close()
+        raise PeerUnreachableError(f"no TLS with {address}: {error}", error.hint) from None
+    except AssociationLostError as error:
+        wire.close()
+        if wire.is_secured and type(error) is AssociationLostError:  # its alert may be lost with the connection
+            error.hint = "it may refuse our certificate: look at its log"
+        raise
     except BaseException:
         wire.close()
         raise
@@ -150,6 +165,10 @@ def associate(
 
 def _connect(address: PeerAddress, timeouts: Timeouts) -> Wire:
     try:
+        context = None if address.security is None else address.security.context()
+    except ConfigError as error:  # a file changed: the peer is out of reach until it is put right
+        raise PeerUnreachableError(str(error), error.hint) from None
+    try:
         connection = socket.create_connection((address.host, address.port), timeouts.connect_s)
     except (OSError, UnicodeError) as error:
         why = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or "no such host"
@@ -157,7 +176,21 @@ def _connect(address: PeerAddress, timeouts: Timeouts) -> Wire:
             f"cannot connect to {address}: {why}", "check host and port, that the peer runs, and firewalls between"
         ) from None
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    return Wire(connection, address.host)
+    if context is None:
+        return Wire(connection, address.host)
+    return TlsWire(connection, address.host, context, called_host=address.host)
+
+
+def _prove(address: PeerAddress, certificate: PeerCertificate | None) -> None:
+    """Whether the peer is who it should be, where that is not judged by its host."""
+    wanted = () if address.security is None else address.security.certificates
+    if not wanted or (certificate is not None and certificate.is_one_of(wanted)):
+        return
+    shown = "no certificate" if certificate is None else f"{certificate.fingerprint}"
+    raise PeerUnreachableError(
+        f"{address} shows another certificate than is configured: {shown}",
+        "if it is right add it to peer.NAME.certificate",
+    )
 
 
 def _answer(wire: Wire, address: PeerAddress) -> AssociationAnswer:

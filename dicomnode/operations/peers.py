@@ -19,4 +19,4 @@ def address_of(config: Config, name: str) -> PeerAddress:
         raise NotFoundError(f"there is no peer {name!r}", hint)
     if peer.host is None or peer.port is None:
         raise ConfigError(f"peer {name!r} has no host and port: it only calls us", f"add both to [peer.{name}]")
-    return PeerAddress(peer.host, peer.port, peer.ae_title)
+    return PeerAddress(peer.host, peer.port, peer.ae_title, config.security_of(name))

@@ -46,8 +46,9 @@ def _route(config: Config, name: str) -> Route:
     peer = config.peer_of(name)
     assert peer.host is not None  # checked when the configuration was read
     assert peer.port is not None
-    address = PeerAddress(peer.host, peer.port, peer.ae_title)
-    return Route(name, str(address), retry_policy(config, name), partial(DicomDeliverer, address))
+    security = config.security_of(peer.name)
+    address = PeerAddress(peer.host, peer.port, peer.ae_title, security)
+    return Route(name, str(address), retry_policy(config, name), partial(DicomDeliverer, address), security)
 
 
 def retry_policy(config: Config, destination: str) -> RetryPolicy:

@@ -283,9 +283,9 @@ def dcmsend(call: Call, paths: Iterable[Path], *options: str) -> int:
     return _send(["dcmsend", "+sd", "+r", "-dn", "-nh", *options, *call.options, *call.address], paths)
 
 
-def echoscu(call: Call) -> int:
+def echoscu(call: Call, *options: str) -> int:
     """Verify with DCMTK's echoscu; its exit code."""
-    return _send(["echoscu", "-to", "10", *call.options, *call.address], ())
+    return _send(["echoscu", "-to", "10", *options, *call.options, *call.address], ())
 
 
 def _send(arguments: list[str], paths: Iterable[Path]) -> int:
