@@ -27,6 +27,7 @@ from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES, PduType, ProtocolError
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 _FIXED: Final = struct.Struct(">H2x16s16s32s")  # protocol version, called and calling AE title, reserved
+_MOST_ITEMS: Final = 8192  # at one level; 128 contexts and an option for each are 500
 _KNOWN_SYNTAXES: Final = frozenset(TRANSFER_SYNTAXES)
 
 
@@ -201,8 +202,11 @@ def counted(uid: str) -> bytes:
 
 def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
     """Items or sub-items: (type, content). Those of unknown type are the caller's to skip (PS3.8 9.3.1)."""
-    position = 0
+    position = count = 0
     while position < len(encoded):
+        count += 1
+        if count > _MOST_ITEMS:
+            raise ProtocolError("an A-ASSOCIATE PDU of too many items")
         end = position + 4 + int.from_bytes(encoded[position + 2 : position + 4], "big")
         if end > len(encoded) or position + 4 > len(encoded):
             raise ProtocolError("an item of an A-ASSOCIATE PDU is longer than the PDU")

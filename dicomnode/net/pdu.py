@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -266,7 +267,7 @@ class Wire:
             make_room()
             self._move_to_front()
         if not self._buffer:
-            self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+            self._buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # takes memory where it is written to, only
         deadline = time.monotonic() + self._timeout_s
         while self._end - self._start < wanted_bytes:
             self._end += self._receive(self._buffer[self._end :])

@@ -15,7 +15,7 @@ from dicomnode.core.types import AssociationEnd
 from dicomnode.errors import StoreError
 from dicomnode.net import pdu
 from dicomnode.net.contexts import ProposedContext
-from dicomnode.net.negotiation import read_answer, reject, request
+from dicomnode.net.negotiation import Item, encode_item, read_answer, reject, request
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import Caller, ScpLimits, ScpSettings
 from dicomnode.testing.processes import wait_until
@@ -24,6 +24,13 @@ from tests.net.clients import CT, CT_IMAGE, EXPLICIT, Client, MemoryIntake, frag
 Connect = Callable[[], Client]
 REQUEST = request("NODE", "CT1", [CT])
 SHORT = pytest.mark.parametrize("limits", [ScpLimits(artim_s=0.3, idle_s=0.3)])
+
+
+def proposed_context(abstract_syntax: str, *syntaxes: str) -> bytes:
+    """A presentation context with the ID 1, however often it is proposed."""
+    content = b"".join(encode_item(Item.TRANSFER_SYNTAX, syntax.encode()) for syntax in syntaxes)
+    content = bytes([1, 0, 0, 0]) + encode_item(Item.ABSTRACT_SYNTAX, abstract_syntax.encode()) + content
+    return encode_item(Item.PROPOSED_CONTEXT, content[:65_535])
 
 
 def is_accepted(answer: bytes) -> bool:
@@ -64,19 +71,93 @@ def test_an_association_that_falls_silent_is_lost(
     assert len(intake.aborted) == (1 if said else 0)
 
 
+HEADER_OF_MUCH = pdu.data_header(1, False, True, 100_000)
+
+
 @SHORT
-def test_a_trickle_is_no_transfer(connect: Connect, intake: MemoryIntake, limits: ScpLimits) -> None:
+@pytest.mark.parametrize(
+    ("before", "trickle", "pause_s"),
+    [
+        (b"", REQUEST[:6], 0.15),
+        (b"", struct.pack(">BxL", 1, 100_000) + bytes(1000), 0.01),
+        (REQUEST, fragment(store_request(), is_command=True)[:6], 0.15),
+        (REQUEST, pdu.data_header(1, True, True, 60_000) + bytes(1000), 0.01),
+        (REQUEST + fragment(store_request(), is_command=True) + HEADER_OF_MUCH, bytes(1000), 0.01),
+    ],
+    ids=["header", "request", "header in an association", "command", "data set"],
+)
+def test_a_trickle_is_cut_off(
+    before: bytes, trickle: bytes, pause_s: float, connect: Connect, limits: ScpLimits, intake: MemoryIntake
+) -> None:
     """One byte at a time never fills a PDU in time, though it is never silent."""
     client = connect()
-    client.associate()
-    client.send(fragment(store_request(), is_command=True) + pdu.data_header(1, False, True, 100_000))
+    client.send(before)
+    if before:
+        assert is_accepted(client.read_pdu())
+    said = 0
     with contextlib.suppress(OSError):  # cut off while still talking
-        for _ in range(1000):
-            if intake.ended:
-                break
-            client.send(b"x")
-            time.sleep(0.01)
-    assert intake.await_end() is AssociationEnd.LOST
+        for number in range(len(trickle)):
+            client.send(trickle[number : number + 1])
+            said += 1
+            time.sleep(pause_s)
+    assert said < len(trickle) or client.is_cut_off()
+    assert not intake.stored
+    if before:
+        assert intake.await_end() is AssociationEnd.LOST
+
+
+def test_whoever_stalls_stalls_nobody_else(connect: Connect, intake: MemoryIntake) -> None:
+    """One stalled caller at each step, with all the time in the world; another one stores meanwhile."""
+    command = fragment(store_request(), is_command=True)
+    for said in (b"", REQUEST[:3], REQUEST[:-1], REQUEST, REQUEST + command[:9], REQUEST + command,
+                 REQUEST + command + fragment(b"abc", is_last=False), REQUEST + command + HEADER_OF_MUCH):  # fmt: skip
+        connect().send(said)
+    client = connect()
+    assert is_accepted(client.associate())
+    client.send(fragment(store_request("1.2.9"), is_command=True) + fragment(b"data"))
+    assert client.read_pdu()[0] == pdu.PduType.DATA
+    assert intake.contents() == {"1.2.9": b"data"}
+
+
+@pytest.mark.parametrize(
+    ("farewell", "answer", "how"),
+    [
+        (pdu.RELEASE_RQ, pdu.RELEASE_RP, AssociationEnd.RELEASED),
+        (pdu.ABORT_BY_USER, b"", AssociationEnd.ABORTED),
+    ],
+    ids=["release", "abort"],
+)
+def test_nothing_is_taken_after_the_end(
+    farewell: bytes, answer: bytes, how: AssociationEnd, connect: Connect, intake: MemoryIntake
+) -> None:
+    client = connect()
+    client.associate()
+    client.send(farewell + fragment(store_request(), is_command=True) + fragment(b"late"))
+    assert intake.await_end() is how
+    assert client.read_pdu() in (answer, b"")  # our close overtakes our answer where the late data is thrown away
+    assert client.read_pdu() == b""
+    assert not intake.stored
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        proposed_context(CT_IMAGE, EXPLICIT) * 10_000,
+        proposed_context(CT_IMAGE, *["1.2.3"] * 7000) * 6,
+        struct.pack(">BxH", 0x50, 60_000) + struct.pack(">BxH", 0x54, 0) * 15_000,
+        b"\x99\0\0\0" * 100_000,
+        bytes(500_000),
+    ],
+    ids=["contexts", "syntaxes", "roles", "unknown items", "zeros"],
+)
+def test_a_huge_request_is_cut_off_or_answered(items: bytes, connect: Connect, intake: MemoryIntake) -> None:
+    body = REQUEST[6:74] + items
+    client = connect()
+    client.send(struct.pack(">BxL", 1, len(body)) + body)
+    answer = client.read_pdu()
+    assert answer[:1] in (b"\x03", b"\x07")
+    assert not intake.opened
+    assert is_accepted(connect().associate())
 
 
 @pytest.mark.parametrize(
