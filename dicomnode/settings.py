@@ -170,7 +170,7 @@ class NodeSettings(Section):
 class LimitSettings(Section):
     """`[limits]`: what one sender or one data set may cost us."""
 
-    associations: int = Field(default=200, ge=1, description="open associations, all together")
+    associations: int = Field(default=200, ge=1, le=4096, description="open associations, all together")
     per_address: int = Field(default=20, ge=1, description="open associations from one address")
     idle_s: Seconds = Field(default=60.0, ge=1, description="an association that says nothing for so long is aborted")
     max_dataset_bytes: Bytes = Field(default=8 * 2**30, description='largest data set taken in; bytes or "8 GiB"')
@@ -231,6 +231,9 @@ class PeerSettings(Section):
         default=(),
         description='which certificate is its own: "sha256:" and the fingerprint, or a name in it (Common Name, DNS '
         "name or address); a list is any of them, none is `host`",
+    )
+    associations: int | None = Field(
+        default=None, ge=1, description="open associations of this peer, instead of `limits.per_address`"
     )
     quiet_s: Seconds | None = Field(default=None, description="`completeness.quiet_s` for series from this peer")
     released_quiet_s: Seconds | None = Field(default=None, description="`completeness.released_quiet_s` for this peer")

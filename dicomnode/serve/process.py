@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -23,6 +23,7 @@ from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.net.scp.listener import Listener
+from dicomnode.net.scp.slots import Slots
 from dicomnode.serve import wiring
 from dicomnode.serve.wiring import Store, open_store
 from dicomnode.store.claims import Claim
@@ -53,9 +54,11 @@ class Inherited:
     """What the supervisor has opened before it forks.
 
     listeners  where receivers accept; each inherits the same sockets
+    slots      where they count open associations
     """
 
     listeners: tuple[Listener, ...] = ()
+    slots: Slots = field(default_factory=Slots)
 
     def close(self) -> None:
         """Let go of it: what is not ours, and what we no longer want."""
@@ -139,6 +142,11 @@ def is_receiver(name: str) -> bool:
     return name.startswith("receive-")
 
 
+def receiver_index(name: str) -> int:
+    """Which of the receivers one is, counted from 0."""
+    return int(name.rpartition("-")[2]) - 1
+
+
 def run(name: str, config: Config, channel: socket.socket, inherited: Inherited) -> int:
     """Run one process until it is asked to stop. Embedded, each is the only one of its name on the data folder."""
     signals = Signals(channel)
@@ -203,7 +211,7 @@ def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role
     if is_receiver(name):
         from dicomnode.serve.receive import ReceiveRole
 
-        return ReceiveRole(config, store, name, inherited.listeners)
+        return ReceiveRole(config, store, name, inherited)
     if name == "deliver":
         from dicomnode.serve.deliver import DeliverRole
 

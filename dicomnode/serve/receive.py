@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from dicomnode.config import Config
-from dicomnode.net.scp.listener import Listener
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import Caller, ScpLimits, ScpSettings
 from dicomnode.serve import wiring
+from dicomnode.serve.process import Inherited, receiver_index
 from dicomnode.serve.wiring import Store
 from dicomnode.store.intake import StoreIntake
 
@@ -20,9 +19,10 @@ ASSOCIATION_GRACE_S: Final = 20.0
 class ReceiveRole:
     """Storage and Verification SCP, the file store, and the rows of what arrives."""
 
-    def __init__(self, config: Config, store: Store, process: str, listeners: Sequence[Listener]) -> None:
+    def __init__(self, config: Config, store: Store, process: str, inherited: Inherited) -> None:
         self._intake = StoreIntake(store.database, store.files, wiring.routing(config), wiring.owner(config, process))
-        self._server = StorageServer(scp_settings(config), self._intake, listeners)
+        slots = inherited.slots.of(receiver_index(process))
+        self._server = StorageServer(scp_settings(config), self._intake, inherited.listeners, slots=slots)
 
     @property
     def is_alive(self) -> bool:
@@ -47,7 +47,8 @@ def scp_settings(config: Config) -> ScpSettings:
         host=config.node.host,
         port=config.node.port,
         callers=tuple(
-            Caller(peer.ae_title, name, peer.host, peer.tls, peer.certificate) for name, peer in config.peer.items()
+            Caller(peer.ae_title, name, peer.host, peer.tls, peer.certificate, peer.associations)
+            for name, peer in config.peer.items()
         ),
         private_sop_classes=config.node.private_sop_classes,
         accept_unknown_sop_classes=config.node.accept_unknown_sop_classes,

@@ -24,7 +24,7 @@ from dicomnode.errors import ConfigError, UsageError
 from dicomnode.net.certificates import expiry_warning
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.serve import wiring
-from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, run
+from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, receiver_index, run
 from dicomnode.store.database import Database, migrate
 from dicomnode.store.folders import make_folder
 from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
@@ -199,6 +199,8 @@ class Supervisor:
     def _plan_restart(self, child: _Child) -> None:
         child.channel.close()
         self._children.remove(child)
+        if is_receiver(child.name):
+            self._inherited.slots.free(receiver_index(child.name))
         code = child.process.exitcode
         telemetry.event("process_ended", role=child.name, pid=child.process.pid, exit_status=code)
         steady = time.monotonic() - child.started > _STEADY_S and code != CANNOT_START
