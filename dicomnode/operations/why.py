@@ -111,7 +111,7 @@ def _story(session: Session, series: Series, subject: str) -> SeriesStory:
     return SeriesStory(
         series_instance_uid=series.series_instance_uid,
         origin=series.origin,
-        arrival=_arrival(session, series, instances),
+        arrival=(*_arrival(session, series, instances), *_files(of_subject)),
         kept_back=_kept_back(of_subject or instances),
         completeness=_completeness(series),
         decisions=_decisions(plans, instances),
@@ -143,6 +143,13 @@ def _arrival(session: Session, series: Series, instances: Sequence[Instance]) ->
         f"{counted(len(instances) - replaced, 'instance')} from {_when(series.first_at)} to {_when(series.last_at)}",
         *(f"from {sender}" for sender in senders),
         *again,
+    )
+
+
+def _files(instances: Sequence[Instance]) -> tuple[str, ...]:
+    """Where the versions of one instance lie, below the data folder."""
+    return tuple(
+        f"{'stored' if one.active else 'an older or returned version'} as objects/{one.file}.dcm" for one in instances
     )
 
 

@@ -56,6 +56,7 @@ def test_one_story_by_every_name(tmp_path: Path) -> None:
         assert of_series.series == of_study.series[:1]
         of_instance = why(config, study[0].SOPInstanceUID)
         assert why(config, str(path)) == of_instance
+        assert f"stored as {path.relative_to(config.node.data)}" in of_instance.series[0].arrival
         assert [story.origin for story in why(config, derived(flow)[0].sop_instance_uid).series] == ["derived"]
 
 
@@ -158,7 +159,9 @@ def test_versions_that_were_replaced_are_told(tmp_path: Path) -> None:
     with index_of(config) as flow:
         flow.receive([ct_header(1), ct_header(1, PatientName="Doe^John")])
         (story,) = why(config, "1.2.3.4").series
+        (of_instance,) = why(config, "1.2.3.4.1").series
     assert "1 older or returned version kept beside" in story.arrival
+    assert sum(line.startswith("an older or returned version as objects/") for line in of_instance.arrival) == 1
 
 
 def test_control_characters_of_data_never_reach_the_terminal(tmp_path: Path) -> None:
