@@ -97,7 +97,7 @@ def test_the_story_of_a_derived_series_names_its_source(tmp_path: Path) -> None:
         flow.receive(phantom())
         flow.run()
         (story,) = why(config, derived(flow)[0].sop_instance_uid).series
-        assert story.arrival == (f"derived by ct-nlm from series {flow.received.series_instance_uid}: 4 instances",)
+        assert story.arrival[0] == f"derived by ct-nlm from series {flow.received.series_instance_uid}: 4 instances"
         assert [(delivery.destination, delivery.waiting) for delivery in story.deliveries] == [("pacs", 1)]
 
 
