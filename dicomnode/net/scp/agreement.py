@@ -47,7 +47,7 @@ class Terms:
 
     supported               abstract syntaxes that we serve
     accept_unknown_classes  whether a class that the standard does not know is one of storage
-    operations              outstanding at once that we let a requestor have, 0 for any number (PS3.7 D.3.3.3)
+    operations              outstanding at once that we let a requestor have (PS3.7 D.3.3.3)
     """
 
     supported: frozenset[str]
@@ -59,14 +59,16 @@ class Terms:
 class Agreement:
     """What a proposal comes to.
 
-    contexts  those accepted, by ID
-    items     of the A-ASSOCIATE-AC, encoded
+    contexts    those accepted, by ID
+    operations  how many the requestor may have outstanding
+    items       of the A-ASSOCIATE-AC, encoded
     """
 
     application_context: str
     contexts: Mapping[int, AcceptedContext]
     maximum_bytes: int
     implementation: str
+    operations: int
     items: bytes
 
 
@@ -113,6 +115,7 @@ def agree(proposal: Proposal, terms: Terms) -> Agreement:
         {context.context_id: context for context in accepted},
         proposal.maximum_bytes,
         proposal.implementation,
+        _operations(proposal, terms),
         items,
     )
 
@@ -146,14 +149,19 @@ def _serves(abstract_syntax: str, proposal: Proposal, terms: Terms) -> bool:
 def _answered_options(proposal: Proposal, classes: Iterable[str], terms: Terms) -> Iterator[bytes]:
     """Sub-items for what the requestor asked for; nothing is answered that it did not (PS3.7 D.3.3)."""
     if proposal.operations is not None:
-        least = min((count for count in (proposal.operations, terms.operations) if count), default=0)
-        yield encode_item(Item.OPERATIONS_WINDOW, struct.pack(">HH", least, 1))  # we invoke nothing
+        yield encode_item(Item.OPERATIONS_WINDOW, struct.pack(">HH", _operations(proposal, terms), 1))  # we invoke none
     for abstract_syntax in classes:
         if abstract_syntax in proposal.roles:
             roles = bytes((proposal.roles[abstract_syntax][0], False))  # it may be SCU, never SCP
             yield encode_item(Item.ROLE_SELECTION, counted(abstract_syntax) + roles)
         if abstract_syntax in proposal.extended and abstract_syntax != VERIFICATION:
             yield encode_item(Item.EXTENDED_NEGOTIATION, counted(abstract_syntax) + _FULL_STORAGE)
+
+
+def _operations(proposal: Proposal, terms: Terms) -> int:
+    """How many operations a requestor may have outstanding: one unless it asks for more; 0 asks for any number."""
+    asked = 1 if proposal.operations is None else proposal.operations
+    return min(asked or terms.operations, terms.operations)
 
 
 def _encoded_result(context_id: int, result: int, syntax: str) -> bytes:
