@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from dicomnode.core import registry
 from dicomnode.core.identity import is_valid_uid
 
 _SIZE_UNITS: Final = {
@@ -101,10 +102,20 @@ def _certificates(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(_certificate, texts))
 
 
+def _storage_classes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(uid for text in texts for uid in registry.storage_classes(text)))
+
+
+def _transfer_syntaxes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(uid for text in texts for uid in registry.transfer_syntaxes(text)))
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Name = Annotated[str, AfterValidator(section_name)]
 Uid = Annotated[str, AfterValidator(_uid)]
 Certificates = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_certificates)]
+SopClasses = Annotated[tuple[str, ...], AfterValidator(_storage_classes)]
+TransferSyntaxes = Annotated[tuple[str, ...], AfterValidator(_transfer_syntaxes)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
@@ -265,6 +276,32 @@ class DestinationSettings(Section):
         default="as-received", description="send originals at once, or when their series is complete"
     )
     commit: bool = Field(default=False, description="must be false: Storage Commitment is not there yet")
+    associations: int = Field(
+        default=4, ge=1, le=32, description="how many associations with it may be open at once; few instances need one"
+    )
+    sop_classes: SopClasses = Field(
+        default=(),
+        description='what it may be sent, nothing else: UIDs, or keywords like "CTImageStorage" or "*ImageStorage"; '
+        "empty is everything",
+    )
+    transfer_syntaxes: TransferSyntaxes = Field(
+        default=(),
+        description='in which transfer syntaxes: UIDs, or keywords like "ExplicitVRLittleEndian" or "JPEG*"; '
+        "empty is every one",
+    )
+    decompress: bool = Field(
+        default=True, description="decompress objects that it does not take as they are stored; false: they are refused"
+    )
+    max_pdu: Annotated[int, BeforeValidator(_bytes), Field(ge=4096, le=131072)] = Field(
+        default=131072, description="largest P-DATA-TF sent to it, even where it would take larger ones"
+    )
+    connect_s: Seconds = Field(default=10.0, gt=0, description="how long it may take to be connected to")
+    associate_s: Seconds = Field(
+        default=30.0, gt=0, description="how long it may take to answer an association request"
+    )
+    response_s: Seconds = Field(
+        default=120.0, gt=0, description="how long it may take to answer an instance, or to take more of one"
+    )
     retry: RetrySettings = Field(default=RetrySettings(), description="how often and how long to try again")
 
 

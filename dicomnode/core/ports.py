@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
-from dicomnode.core.types import AssociationEnd, Offer, Outgoing, Receipt, Sender
+from dicomnode.core.types import AssociationEnd, DecodedPixels, Offer, Outgoing, Receipt, Sender
 
 
 class Incoming(Protocol):
@@ -66,6 +68,17 @@ class Deliverer(Protocol):
 
     def close(self) -> None:
         """End what is kept open between batches. Waits for a batch that is being delivered."""
+        ...
+
+
+class Transcoder(Protocol):
+    """Decodes compressed objects, somewhere else than in our process: decoders are native code."""
+
+    def decoded(self, path: Path) -> AbstractContextManager[DecodedPixels]:
+        """The pixels of a stored object; their file goes with the context.
+
+        Raises InputError where they cannot be decoded, StoreError, WorkerError.
+        """
         ...
 
 

@@ -176,6 +176,20 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodedPixels:
+    """The pixels of one object as native Pixel Data (PS3.5 8.1.1): little endian, colour by pixel, frame by frame.
+
+    path                        a file that holds them and nothing else
+    photometric_interpretation  of these pixels: a decoder may have changed it
+    """
+
+    path: Path
+    photometric_interpretation: str
+    samples_per_pixel: int
+    bits_allocated: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The answer for one outbox row. `status` is the DIMSE status, None where none came."""
 

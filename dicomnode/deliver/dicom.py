@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final
 
+from dicomnode.core.ports import Transcoder
 from dicomnode.core.types import Outgoing, Receipt
 from dicomnode.deliver.forms import Allowed, Forms
 from dicomnode.deliver.lane import Lane, Line, Proposal
@@ -48,11 +49,18 @@ class DeliverySettings:
 class DicomDeliverer:
     """A `Deliverer` for one drainer thread. It keeps its associations for the next batch; `close` ends them."""
 
-    def __init__(self, address: PeerAddress, settings: DeliverySettings = DeliverySettings()) -> None:
+    def __init__(
+        self,
+        address: PeerAddress,
+        settings: DeliverySettings = DeliverySettings(),
+        transcoder: Transcoder | None = None,
+    ) -> None:
+        """Without a transcoder compressed objects go as they are stored, or not at all."""
         self._settings = settings
         opening = Opening(settings.timeouts, settings.maximum_bytes)
-        self._forms = Forms(settings.allowed)
-        self._lanes = tuple(Lane(Line(address, opening, self._forms)) for _ in range(settings.associations))
+        self._forms = Forms(settings.allowed, transcoder is not None)
+        line = Line(address, opening, self._forms, transcoder)
+        self._lanes = tuple(Lane(line) for _ in range(settings.associations))
         self._threads = ThreadPoolExecutor(settings.associations, f"send {address}")
         self._lock = threading.Lock()  # held while delivering: the idle timer must not end an association then
         self._timer: threading.Timer | None = None

@@ -22,9 +22,13 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """The forms in which instances can go to one destination."""
+    """The forms in which instances can go to one destination.
+
+    decompresses  whether compressed objects can be decompressed for it
+    """
 
     allowed: Allowed = Allowed()
+    decompresses: bool = False
 
     def of(self, outgoing: Outgoing) -> tuple[Kind, ...]:
         """What can be proposed for an instance, as stored first; nothing where the destination is not allowed it."""
@@ -52,6 +56,8 @@ class Forms:
             return Receipt(outgoing.outbox_id, Outcome.REFUSED, None, meaning, hint, transient=False)
         meaning = "the destination does not accept the transfer syntax it is stored in"
         hint = f"have transfer syntax {syntax} enabled at the destination"
+        if len(self.of(outgoing)) > 1:
+            meaning += ", nor an uncompressed one"
         return Receipt(outgoing.outbox_id, Outcome.FAILED, None, meaning, hint, transient=False)
 
 
@@ -62,7 +68,7 @@ def _forms(forms: Forms, stored: Kind) -> tuple[Kind, ...]:
         return ()
     return tuple(
         Kind(stored.sop_class_uid, syntax)
-        for syntax in syntaxes_for(stored.transfer_syntax_uid)
+        for syntax in syntaxes_for(stored.transfer_syntax_uid, decompresses=forms.decompresses)
         if syntaxes is None or syntax in syntaxes
     )
 

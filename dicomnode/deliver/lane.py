@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
+from dicomnode.core.ports import Transcoder
 from dicomnode.core.types import Outcome, Outgoing, Receipt
 from dicomnode.deliver.forms import Forms, answered, chosen
 from dicomnode.deliver.work import Work
-from dicomnode.errors import AssociationLostError, DicomNodeError, InputError, PeerError, StoreError
-from dicomnode.net.contexts import MAXIMUM_CONTEXTS, Kind, ProposedContext
+from dicomnode.errors import AssociationLostError, DicomNodeError, InputError, PeerError, StoreError, WorkerError
+from dicomnode.net.contexts import MAXIMUM_CONTEXTS, REENCODABLE, Kind, ProposedContext
+from dicomnode.net.decompressed import decompressed
 from dicomnode.net.scu import Association, Interruption, Opening, PeerAddress, associate
 from dicomnode.net.transcode import reencode
 from dicomnode.net.upload import Upload
@@ -27,6 +29,7 @@ class Line:
     address: PeerAddress
     opening: Opening
     forms: Forms
+    transcoder: Transcoder | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class Lane:
             response = association.answer()
         except AssociationLostError as error:
             self._lost(outgoing, error, work)
-        except (InputError, StoreError) as error:  # of ours: the destination has no part in it
+        except (InputError, StoreError, WorkerError) as error:  # of ours: the destination has no part in it
             work.tell(_failed(outgoing, error))
         else:
             assert self._kept is not None
@@ -199,7 +202,11 @@ class Lane:
         uid = outgoing.sop_instance_uid
         if kind.transfer_syntax_uid == outgoing.transfer_syntax_uid:
             return Upload.stored(outgoing.path, kind, uid)
-        return Upload(kind, uid, around=(reencode(outgoing.path, kind.transfer_syntax_uid), b""))
+        if outgoing.transfer_syntax_uid in REENCODABLE:
+            return Upload(kind, uid, around=(reencode(outgoing.path, kind.transfer_syntax_uid), b""))
+        assert self._line.transcoder is not None  # else no such form was proposed
+        with self._line.transcoder.decoded(outgoing.path) as pixels:
+            return decompressed(outgoing.path, kind, uid, pixels)
 
     def _forget_ahead(self, work: Work) -> None:
         ahead, self._ahead = self._ahead, None

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -42,7 +42,7 @@ _FINISH_S: Final = 10.0
 class Route:
     """One destination: where it is, how patient we are with it, and what makes the one who sends to it.
 
-    Two routes are equal where nothing of the destination's configuration differs.
+    Two routes are equal where nothing of the destination's configuration differs: `settings` is what else `make` uses.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Route:
     retry: RetryPolicy
     make: Callable[[], Deliverer] = field(compare=False)
     security: ClientSecurity | None = None
+    settings: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,16 @@ STORAGE_CLASSES: Final[frozenset[str]] = frozenset(
 REENCODABLE: Final[frozenset[str]] = frozenset(str(syntax) for syntax in _UNCOMPRESSED)
 """Transfer syntaxes that `dicomnode.net.transcode` turns into each other without loss."""
 
+DECOMPRESSIBLE: Final[frozenset[str]] = frozenset(
+    str(syntax)
+    for syntax in (
+        uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEGLossless, uid.JPEGLSLossless, uid.JPEG2000Lossless,
+        uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless,
+        uid.JPEG2000, uid.HTJ2K,
+    )
+)  # fmt: skip
+"""Compressed transfer syntaxes whose pixels can be decoded (`dicomnode.core.ports.Transcoder`)."""
+
 _REENCODED_AS: Final = (str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian))
 MAXIMUM_CONTEXTS: Final = 128
 """Of one association: IDs are odd and at most 255 (PS3.8 9.3.2.2)."""
@@ -109,9 +119,13 @@ def is_of_standard(uid_value: str) -> bool:
     return uid.UID(uid_value, validation_mode=config.IGNORE).type != ""
 
 
-def syntaxes_for(transfer_syntax_uid: str) -> tuple[str, ...]:
-    """The transfer syntaxes in which an instance stored in the given one can be sent, as stored first."""
-    others = _REENCODED_AS if transfer_syntax_uid in REENCODABLE else ()
+def syntaxes_for(transfer_syntax_uid: str, *, decompresses: bool = False) -> tuple[str, ...]:
+    """The transfer syntaxes in which an instance stored in the given one can be sent, as stored first.
+
+    decompresses  whether there is somebody who decodes pixels
+    """
+    decodable = decompresses and transfer_syntax_uid in DECOMPRESSIBLE
+    others = _REENCODED_AS if decodable or transfer_syntax_uid in REENCODABLE else ()
     return tuple(dict.fromkeys((transfer_syntax_uid, *others)))
 
 

@@ -32,21 +32,18 @@ class FileMeta:
     offset_bytes: int
 
 
-class StoredFile:
-    """A DICOM file that is open for reading, with what its file meta information says. `close` it, or use `with`."""
+class OpenFile:
+    """A file that is open for reading. `close` it, or use `with`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError and StoreError as `reading` and `read_file_meta` do."""
+        """Raises InputError and StoreError as `reading` does."""
         with _translated(path):
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with _translated(path):
                 self.size_bytes = os.fstat(self.descriptor).st_size
                 os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_WILLNEED)  # read ahead: it is sent soon
-                begin = os.pread(self.descriptor, _USUAL_META_BYTES, 0)
-                self.meta = read_file_meta(io.BytesIO(begin))
-                if self.meta.offset_bytes > len(begin):
-                    self.meta = read_file_meta(io.BytesIO(os.pread(self.descriptor, 2 * _MAXIMUM_META_BYTES, 0)))
+                self._read_begin()
         except BaseException:
             self.close()
             raise
@@ -57,10 +54,26 @@ class StoredFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _read_begin(self) -> None:
+        """Look at what is in it."""
+
     def close(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+class StoredFile(OpenFile):
+    """An open DICOM file, with what its file meta information says."""
+
+    meta: FileMeta
+
+    def _read_begin(self) -> None:
+        """Raises InputError as `read_file_meta` does."""
+        begin = os.pread(self.descriptor, _USUAL_META_BYTES, 0)
+        self.meta = read_file_meta(io.BytesIO(begin))
+        if self.meta.offset_bytes > len(begin):
+            self.meta = read_file_meta(io.BytesIO(os.pread(self.descriptor, 2 * _MAXIMUM_META_BYTES, 0)))
 
 
 @contextmanager

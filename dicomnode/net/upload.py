@@ -11,7 +11,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicomnode.errors import InputError
 from dicomnode.net.contexts import Kind
-from dicomnode.net.part10 import StoredFile, read_failed
+from dicomnode.net.part10 import OpenFile, StoredFile, read_failed
 from dicomnode.net.pdu import Wire, data_header, fragment_bytes
 
 _BLOCK_BYTES: Final = 1 << 18
@@ -32,7 +32,7 @@ class Upload:
         self,
         kind: Kind,
         sop_instance_uid: str,
-        file: StoredFile | None = None,
+        file: OpenFile | None = None,
         offset_bytes: int = 0,
         around: tuple[bytes, bytes] = (b"", b""),
     ) -> None:

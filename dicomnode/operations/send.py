@@ -1,21 +1,24 @@
-"""send: DICOM files to a peer, as they are, without the node."""
+"""send: DICOM files to a peer without the node, as they are wherever it takes them so."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dicomnode.config import Config
 from dicomnode.core.types import Outgoing, Receipt
+from dicomnode.deliver.decoding import WorkerTranscoder
 from dicomnode.deliver.dicom import DicomDeliverer
 from dicomnode.errors import InputError, NotFoundError, PeerError
 from dicomnode.operations.files import as_outgoing, dicom_files, files_in
 from dicomnode.operations.peers import address_of
 from dicomnode.operations.wording import counted
+from dicomnode.workers import WorkerProcess
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,7 +88,7 @@ def send_folder(config: Config, source: Path, peer: str, progress: Progress) -> 
         raise NotFoundError(f"there is no DICOM file in {source}", "name a folder of DICOM Part 10 files")
     receipts: list[Receipt] = []
     problem: PeerError | KeyboardInterrupt | None = None
-    with closing(DicomDeliverer(address)) as deliverer:
+    with _transcoder(config) as transcoder, closing(DicomDeliverer(address, transcoder=transcoder)) as deliverer:
         try:
             for known in deliverer.deliver(tuple(_readable(paths, config.node.ae_title))):
                 receipts.extend(known)
@@ -93,6 +96,14 @@ def send_folder(config: Config, source: Path, peer: str, progress: Progress) -> 
         except (PeerError, KeyboardInterrupt) as error:  # what arrived is told in either case
             problem = error
     return _report(peer, receipts, (len(paths), len(files_in(source)) - len(paths)), problem)
+
+
+@contextmanager
+def _transcoder(config: Config) -> Iterator[WorkerTranscoder]:
+    """Decodes for a peer that takes nothing compressed; its process is started when it is first needed."""
+    worker = WorkerProcess("dicomnode.pixels.service", config.limits.worker_memory_mb << 20)
+    with TemporaryDirectory(prefix="dicomnode-") as folder, closing(worker):
+        yield WorkerTranscoder(worker, Path(folder))
 
 
 def _readable(paths: Sequence[Path], calling_ae: str) -> Iterator[Outgoing]:

@@ -34,7 +34,7 @@ def decode(dataset: Dataset) -> NDArray[np.int32]:
         raise UnsupportedError("the object has no pixel data", "it is forwarded as it is")
     shape = _frame_shape(header_of(dataset, _KEYWORDS))
     check_shape(shape)
-    with _no_other_errors():
+    with no_other_errors():
         return _stored_values(_decoded(dataset, shape), shape)
 
 
@@ -44,13 +44,13 @@ def _decoded(dataset: Dataset, shape: FrameShape) -> NDArray[Any]:
     encoded = _first_frame(dataset.PixelData or b"", syntax)
     check_encoded(shape, syntax, encoded)
     if syntax == JPEGExtended12Bit and shape.bits_stored > 8:
-        return _jpeg_12_bit(encoded, shape)
+        return jpeg_12_bit(encoded, shape)
     # `_stored_values` takes care of the unused bits; pydicom supposes that High Bit is the highest stored one
     array, _ = decoder.as_array(dataset, raw=True, index=0, correct_unused_bits=False)  # type: ignore[arg-type]
     return array
 
 
-def _jpeg_12_bit(encoded: bytes, shape: FrameShape) -> NDArray[Any]:
+def jpeg_12_bit(encoded: bytes, shape: FrameShape) -> NDArray[Any]:
     """Process 4 of JPEG extended (T.81), which pydicom does not ask of GDCM; GDCM can do it."""
     import gdcm  # only this rare case needs it here
 
@@ -80,18 +80,18 @@ def _frame_shape(header: Header) -> FrameShape:
         raise UnsupportedError("colour images are not decoded", "they are forwarded as they are")
     if (number(header, "SamplesPerPixel") or 1) != 1:
         raise UnsupportedError("images of several samples a pixel are not decoded", "they are forwarded as they are")
-    bits_stored = _integer(header, "BitsStored")
+    bits_stored = integer(header, "BitsStored")
     return FrameShape(
-        rows=_integer(header, "Rows"),
-        columns=_integer(header, "Columns"),
-        bits_allocated=_integer(header, "BitsAllocated"),
+        rows=integer(header, "Rows"),
+        columns=integer(header, "Columns"),
+        bits_allocated=integer(header, "BitsAllocated"),
         bits_stored=bits_stored,
-        high_bit=_integer(header, "HighBit") if "HighBit" in header else bits_stored - 1,
+        high_bit=integer(header, "HighBit") if "HighBit" in header else bits_stored - 1,
         signed=value(header, "PixelRepresentation") == "1",
     )
 
 
-def _integer(header: Header, keyword: str) -> int:
+def integer(header: Header, keyword: str) -> int:
     parsed = number(header, keyword)
     if parsed is None:
         raise InputError(f"{keyword} is missing", "the object is malformed: report it to its vendor")
@@ -105,7 +105,7 @@ def _first_frame(pixel_data: bytes, syntax: UID) -> bytes:
 
 
 @contextmanager
-def _no_other_errors() -> Iterator[None]:
+def no_other_errors() -> Iterator[None]:
     """Whatever a parser or decoder raises on hostile bytes becomes one of our errors, without its text."""
     try:
         yield

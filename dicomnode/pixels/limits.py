@@ -28,7 +28,7 @@ _WITHOUT_LENGTH: Final = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})
 
 @dataclass(frozen=True, slots=True)
 class FrameShape:
-    """One grayscale frame as its data set describes it (PS3.3 C.7.6.3)."""
+    """One frame as its data set describes it (PS3.3 C.7.6.3)."""
 
     rows: int
     columns: int
@@ -36,11 +36,12 @@ class FrameShape:
     bits_stored: int
     high_bit: int
     signed: bool
+    samples: int = 1
 
     @property
     def size_bytes(self) -> int:
         """Of the frame uncompressed."""
-        return self.rows * self.columns * self.bits_allocated // 8
+        return self.rows * self.columns * self.samples * self.bits_allocated // 8
 
 
 def check_shape(shape: FrameShape) -> None:

@@ -16,6 +16,7 @@ from dicomnode.core.volumes import DIGEST_KEYWORDS, Stored, assemble, source_dig
 from dicomnode.errors import InputError, NotFoundError, UnsupportedError
 from dicomnode.pixels.decode import decode
 from dicomnode.pixels.encode import derive_stack
+from dicomnode.pixels.native import decode_native
 from dicomnode.pixels.read import quiet_pydicom, read_dataset, read_header
 from dicomnode.workers import Operation
 from engines.volume import save_volume
@@ -24,7 +25,12 @@ from engines.volume import save_volume
 def operations() -> Mapping[str, Operation]:
     """The worker's operations by name; called once, as its process starts."""
     quiet_pydicom()
-    return {"read_headers": read_headers, "decode_stack": decode_stack, "derive_stack": derive_stack}
+    return {
+        "read_headers": read_headers,
+        "decode_stack": decode_stack,
+        "derive_stack": derive_stack,
+        "decode_native": decode_native,
+    }
 
 
 def read_headers(paths: Sequence[str], keywords: Collection[str]) -> dict[str, Any]:

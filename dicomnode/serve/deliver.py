@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import partial
+from typing import Final
 
 from dicomnode.config import Config
-from dicomnode.deliver.dicom import DicomDeliverer
+from dicomnode.core.ports import Transcoder
+from dicomnode.deliver.decoding import WorkerTranscoder
+from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
+from dicomnode.deliver.forms import Allowed
 from dicomnode.flow.delivering import Drainers, Route
-from dicomnode.net.scu import PeerAddress
+from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.serve.wiring import Store
+from dicomnode.settings import DestinationSettings
 from dicomnode.store.index import outbox
 from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.workers import WorkerPool
+
+_DECODERS: Final = 2
+"""Processes that decode for destinations which take no compressed objects; none is started before it is needed."""
 
 
 class DeliverRole:
@@ -20,6 +31,10 @@ class DeliverRole:
         self._config = config
         self._database = store.database
         self._drainers = Drainers(store.database, store.files.path)
+        self._decoded = config.node.data / "decoded"
+        self._pixels = WorkerPool(
+            "dicomnode.pixels.service", min(_DECODERS, os.cpu_count() or 1), config.limits.worker_memory_mb << 20
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -28,27 +43,46 @@ class DeliverRole:
     def start(self) -> None:
         with self._database.write() as session:
             outbox.break_leases(session)  # a killed process could not give them up, and we are the only one here
-        self._drainers.follow(routes(self._config))
+        shutil.rmtree(self._decoded, ignore_errors=True)  # nor remove what it had decoded
+        self._decoded.mkdir()
+        self._drainers.follow(self._routes(self._config))
 
     def reload(self, config: Config) -> None:
-        self._drainers.follow(routes(config))
+        self._drainers.follow(self._routes(config))
 
     def stop(self) -> None:
         self._drainers.stop()
+        self._pixels.close()
+
+    def _routes(self, config: Config) -> list[Route]:
+        """One for each destination."""
+        transcoder = WorkerTranscoder(self._pixels, self._decoded)
+        return [_route(config, name, transcoder) for name in config.destination]
 
 
-def routes(config: Config) -> list[Route]:
-    """One for each destination."""
-    return [_route(config, name) for name in config.destination]
-
-
-def _route(config: Config, name: str) -> Route:
+def _route(config: Config, name: str, transcoder: Transcoder) -> Route:
     peer = config.peer_of(name)
     assert peer.host is not None  # checked when the configuration was read
     assert peer.port is not None
     security = config.security_of(peer.name)
     address = PeerAddress(peer.host, peer.port, peer.ae_title, security)
-    return Route(name, str(address), retry_policy(config, name), partial(DicomDeliverer, address), security)
+    settings = delivery_settings(config.destination[name])
+    make = partial(DicomDeliverer, address, settings, transcoder if config.destination[name].decompress else None)
+    compared = (settings, config.destination[name].decompress)
+    return Route(name, str(address), retry_policy(config, name), make, security, compared)
+
+
+def delivery_settings(destination: DestinationSettings) -> DeliverySettings:
+    """How a destination is dealt with."""
+    return DeliverySettings(
+        timeouts=Timeouts(destination.connect_s, destination.associate_s, destination.response_s),
+        associations=destination.associations,
+        maximum_bytes=destination.max_pdu,
+        allowed=Allowed(
+            frozenset(destination.sop_classes) if destination.sop_classes else None,
+            frozenset(destination.transfer_syntaxes) if destination.transfer_syntaxes else None,
+        ),
+    )
 
 
 def retry_policy(config: Config, destination: str) -> RetryPolicy:

@@ -98,7 +98,7 @@ Script = Callable[..., None]
 def _script(command: Command, monkeypatch: pytest.MonkeyPatch) -> Script:
     def script(*outcomes: Outcome) -> None:
         command("init", "--yes", "--pacs", "PACS,127.0.0.1,104")
-        monkeypatch.setattr(send, "DicomDeliverer", lambda _: Scripted(list(outcomes)))
+        monkeypatch.setattr(send, "DicomDeliverer", lambda *_, **__: Scripted(list(outcomes)))
 
     return script
 

@@ -10,8 +10,10 @@ import pytest
 from dicomnode.config import Config, load_config
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.types import CompletenessPolicy
+from dicomnode.deliver.forms import Allowed
 from dicomnode.errors import UsageError
-from dicomnode.serve.deliver import retry_policy
+from dicomnode.net.scu import Timeouts
+from dicomnode.serve.deliver import delivery_settings, retry_policy
 from dicomnode.serve.flow import deriving
 from dicomnode.serve.receive import scp_settings
 from dicomnode.serve.supervisor import _changed_until_restart, _processes_for
@@ -47,6 +49,27 @@ TREE: dict[str, Any] = {
 def _config(tmp_path: Path) -> Config:
     (tmp_path / "dicomnode.toml").write_text(toml(TREE))
     return load_config(tmp_path / "dicomnode.toml")
+
+
+def test_how_a_destination_is_dealt_with(config: Config) -> None:
+    plain = delivery_settings(config.destination["pacs"])
+    assert (plain.associations, plain.maximum_bytes, plain.allowed) == (4, 131072, Allowed(None, None))
+    narrow = config.destination["pacs"].model_validate(
+        {
+            "peer": "pacs",
+            "associations": 2,
+            "max_pdu": "16 KiB",
+            "response_s": 9,
+            "sop_classes": ["CTImageStorage", "1.2.3.4"],
+            "transfer_syntaxes": ["*VRLittleEndian"],
+        }
+    )
+    settings = delivery_settings(narrow)
+    assert (settings.associations, settings.maximum_bytes) == (2, 16384)
+    assert settings.timeouts == Timeouts(10.0, 30.0, 9.0)
+    assert settings.allowed.sop_classes == {"1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"}
+    assert settings.allowed.transfer_syntaxes is not None
+    assert settings.allowed.transfer_syntaxes >= {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
 
 
 def test_how_destinations_are_fed_and_called(config: Config) -> None:
