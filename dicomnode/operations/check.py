@@ -76,13 +76,14 @@ def check(path: Path) -> CheckReport:
     if config is None:
         return CheckReport(path, tuple(problems))
     running = running_node(config.node.data)
-    in_use = tuple(found for port, is_tls in config.ports for found in _listening(config.node.host, port, is_tls))
+    ports = zip(config.addresses, config.ports, strict=True)
+    in_use = {address: tuple(_listening(config.node.host, port, is_tls)) for address, (port, is_tls) in ports}
     problems += [*_data_folder(config), *_index(config), *_unresolved(config.peers()), *_certificates(config)]
     if running is None:
-        problems += in_use
-    moved = running is not None and not in_use
+        problems += [problem for found in in_use.values() for problem in found]
+    unheard = [] if running is None else [address for address, found in in_use.items() if not found]
     told = {problem.what for problem in problems}
-    warnings = tuple(warning for warning in _warnings(config, moved) if warning not in told)
+    warnings = tuple(warning for warning in _warnings(config, unheard) if warning not in told)
     return CheckReport(path, tuple(problems), _facts(config), warnings, running)
 
 
@@ -91,10 +92,10 @@ def running_node(data: Path) -> Holder | None:
     return holder(data, NODE_LOCK)
 
 
-def _warnings(config: Config, moved: bool) -> Iterator[str]:
-    if moved:
+def _warnings(config: Config, unheard: Sequence[str]) -> Iterator[str]:
+    for address in unheard:
         yield (
-            f"a node runs on this data folder, but nobody listens on {' or '.join(config.addresses)}: "
+            f"a node runs on this data folder, but nobody listens on {address}: "
             "the port differs from the running node's, restart it"
         )
     if not config.peer and not config.node.accept_unknown:

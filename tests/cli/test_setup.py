@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from dicomnode.config import load_config
 from dicomnode.errors import UsageError
 from dicomnode.operations import setup
 from dicomnode.store.locks import exclusive
+from dicomnode.testing.processes import free_port
+from tests.certificates import Authority, Identity
 from tests.cli.conftest import Command
 
 PACS = "MAINPACS,127.0.0.1,104"
@@ -142,6 +145,55 @@ def test_check_sees_that_the_running_node_has_another_port(command: Command, tmp
         ran = command("check")
     assert f"nobody listens on 127.0.0.1:{port}" in ran.out
     assert "restart it" in ran.out
+
+
+def test_check_sees_that_the_running_node_has_no_tls_port_yet(command: Command, tmp_path: Path) -> None:
+    own = Authority(tmp_path).issue("node")
+    (tmp_path / "data").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server, exclusive(tmp_path / "data", "node.lock"):
+        plain, tls = server.getsockname()[1], free_port()
+        write_tls_site(tmp_path, own, f'[node]\nhost = "127.0.0.1"\nport = {plain}', f"port = {tls}")
+        ran = command("check")
+    assert f"nobody listens on 127.0.0.1:{tls} (TLS)" in ran.out
+    assert f"nobody listens on 127.0.0.1:{plain}" not in ran.out
+
+
+def write_tls_site(folder: Path, own: Identity, before: str, after: str) -> None:
+    files = f'certificate = "{own.certificate}"\nkey = "{own.key}"\nca = "{own.ca}"'
+    (folder / "dicomnode.toml").write_text(f"{before}\n[tls]\n{files}\n{after}\n")
+
+
+@pytest.mark.parametrize(
+    ("days", "code", "said"),
+    [
+        ((-1, 365), 0, "ok: dicomnode serve"),
+        ((-1, 12), 0, "11 days left"),
+        ((-9, -1), 1, "has expired on"),
+        ((2, 9), 1, "is not valid before"),
+    ],
+)
+def test_check_looks_at_the_time_of_our_certificate(
+    days: tuple[int, int], code: int, said: str, command: Command, tmp_path: Path, port: int
+) -> None:
+    own = Authority(tmp_path).issue("node", days=days)
+    write_tls_site(tmp_path, own, f"[node]\nport = {port}", f"port = {free_port()}")
+    ran = command("check")
+    assert ran.code == code
+    assert ran.out.count(said) == 1
+    assert ("tls.certificate" in ran.out) == (days != (-1, 365))
+
+
+def test_check_finds_certificates_that_cannot_be_used_and_peers_that_need_none(
+    command: Command, tmp_path: Path, port: int
+) -> None:
+    authority = Authority(tmp_path)
+    mixed = replace(authority.issue("node"), key=authority.issue("other").key)
+    peer = '[peer.ct]\nae_title = "CT"\ncertificate = "ct"'
+    write_tls_site(tmp_path, mixed, f"[node]\nport = {port}", f"port = {free_port()}\n{peer}")
+    ran = command("check")
+    assert ran.code == 1
+    assert f"{mixed.key} is not the key of {mixed.certificate}" in ran.out
+    assert "[peer.ct] has a certificate, and may call without TLS all the same" in ran.out
 
 
 def test_check_warns_of_a_node_that_takes_and_sends_nothing(command: Command, port: int) -> None:

@@ -238,6 +238,19 @@ def test_who_does_not_speak_tls_is_told_so(said: bytes, ends: tuple[Identity, Id
         assert "TLS port" in refused.value.hint
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.one_of(st.binary(max_size=600), st.binary(max_size=600).map(lambda body: b"\x16\x03\x01" + body)))
+def test_whatever_a_stranger_says_instead_of_a_handshake_ends_it(ends: tuple[Identity, Identity], said: bytes) -> None:
+    with tcp() as (accepted, called):
+        server = TlsWire(accepted, "client", ends[0].credentials().server_context())
+        server.set_timeout(20)
+        called.sendall(said)
+        called.shutdown(socket.SHUT_WR)
+        with pytest.raises(AssociationLostError):
+            server.secure()
+        server.close()
+
+
 @pytest.mark.parametrize("trickle", [False, True])
 def test_a_handshake_has_one_time_limit(trickle: bool, ends: tuple[Identity, Identity]) -> None:
     with tcp() as (accepted, called):
