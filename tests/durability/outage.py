@@ -24,6 +24,7 @@ from tests.durability import recording
 from tests.durability.disk import Disk, Fate, Model
 from tests.durability.recording import Answer, Record
 
+SENT_AGAIN: Final = 4
 KEEPS: Final = {"name": "keep", "match": {"Modality": "MR"}, "send": ["nowhere"]}
 
 
@@ -85,7 +86,7 @@ class Recorded:
 
 
 def record(folder: Path, library: Path, durability: str, objects: Sequence[RawObject], ignores: str = "") -> Recorded:
-    """Let a node take a first half over one association and the rest over four, and end in good order."""
+    """Let a node take a first half over one association, the rest over four and some again, and end in good order."""
     folder.mkdir()
     log = folder.parent / f"{folder.name}.log"
     environment = recording.surroundings(library, folder / "data", log, ignores)
@@ -94,6 +95,7 @@ def record(folder: Path, library: Path, durability: str, objects: Sequence[RawOb
     with Node(folder, site(folder, durability), environment=environment) as node:
         send_shares(node.call(), objects[:half], 1, acknowledged)
         send_shares(node.call(), objects[half:], 4, acknowledged)
+        send_shares(node.call(), objects[:SENT_AGAIN], 2, acknowledged)
         assert node.stop() == 0, node.tail()
     sent = {each.sop_instance_uid: each for each in objects}
     assert acknowledged == sent.keys(), node.tail()
