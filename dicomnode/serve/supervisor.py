@@ -211,6 +211,8 @@ class Supervisor:
     def _reload(self) -> None:
         try:
             changed = load_config(self._config.source)
+            if changed.server_security is not None:
+                changed.server_security.context()  # here, so that not only some processes reject it
         except ConfigError as error:
             telemetry.event(
                 "config_rejected",

@@ -97,6 +97,7 @@ def test_a_study_travels_encrypted_and_the_certificate_is_renewed_without_a_rest
         own.key.write_text("damaged")
         node.reload()
         node.wait_for_log("holds no private key")
+        assert node.log().count('"config_applied"') == 3
         assert echoscu(secured, *ct.dcmtk) == 0
         assert node.stop() == 0
 

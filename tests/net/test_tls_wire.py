@@ -19,6 +19,7 @@ from dicomnode.errors import AssociationLostError
 from dicomnode.net import pdu
 from dicomnode.net.pdu import Fragment, Pdu, PduType, StoppedError, Wire
 from dicomnode.net.tls_wire import TlsError, TlsWire
+from dicomnode.testing.processes import wait_until
 from tests.certificates import Authority, Identity
 
 
@@ -152,20 +153,17 @@ def test_silence_is_told_from_an_abort_and_an_end(pair: Pair) -> None:
     assert server.is_silent()
     assert client.is_silent()
     server.send(pdu.ABORT_BY_USER)
-    while client.is_silent():
-        pass
+    wait_until(lambda: not client.is_silent(), 20, "the client had something to read")
     with pytest.raises(pdu.AbortedError):
         client.read()
     client.close()
-    while server.is_silent():
-        pass
+    wait_until(lambda: not server.is_silent(), 20, "the server had noticed")
 
 
 def test_what_came_before_it_was_asked_for_is_not_lost(pair: Pair) -> None:
     server, client = pair
     server.send(pdu.RELEASE_RQ)
-    while client.is_silent():
-        pass
+    wait_until(lambda: not client.is_silent(), 20, "the client had something to read")
     assert not client.is_silent()
     assert client.read() == Pdu(PduType.RELEASE_RQ, bytes(4))
 
