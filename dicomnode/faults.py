@@ -21,12 +21,13 @@ POINTS: Final = (
     "deliver.before_send", "deliver.before_receipt", "deliver.after_receipt",
 )  # fmt: skip
 
+_KILL_AT: Final = os.environ.get("DICOMNODE_KILL_AT")  # read once: some points are passed for every instance
 _passes: Final = itertools.count()
 
 
 def kill_point(name: str) -> None:
     """Kill the process group here if a test asks for it."""
-    if os.environ.get("DICOMNODE_KILL_AT") != name:
+    if name != _KILL_AT:
         return
     if next(_passes) < int(os.environ.get("DICOMNODE_KILL_AFTER", "0")):
         return
