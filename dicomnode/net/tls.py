@@ -30,8 +30,9 @@ _TLS12_CIPHERS: Final[Mapping[Profile, str]] = {
     # B.13 permits AEAD ciphers with ECDHE or DHE only; DHE is left out: RFC 9325 4.1 advises against it
     Profile.BCP195_MODIFIED: "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE-ECDSA-AES256-CCM:ECDHE-ECDSA-AES128-CCM",
 }
-"""OpenSSL's names; those of TLS 1.3 are set in OpenSSL's own configuration. `@SECLEVEL=2` of OpenSSL, which Python
-sets, refuses RSA keys below 2048 bits and signatures with SHA-1, as B.13 wants."""
+"""OpenSSL's names; those of TLS 1.3 are set in OpenSSL's own configuration."""
+_KEYS: Final = "@SECLEVEL=2"
+"""OpenSSL's word for no RSA key below 2048 bits, no curve below 224 and no signature with SHA-1, as B.13 wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Credentials:
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(_TLS12_CIPHERS[self.profile])
+        context.set_ciphers(f"{_TLS12_CIPHERS[self.profile]}:{_KEYS}")
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
         # An end without close_notify is an end: DICOM knows by itself whether all was said, and we may have to answer
