@@ -31,7 +31,7 @@ CT = ProposedContext(CT_IMAGE, (EXPLICIT,))
 @pytest.fixture(name="node", scope="module")
 def _node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """One for all attacks; it has to survive them together."""
-    tree = settings({}, [], limits={"per_address": 60, "idle_s": 3.0, "max_dataset_bytes": "64 MB"})
+    tree = settings({}, [], limits={"per_address": 60, "idle_s": 10.0, "max_dataset_bytes": "64 MB"})
     with Node(tmp_path_factory.mktemp("attacked"), tree) as node:
         yield node
         assert node.stop() == 0
