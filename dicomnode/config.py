@@ -32,6 +32,7 @@ from dicomnode.settings import (
     DestinationSettings,
     LimitSettings,
     LogSettings,
+    MetricsSettings,
     Name,
     NodeSettings,
     PeerSettings,
@@ -64,6 +65,7 @@ class Config(BaseSettings):
     rule: tuple[Mapping[str, Any], ...] = ()
     derived: DerivedSettings = DerivedSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     _source: Path = PrivateAttr(DEFAULT_FILE)
 
     @classmethod

@@ -339,6 +339,13 @@ class DerivedSettings(Section):
     )
 
 
+class MetricsSettings(Section):
+    """`[metrics]`: figures for Prometheus, at http://HOST:PORT/metrics."""
+
+    host: str = Field(default="127.0.0.1", description="address to show them at; whoever reaches it may read them")
+    port: PortNumber | None = Field(default=None, description="TCP port to show them at; none: nothing is measured")
+
+
 class LogSettings(Section):
     """`[log]`: what is written to standard error."""
 

@@ -114,6 +114,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "role error",
         ),
         "process_waiting": Event("warning", "a process waits for one before it to end", "role reason"),
+        "metrics_unavailable": Event(
+            "error", "a process measures nothing: its files could not be made",
+            "role reason",
+        ),
         "thread_failed": Event(
             "error", "a thread ended by an error that nothing expected",
             "role location error",

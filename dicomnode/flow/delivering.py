@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from dicomnode import metrics
 from dicomnode.core.ports import Deliverer
 from dicomnode.core.types import Outgoing, Receipt
 from dicomnode.errors import AssociationRejectedError, PeerError
@@ -138,6 +139,7 @@ class Drainer:
             self._leased_until = now + _LEASE_S
             abandoned = outbox.give_up(session, self.route.name, self.route.retry, now)
         if abandoned:
+            metrics.count("dicomnode_deliveries_total", abandoned, destination=self.route.name, outcome="given_up")
             event("delivery_failed", destination=self.route.name, reason=f"{abandoned} not taken within the patience")
         return leased.down_until is None or leased.down_until <= now
 
@@ -194,6 +196,7 @@ class Drainer:
         self._tell_down(error, failures, delay_s)
 
     def _tell_down(self, error: PeerError, failures: int, retry_s: float) -> None:
+        metrics.count("dicomnode_destination_failures_total", destination=self.route.name)
         event(
             "destination_down",
             destination=self.route.name,
@@ -216,6 +219,7 @@ class Drainer:
         )
 
     def _tell(self, receipt: Receipt, instance: Instance, state: OutboxState) -> None:
+        metrics.count("dicomnode_deliveries_total", destination=self.route.name, outcome=receipt.outcome.value)
         name = {OutboxState.SENT: "delivery_sent", OutboxState.FAILED: "delivery_failed"}.get(state, "delivery_refused")
         why = {} if state == OutboxState.SENT else {"reason": receipt.meaning, "hint": receipt.hint}
         event(

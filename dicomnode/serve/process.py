@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode import telemetry
+from dicomnode import metrics, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.net.scp.listener import Listener
@@ -44,6 +44,9 @@ CLAIM_LOST: Final = 75
 """Exit status of a process whose part another machine has taken (EX_TEMPFAIL of sysexits.h)."""
 
 _CLAIM_RETRY_S: Final = 2.0
+
+ONE_OF_ALL: Final = ("deliver", "flow")
+"""Processes of which there is one among all machines that share a database."""
 
 THREAD_DIED: Final = 70
 """Exit status of a process one of whose threads ended by an error; the log says where (EX_SOFTWARE of sysexits.h)."""
@@ -155,6 +158,7 @@ def run(name: str, config: Config, channel: socket.socket, inherited: Inherited)
         try:
             stack.enter_context(exclusive_after_others(config.node.data, f"{name}.lock", FORMER_S))
             post = _Post(name, wiring.machine(config), stack.enter_context(_claimed(name, config, store.database)))
+            _measure(name, config)
             role = _role(name, config, store, inherited)
             role.start()
         except ConfigError as error:
@@ -189,9 +193,9 @@ def _live(post: _Post, role: Role, signals: Signals, store: Store, config: Confi
 @contextmanager
 def _claimed(name: str, config: Config, database: Database) -> Iterator[Claim]:
     """Claim a process's part among all machines. One that a server still holds dear may have died with its machine."""
-    what, hint = name, "run only receivers here: dicomnode serve --only receive"
-    if is_receiver(name):
-        what, hint = f"{name} of {config.node.name}", "give each machine a node.name of its own"
+    what, hint = f"{name} of {config.node.name}", "give each machine a node.name of its own"
+    if name in ONE_OF_ALL:
+        what, hint = name, "run only receivers here: dicomnode serve --only receive"
     give_up_at = time.monotonic() + FORMER_S
     while True:
         try:
@@ -206,6 +210,15 @@ def _claimed(name: str, config: Config, database: Database) -> Iterator[Claim]:
         yield claim
 
 
+def _measure(name: str, config: Config) -> None:
+    if config.metrics.port is None:
+        return
+    try:
+        metrics.measure(wiring.metrics_folder(config), name)
+    except OSError as error:
+        telemetry.event("metrics_unavailable", role=name, reason=error.strerror or type(error).__name__)
+
+
 def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role:
     """The role of a process; only its own rooms are imported."""
     if is_receiver(name):
@@ -216,6 +229,10 @@ def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role
         from dicomnode.serve.deliver import DeliverRole
 
         return DeliverRole(config, store)
+    if name == "metrics":
+        from dicomnode.serve.metrics import MetricsRole
+
+        return MetricsRole(config, inherited.slots)
     from dicomnode.serve.flow import FlowRole
 
     return FlowRole(config, store)

@@ -18,7 +18,7 @@ from typing import Final, Literal, TextIO
 from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
-from dicomnode import __version__, telemetry
+from dicomnode import __version__, metrics, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
 from dicomnode.net.certificates import expiry_warning
@@ -66,6 +66,8 @@ class Supervisor:
         self._config = config
         self._log_format = log_format or config.log.format
         self._names = _processes_for(only, wiring.receivers(config))
+        if config.metrics.port is not None:
+            self._names += ("metrics",)
         self._children: list[_Child] = []
         self._restarts: list[tuple[float, _Child]] = []
         self._lock: TextIO | None = None
@@ -86,6 +88,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, self._ask_reload)
         with exclusive_after_others(self._config.node.data, NODE_LOCK, _LOOK_S) as self._lock:
             self._prepare_index()
+            metrics.clear(wiring.metrics_folder(self._config))
             try:
                 self._inherited = self._open_what_is_inherited()
                 self._start_all()
@@ -293,6 +296,7 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
         "tls": ("port", "only"),
         "limits": ("disk_reserve", "worker_memory_mb"),
         "log": ("format", "level"),
+        "metrics": ("host", "port"),
     }
     return [
         f"{section}.{key}"

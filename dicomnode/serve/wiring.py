@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from dicomnode.config import Config
@@ -59,6 +60,11 @@ def open_store(config: Config, process: str) -> Store:
             owner=owner(config, process),
         ),
     )
+
+
+def metrics_folder(config: Config) -> Path:
+    """Where the processes of this machine count."""
+    return config.node.data / "metrics"
 
 
 def receivers(config: Config) -> int:

@@ -18,7 +18,7 @@ from typing import Final
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode import telemetry
+from dicomnode import metrics, telemetry
 from dicomnode.core.headers import scan_header, scan_start, value
 from dicomnode.core.identity import is_valid_uid
 from dicomnode.core.routing import PRIORITIES, Routing, expected_instances, position_along_normal, required_uids
@@ -129,7 +129,10 @@ class StoreIntake:
         while self._waiting:
             batch.append(self._waiting.popleft())
         if batch:
+            started = time.perf_counter()
             self._record(batch)
+            metrics.observe("dicomnode_commit_seconds", time.perf_counter() - started)
+            metrics.observe("dicomnode_commit_instances", len(batch))
 
     def _record(self, batch: Sequence[_Pending | _End], tries: int = 1) -> None:
         kill_point("receive.before_commit")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dicomnode import telemetry
+from dicomnode import metrics, telemetry
 from dicomnode.core.ports import Intake
 from dicomnode.core.types import AssociationEnd, Sender
 from dicomnode.errors import AssociationLostError, DicomNodeError
@@ -82,6 +82,7 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
         return None
     outstanding = Outstanding(agreement.operations)
     exchange = Exchange(wire, agreement.contexts, agreement.maximum_bytes, sender, association_id, outstanding)
+    metrics.count("dicomnode_associations_accepted_total", peer=sender.peer or metrics.STRANGER)
     telemetry.event("association_opened", **_who(request, wire), peer=sender.peer, association_id=association_id)
     with contextlib.suppress(AssociationLostError):  # the conversation finds out, and records it
         wire.send(accept(request, agreement))
@@ -119,6 +120,7 @@ def _cut_off(wire: Wire, error: ProtocolError) -> None:
 
 
 def _reject(wire: Wire, request: AssociationRequest, verdict: Rejected, acceptor: Acceptor) -> None:
+    metrics.count("dicomnode_associations_refused_total", reason=verdict.reason.name.lower())
     telemetry.event("association_refused", **_who(request, wire), reason=verdict.why, hint=verdict.hint)
     if verdict.reason is not RejectReason.CALLING_AE or acceptor.settings.answer_strangers:
         wire.send(reject(*verdict.reason.value))

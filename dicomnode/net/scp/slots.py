@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import mmap
 import threading
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 MOST_ASSOCIATIONS: Final = 4096
@@ -49,6 +50,16 @@ class Slots:
     def of(self, process: int) -> OwnSlots:
         """The part of one process, counted from 0."""
         return OwnSlots(self._parts, process)
+
+    def of_peers(self, peers: Collection[str]) -> dict[str, int]:
+        """Open associations of each peer, and under "" those of callers that are none."""
+        keys = [key for part in self._parts for key in _peers(part) if key]
+        known = {peer: keys.count(_key(f"peer {peer}")) for peer in peers}
+        return {**known, "": len(keys) - sum(known.values())}
+
+    def connections(self) -> tuple[int, ...]:
+        """Open connections of each process that accepts, in their order."""
+        return tuple(part[_CONNECTIONS] for part in self._parts if part[_ACCEPTS])
 
     def free(self, process: int) -> None:
         """Free what a process held that is gone."""
@@ -114,9 +125,13 @@ class OwnSlots:
             addresses = part[_HEADER : _HEADER + reaches].tolist()
             in_all += reaches - addresses.count(0)
             from_address += addresses.count(address)
-            start = _HEADER + MOST_ASSOCIATIONS
-            of_peer += part[start : start + reaches].tolist().count(peer)
+            of_peer += _peers(part).count(peer)
         return in_all, from_address, of_peer
+
+
+def _peers(part: memoryview[int]) -> list[int]:
+    start = _HEADER + MOST_ASSOCIATIONS
+    return part[start : start + part[_REACHES]].tolist()
 
 
 def _clear(part: memoryview[int]) -> None:

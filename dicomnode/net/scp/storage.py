@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from traceback import walk_tb
 
-from dicomnode import telemetry
+from dicomnode import metrics, telemetry
 from dicomnode.core.ports import Incoming, Intake
-from dicomnode.core.types import Offer
+from dicomnode.core.types import Offer, Sender
 from dicomnode.errors import DicomNodeError
 from dicomnode.net.contexts import UID_FORM
 from dicomnode.net.dimse import Command, Element
@@ -82,6 +82,8 @@ class StorageService:
             if refusal is None:
                 exchange.count(transfer.size_bytes)
             _answer(exchange, context, request, refusal)
+            if refusal is None:
+                _measure(offer.sender, transfer.size_bytes)
 
         exchange.outstanding.end(finish)
 
@@ -173,7 +175,16 @@ def _place(error: Exception) -> str:
     return " < ".join(frames[:-4:-1])
 
 
+def _measure(sender: Sender, size_bytes: int) -> None:
+    peer = sender.peer or metrics.STRANGER
+    metrics.count("dicomnode_instances_stored_total", peer=peer)
+    metrics.count("dicomnode_bytes_stored_total", size_bytes, peer=peer)
+    metrics.observe("dicomnode_store_seconds", time.time() - sender.received_at)
+
+
 def _log_refusal(exchange: Exchange, request: Command, refusal: Refusal) -> None:
+    peer = exchange.sender.peer or metrics.STRANGER
+    metrics.count("dicomnode_instances_refused_total", peer=peer, status=f"0x{refusal.status:04X}")
     telemetry.event(
         "instance_refused",
         association_id=exchange.association_id,
