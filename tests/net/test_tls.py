@@ -164,6 +164,16 @@ def test_weak_keys_are_refused(authority: Authority) -> None:
         weak.credentials().server_context()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_short_elliptic_curves_are_refused(version: ssl.TLSVersion, authority: Authority, node: Identity) -> None:
+    short = authority.issue("short", key=ec.generate_private_key(ec.SECP224R1()))
+    for server, client in ((node, short), (short, node)):
+        context = client.credentials().client_context()
+        context.maximum_version = version
+        with pytest.raises(ssl.SSLError):
+            joined(server.credentials().server_context(), context)
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
