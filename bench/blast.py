@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import Sending
-from bench.wire import Association, Sent, read
+from bench.wire import Association, BrokenError, Sent, read
+
+Answer = tuple[list[float], list[int], int, float]
+"""Latencies in ms, statuses, bytes, CPU seconds of one process."""
 
 
 def main() -> None:
@@ -30,7 +33,12 @@ def main() -> None:
         fork.Process(target=_send, args=(line, share, stamps, ending, (start, end), results), daemon=True).start()
     start.wait()
     started = time.perf_counter()
-    gathered = [results.get() for _ in range(count)]
+    gathered = []
+    for _ in range(count):
+        answer = results.get()
+        if isinstance(answer, str):
+            sys.exit(answer)
+        gathered.append(answer)
     print(json.dumps(asdict(_report(gathered, time.perf_counter() - started))), flush=True)
     sys.stdin.read()
     end.wait()
@@ -44,8 +52,22 @@ def _send(
     barriers: tuple[Barrier, Barrier],
     results: Any,
 ) -> None:
-    contexts = {sent.context for sent in share}
     barriers[0].wait()
+    try:
+        association, answer = _store(line, share, stamps, ending)
+    except BrokenError as error:
+        results.put(str(error))
+        return
+    results.put(answer)
+    barriers[1].wait()
+    if association is not None and ending == "held":
+        association.release()
+
+
+def _store(
+    line: tuple[int, str, str], share: Sequence[Sent], stamps: tuple[str, Sequence[str]], ending: str
+) -> tuple[Association | None, Answer]:
+    contexts = {sent.context for sent in share}
     association = None if ending == "each" else Association(*line, contexts)
     latencies, statuses, size = [], [], 0
     for stamp in stamps[1]:
@@ -61,13 +83,10 @@ def _send(
     if association is not None and ending == "released":
         association.release()
     used = os.times()
-    results.put((latencies, statuses, size, used.user + used.system))
-    barriers[1].wait()
-    if association is not None and ending == "held":
-        association.release()
+    return association, (latencies, statuses, size, used.user + used.system)
 
 
-def _report(gathered: Sequence[tuple[list[float], list[int], int, float]], seconds: float) -> Sending:
+def _report(gathered: Sequence[Answer], seconds: float) -> Sending:
     latencies = sorted(latency for each, *_ in gathered for latency in each)
     refused = sum(status != 0 for _, statuses, *_ in gathered for status in statuses)
     size, cpu_s = sum(each[2] for each in gathered), sum(each[3] for each in gathered)

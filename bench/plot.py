@@ -12,11 +12,9 @@ _PANEL, _COLUMNS, _MARGIN = 560, 2, 28
 _NAME, _BAR, _ROW, _HEAD = 190, 270, 24, 46
 _OURS, _OTHERS, _FLOOR = "#1f6f8b", "#c3cad0", "#e3b448"
 
-_STYLE: Final = """
-  text { font: 13px system-ui, sans-serif; fill: #222; }
-  .title { font-weight: 600; } .small { font-size: 11px; fill: #667; } .value { font-variant-numeric: tabular-nums; }
-  .spread { stroke: #222; stroke-width: 1.5; } .axis { stroke: #99a; stroke-width: 1; }
-"""
+_FONT: Final = 'font-family="system-ui, sans-serif" font-size="13" fill="#222"'
+_SPREAD: Final = 'stroke="#222" stroke-width="1.5"'
+_SMALL: Final = 'font-size="11" fill="#667"'
 
 
 def svg(results: Results) -> str:
@@ -30,7 +28,7 @@ def svg(results: Results) -> str:
     width, height = _MARGIN + _COLUMNS * (_PANEL + _MARGIN), max(heights)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
     paper = f'<rect width="{width}" height="{height}" fill="white"/>'
-    return "\n".join([head, f"<style>{_STYLE}</style>", paper, *placed, "</svg>\n"])
+    return "\n".join([head, paper, f"<g {_FONT}>", *placed, "</g>", "</svg>\n"])
 
 
 def _panel(results: Results, cases: Sequence[Case], corner: tuple[int, int]) -> str:
@@ -43,9 +41,9 @@ def _panel(results: Results, cases: Sequence[Case], corner: tuple[int, int]) -> 
     return "\n".join(
         [
             f'<g transform="translate({corner[0]},{corner[1]})">',
-            f'<text class="title" y="14">{escape(title)}</text>',
-            f'<text class="small" y="31">{escape(first.where)}; instances/s, median, least to most</text>',
-            f'<line class="axis" x1="{_NAME}" x2="{_NAME}" y1="{_HEAD - 6}" y2="{bottom}"/>',
+            f'<text y="14" font-weight="600">{escape(title)}</text>',
+            f'<text y="31" {_SMALL}>{escape(first.where)}; instances/s, median, least to most</text>',
+            f'<line stroke="#99a" x1="{_NAME}" x2="{_NAME}" y1="{_HEAD - 6}" y2="{bottom}"/>',
             *rows,
             "</g>",
         ]
@@ -60,8 +58,8 @@ def _row(results: Results, case: Case, top: int, most: float) -> str:
     parts = [
         f'<text x="{_NAME - 8}" y="{middle + 4}" text-anchor="end">{escape(case.subject)}</text>',
         f'<rect x="{_NAME}" y="{top}" width="{length:.1f}" height="16" rx="2" fill="{_colour(case)}"/>',
-        f'<line class="spread" x1="{_NAME + low:.1f}" x2="{_NAME + high:.1f}" y1="{middle}" y2="{middle}"/>',
-        f'<text class="value" x="{_NAME + max(length, high) + 8:.1f}" y="{middle + 4}">{median:,.0f}</text>',
+        f'<line {_SPREAD} x1="{_NAME + low:.1f}" x2="{_NAME + high:.1f}" y1="{middle}" y2="{middle}"/>',
+        f'<text x="{_NAME + max(length, high) + 8:.1f}" y="{middle + 4}">{median:,.0f}</text>',
     ]
     return "\n".join(parts)
 

@@ -144,12 +144,15 @@ class Association:
         return body
 
     def _exactly(self, length: int) -> bytes:
-        try:
-            content = self._socket.recv(length, socket.MSG_WAITALL) if length else b""
-        except OSError as error:
-            raise BrokenError("no answer") from error
-        if len(content) < length:
-            raise BrokenError("the connection was closed")
+        content = b""
+        while len(content) < length:
+            try:
+                more = self._socket.recv(length - len(content))
+            except OSError as error:
+                raise BrokenError("no answer") from error
+            if not more:
+                raise BrokenError("the connection was closed")
+            content += more
         return content
 
 

@@ -29,27 +29,31 @@ _LARGE_INSTANCES: Final = 12
 _FRAMES: Final = 8
 
 
-def small() -> list[Sent]:
-    """A series of images of 64 x 64."""
-    return _study(SMALL, _SMALL_INSTANCES)
+Study = list[Sent]
+"""One series, whose UIDs hold `bench.studies.MARKER`."""
 
 
-def large() -> list[Sent]:
-    """A series of images as scanners send them."""
-    return [*_study(CT, _LARGE_INSTANCES), *_study(MR, _LARGE_INSTANCES)]
+def small() -> list[Study]:
+    """Images of 64 x 64."""
+    return [_study(SMALL, _SMALL_INSTANCES)]
 
 
-def compressed() -> list[Sent]:
+def large() -> list[Study]:
+    """Images as scanners send them."""
+    return [_study(CT, _LARGE_INSTANCES), _study(MR, _LARGE_INSTANCES)]
+
+
+def compressed() -> list[Study]:
     """Images in three lossless transfer syntaxes, and multi-frame ones in all of them and in none."""
     syntaxes = (RLELossless, JPEG2000Lossless, JPEGLSLossless)
     single = _study(SMALL, 3 * len(syntaxes), lambda number, dataset: dataset.compress(syntaxes[number % 3]))
     several = _study(SMALL, 1 + len(syntaxes), partial(_multi_frame, syntaxes))
-    return single + several
+    return [single, several]
 
 
 def _study(
     kind: Kind, instances: int, change: Callable[[int, Dataset], None] = lambda _number, _dataset: None
-) -> list[Sent]:
+) -> Study:
     with tempfile.TemporaryDirectory() as made:
         paths = written(Path(made) / "study", kind, instances)
         return [_changed(path, partial(change, number)) for number, path in enumerate(paths)]

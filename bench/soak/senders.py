@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import random
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Final
 
 from bench.soak import objects
+from bench.soak.objects import Study
 from bench.studies import MARKER
 from bench.wire import VERIFICATION, Association, BrokenError, Sent
 
@@ -22,7 +23,7 @@ STRANGER: Final = "stranger"
 PEERS: Final = ("each", "long", "compressed", STRANGER)
 """Names of the peers; their AE titles are the same in capitals."""
 
-_STAMPS = itertools.count(10**19 + time.time_ns(), step=1000)
+_STAMPS = count(10**19 + time.time_ns(), step=1000)
 _CUTS: Final = 0.15
 """Share of the images of a good peer at which its association is cut or aborted."""
 
@@ -60,9 +61,9 @@ class Senders:
     called_ae: str
     rate: float
     acknowledged: Acknowledged = field(default_factory=Acknowledged)
-    _small_study: Sequence[Sent] = field(default_factory=objects.small)
-    _large_study: Sequence[Sent] = field(default_factory=objects.large)
-    _compressed_study: Sequence[Sent] = field(default_factory=objects.compressed)
+    _small: Sequence[Study] = field(default_factory=objects.small)
+    _large: Sequence[Study] = field(default_factory=objects.large)
+    _compressed_kinds: Sequence[Study] = field(default_factory=objects.compressed)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -90,7 +91,7 @@ class Senders:
 
     def _each(self, calling_ae: str, draw: random.Random) -> None:
         """A study of small images, an association for each, some of them cut."""
-        for sent in self._paced(_fresh(self._small_study)):
+        for sent in self._paced(_fresh(self._small)):
             with self._association(calling_ae, [sent]) as association:
                 if draw.random() < _CUTS:
                     self._cut(association, sent, draw)
@@ -99,9 +100,9 @@ class Senders:
 
     def _long(self, calling_ae: str, draw: random.Random) -> None:
         """Studies of large images over one association, which once in a while is cut."""
-        with self._association(calling_ae, self._large_study) as association:
+        with self._association(calling_ae, chain(*self._large)) as association:
             for _ in range(draw.randrange(1, 6)):
-                for sent in self._paced(_fresh(self._large_study)):
+                for sent in self._paced(_fresh(self._large)):
                     if draw.random() < _CUTS / 10:
                         self._cut(association, sent, draw)
                         return
@@ -109,15 +110,15 @@ class Senders:
 
     def _compressed(self, calling_ae: str, draw: random.Random) -> None:
         """Compressed and multi-frame objects, then an abort instead of a release."""
-        with self._association(calling_ae, self._compressed_study) as association:
-            for sent in self._paced(_fresh(self._compressed_study)):
+        with self._association(calling_ae, chain(*self._compressed_kinds)) as association:
+            for sent in self._paced(_fresh(self._compressed_kinds)):
                 self.acknowledged.add(sent, association.store(sent))
             if draw.random() < 0.5:
                 association.abort()
 
     def _stranger(self, calling_ae: str, draw: random.Random) -> None:
         """Objects that mean harm, and bytes that are no DICOM at all. Its associations may break."""
-        for good in self._paced(_fresh(self._small_study)):
+        for good in self._paced(_fresh(self._small)):
             sent = objects.hostile(good, draw)
             with contextlib.suppress(BrokenError), self._association(calling_ae, [sent]) as association:
                 self.acknowledged.add(sent, association.store(sent), odd=True)
@@ -131,7 +132,7 @@ class Senders:
         (association.abort if draw.random() < 0.5 else association.close)()
 
     @contextlib.contextmanager
-    def _association(self, calling_ae: str, sent: Sequence[Sent]) -> Iterator[Association]:
+    def _association(self, calling_ae: str, sent: Iterable[Sent]) -> Iterator[Association]:
         """Released at the end of the block, unless it was ended in it."""
         contexts = [VERIFICATION, *(each.context for each in sent)]
         association = Association(self.port, self.called_ae, calling_ae, contexts)
@@ -142,17 +143,17 @@ class Senders:
         finally:
             association.close()
 
-    def _paced(self, sent: Sequence[Sent]) -> Iterator[Sent]:
+    def _paced(self, sent: Iterable[Sent]) -> Iterator[Sent]:
         for each in sent:
             if self._stop.wait(1 / self.rate):
                 return
             yield each
 
 
-def _fresh(prototypes: Sequence[Sent]) -> list[Sent]:
-    """The same study under UIDs that nobody has seen."""
-    stamp = str(next(_STAMPS))
-    return [sent.renamed(MARKER, stamp) for sent in prototypes]
+def _fresh(prototypes: Sequence[Study]) -> Iterator[Sent]:
+    """The same studies under UIDs that nobody has seen."""
+    for study, stamp in zip(prototypes, map(str, _STAMPS), strict=False):
+        yield from (sent.renamed(MARKER, stamp) for sent in study)
 
 
 def _intrude(port: int, draw: random.Random) -> None:
