@@ -261,13 +261,13 @@ class Wire:
         """
         if self._end - self._start >= wanted_bytes:
             return
+        if not self._buffer:
+            self._buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # takes memory where it is written to, only
         if self._start == self._end and make_room is _nothing:
             self._start = self._end = 0
         elif self._start + wanted_bytes > len(self._buffer):
             make_room()
             self._move_to_front()
-        if not self._buffer:
-            self._buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # takes memory where it is written to, only
         deadline = time.monotonic() + self._timeout_s
         while self._end - self._start < wanted_bytes:
             self._end += self._receive(self._buffer[self._end :])
