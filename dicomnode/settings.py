@@ -139,7 +139,7 @@ class NodeSettings(Section):
         default=11112, description="TCP port to listen on, a number from 1 to 65535, without quotes"
     )
     receivers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description='processes that receive, all on the one port; "auto": one a core, at most 4'
+        default="auto", description='processes that receive, all on the one port; "auto": one for two cores, at most 4'
     )
     data: Path = Field(
         default=Path("data"), description="folder of everything stored; relative to the configuration file"

@@ -21,6 +21,7 @@ class ReceiveRole:
 
     def __init__(self, config: Config, store: Store, process: str, inherited: Inherited) -> None:
         self._intake = StoreIntake(store.database, store.files, wiring.routing(config), wiring.owner(config, process))
+        self._former = _former(config, store) if process == wiring.receiver(0) else ()
         slots = inherited.slots.of(receiver_index(process))
         self._server = StorageServer(scp_settings(config), self._intake, inherited.listeners, slots=slots)
 
@@ -30,6 +31,8 @@ class ReceiveRole:
 
     def start(self) -> None:
         self._intake.recover()
+        for intake in self._former:
+            intake.recover()
         self._server.start()
 
     def reload(self, config: Config) -> None:
@@ -38,6 +41,14 @@ class ReceiveRole:
 
     def stop(self) -> None:
         self._server.stop(ASSOCIATION_GRACE_S)
+
+
+def _former(config: Config, store: Store) -> tuple[StoreIntake, ...]:
+    """Those of receivers that there are no more: nobody else will clear away what they left."""
+    return tuple(
+        StoreIntake(store.database, wiring.file_store(config, name), wiring.routing(config), wiring.owner(config, name))
+        for name in wiring.former_receivers(config)
+    )
 
 
 def scp_settings(config: Config) -> ScpSettings:

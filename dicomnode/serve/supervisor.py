@@ -314,7 +314,7 @@ def _has_receiver(data: Path) -> bool:
 def _processes_for(only: Collection[str] | None, receivers: int) -> tuple[str, ...]:
     """The names of the processes that have the roles asked for."""
     kinds = _kinds_for(only) if only else tuple(PROCESSES)
-    indexed = tuple(f"receive-{index}" for index in range(1, receivers + 1))
+    indexed = tuple(wiring.receiver(index) for index in range(receivers))
     return tuple(name for kind in kinds for name in (indexed if kind == "receive" else (kind,)))
 
 

@@ -14,7 +14,9 @@ from dicomnode.core.routing import DestinationPolicy, Routing
 from dicomnode.store.database import Database, index_url
 from dicomnode.store.files import FileStore
 from dicomnode.store.folders import make_folder
+from dicomnode.store.locks import holder
 
+_RECEIVE: Final = "receive-"
 _MOST_RECEIVERS: Final = 4
 """What `node.receivers = "auto"` makes at most: more wait for the index's one writer, or for the disk."""
 
@@ -47,19 +49,16 @@ def database_url(config: Config) -> str:
 
 def open_store(config: Config, process: str) -> Store:
     """The store as one process has it."""
-    node = config.node
-    make_folder(node.data)
+    make_folder(config.node.data)
     make_folder(config.files)
-    disk_bytes = shutil.disk_usage(config.files).total
-    return Store(
-        Database(database_url(config), node.durability),
-        FileStore(
-            config.files,
-            config.limits.disk_reserve_bytes(disk_bytes),
-            sync=node.durability == "power",
-            owner=owner(config, process),
-        ),
-    )
+    return Store(Database(database_url(config), config.node.durability), file_store(config, process))
+
+
+def file_store(config: Config, process: str) -> FileStore:
+    """The stored files as one process writes them."""
+    reserve_bytes = config.limits.disk_reserve_bytes(shutil.disk_usage(config.files).total)
+    sync = config.node.durability == "power"
+    return FileStore(config.files, reserve_bytes, sync, owner(config, process))
 
 
 def metrics_folder(config: Config) -> Path:
@@ -70,7 +69,19 @@ def metrics_folder(config: Config) -> Path:
 def receivers(config: Config) -> int:
     """How many processes receive."""
     wanted = config.node.receivers
-    return min(_MOST_RECEIVERS, len(os.sched_getaffinity(0))) if wanted == "auto" else wanted
+    return max(1, min(_MOST_RECEIVERS, len(os.sched_getaffinity(0)) // 2)) if wanted == "auto" else wanted
+
+
+def receiver(index: int) -> str:
+    """The name of one of them, counted from 0."""
+    return f"{_RECEIVE}{index + 1}"
+
+
+def former_receivers(config: Config) -> tuple[str, ...]:
+    """Receivers that this machine had, and has no more since there were to be fewer; none of them runs."""
+    data, now = config.node.data, {receiver(index) for index in range(receivers(config))}
+    known = sorted(lock.stem for lock in data.glob(f"{_RECEIVE}*.lock"))
+    return tuple(name for name in known if name not in now and holder(data, f"{name}.lock") is None)
 
 
 def routing(config: Config) -> Routing:

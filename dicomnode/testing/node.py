@@ -68,7 +68,7 @@ def settings(
 ) -> dict[str, Any]:
     """A site as a test wants it: one scanner, short waits, quick retries; `tables` adds to the tables of that name."""
     tree: dict[str, Any] = {
-        "node": {"ae_title": NODE_AE, "host": "127.0.0.1", "durability": "power"},
+        "node": {"ae_title": NODE_AE, "host": "127.0.0.1", "durability": "power", "receivers": 1},
         "limits": {"disk_reserve": "1 MB"},
         "completeness": {"quiet_s": 4.0, "released_quiet_s": 0.5, "deadline_s": 6.0},
         "peer": {"scanner": {"ae_title": SCANNER_AE}},

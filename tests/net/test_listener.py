@@ -11,6 +11,7 @@ from dicomnode.errors import ConfigError
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import ScpSettings
+from dicomnode.net.scp.slots import Slots
 from tests.net.clients import Client, MemoryIntake
 
 SETTINGS = ScpSettings(("NODE",), "127.0.0.1", 1, accept_unknown=True)
@@ -51,3 +52,21 @@ def test_a_port_in_use_is_said_with_a_hint() -> None:
         listen("127.0.0.1", taken.getsockname()[1])
     assert "cannot listen on 127.0.0.1 port" in str(caught.value)
     assert "node.port" in caught.value.hint
+
+
+def test_connections_are_spread_over_those_who_accept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers on one socket, as two processes would be."""
+    monkeypatch.setattr("dicomnode.net.scp.server._GIVING_WAY_S", 60.0)
+    slots = Slots()
+    with ExitStack() as stack:
+        shared = listen("127.0.0.1", 0)
+        stack.callback(shared.close)
+        intakes = [MemoryIntake(), MemoryIntake()]
+        for index, intake in enumerate(intakes):
+            server = StorageServer(SETTINGS, intake, [Listener(shared.socket.dup())], slots=slots.of(index))
+            server.start()
+            stack.callback(server.stop, 0)
+        for _ in range(4):
+            connection = stack.enter_context(closing(socket.create_connection(("127.0.0.1", shared.port), timeout=10)))
+            assert Client(connection).associate()[0] == 2
+        assert [len(intake.opened) for intake in intakes] == [2, 2]

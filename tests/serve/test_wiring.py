@@ -17,8 +17,9 @@ from dicomnode.serve.deliver import delivery_settings, retry_policy
 from dicomnode.serve.flow import deriving
 from dicomnode.serve.receive import scp_settings
 from dicomnode.serve.supervisor import _changed_until_restart, _processes_for
-from dicomnode.serve.wiring import open_store, routing
+from dicomnode.serve.wiring import former_receivers, open_store, receivers, routing
 from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.locks import exclusive
 from dicomnode.testing.node import toml
 
 TREE: dict[str, Any] = {
@@ -157,3 +158,25 @@ def test_what_takes_effect_at_a_restart_only_is_named(config: Config, tmp_path: 
     (tmp_path / "changed.toml").write_text(toml(changed))
     assert _changed_until_restart(config, load_config(tmp_path / "changed.toml")) == ["node.port"]
     assert _changed_until_restart(config, config) == []
+
+
+def test_one_receiver_clears_away_what_those_left_that_there_are_no_more(config: Config) -> None:
+    data = config.node.data
+    data.mkdir(parents=True)
+    for name in ("receive-1", "receive-3", "receive-4", "deliver"):
+        (data / f"{name}.lock").touch()
+    with exclusive(data, "receive-4.lock"):
+        fewer = config.model_copy(update={"node": config.node.model_copy(update={"receivers": 1})})
+        assert former_receivers(fewer) == ("receive-3",)
+    assert former_receivers(fewer) == ("receive-3", "receive-4")
+
+
+@pytest.mark.parametrize(
+    ("cores", "wanted", "expected"), [(1, "auto", 1), (2, "auto", 1), (4, "auto", 2), (64, "auto", 4), (1, 3, 3)]
+)
+def test_how_many_receive(
+    config: Config, monkeypatch: pytest.MonkeyPatch, cores: int, wanted: str | int, expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    asked = config.model_copy(update={"node": config.node.model_copy(update={"receivers": wanted})})
+    assert receivers(asked) == expected

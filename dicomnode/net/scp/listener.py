@@ -7,6 +7,7 @@ a hash, and those dealt to a process that has just died are lost.
 
 from __future__ import annotations
 
+import select
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -46,3 +47,10 @@ def listen(host: str, port: int, *, tls: bool = False) -> Listener:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
     listening.setblocking(False)  # of several processes that it wakes, one gets the connection
     return Listener(listening, tls)
+
+
+def is_waited_for(listener: Listener) -> bool:
+    """Whether somebody has connected and nobody has accepted that yet."""
+    poll = select.poll()
+    poll.register(listener.socket, select.POLLIN)
+    return bool(poll.poll(0))

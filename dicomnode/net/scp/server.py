@@ -21,14 +21,15 @@ from dicomnode.net.scp.admission import AddressesOf, HostAddresses, normal_addre
 from dicomnode.net.scp.agreement import Negotiator, Terms
 from dicomnode.net.scp.association import Acceptor, serve
 from dicomnode.net.scp.exchange import Service
-from dicomnode.net.scp.listener import Listener, listen
+from dicomnode.net.scp.listener import Listener, is_waited_for, listen
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.slots import OwnSlots, Slots
 from dicomnode.net.scp.storage import StorageService, echo
 from dicomnode.net.tls_wire import TlsWire
 
 _OUT_OF_DESCRIPTORS_PAUSE_S: Final = 0.2
-_GIVING_WAY_S: Final = 0.002
+_GIVING_WAY_S: Final = 0.02
+_GIVING_WAY_STEP_S: Final = 0.001
 
 
 class StorageServer:
@@ -132,13 +133,14 @@ class StorageServer:
             while not self._stopping.is_set():
                 for key, _ in selector.select():
                     if key.data is not None:
-                        self._give_way()
+                        self._give_way(key.data)
                         self._accept_one(key.data)
 
-    def _give_way(self) -> None:
+    def _give_way(self, listener: Listener) -> None:
         """Four associations should have two processes at work, not one: who has fewer connections goes first."""
-        if self._slots.others_are_idler():
-            self._stopping.wait(_GIVING_WAY_S)
+        until = time.monotonic() + _GIVING_WAY_S
+        while self._slots.others_are_idler() and time.monotonic() < until and is_waited_for(listener):
+            self._stopping.wait(_GIVING_WAY_STEP_S)
 
     def _accept_one(self, listener: Listener) -> None:
         try:
