@@ -15,7 +15,8 @@ from dicomnode.cli.console import FAILED, OK, STOPPED, USAGE, complain
 from dicomnode.errors import DicomNodeError, EngineError, UsageError
 
 COMMANDS: Final = (
-    setup.init, setup.check, serve.serve, ask.status, network.echo, network.send, engines.enhance, ask.why, demo.demo,
+    setup.init, setup.check, serve.serve, ask.status, network.echo, network.contexts,
+    network.trace, network.send, engines.enhance, ask.why, demo.demo,
 )  # fmt: skip
 
 _DATABASE_HINT: Final = "see what is wrong with it: dicomnode check; docs/operations.md tells how to replace it"

@@ -1,13 +1,22 @@
-"""echo, send: talk to a peer without the node."""
+"""echo, contexts, trace, send: what there is to ask of one peer."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dicomnode.cli.console import FAILED, OK, STOPPED, ConfigOption, JsonOption, configured, outcome, progress, show
+
+
+class TraceAction(StrEnum):
+    """What `dicomnode trace` does."""
+
+    ON = "on"
+    OFF = "off"
+    SHOW = "show"
 
 
 def echo(
@@ -21,6 +30,32 @@ def echo(
     answer = ask(configured(config, rules_matter=False), peer)
     show(answer, as_json)
     return OK if answer.answered else FAILED
+
+
+def contexts(
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a [peer.NAME] in the configuration.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Ask a peer which storage classes it accepts in which transfer syntaxes, and its limits. Nothing is sent."""
+    from dicomnode.operations.contexts import contexts as ask
+
+    answer = ask(configured(config, rules_matter=False), peer)
+    show(answer, as_json)
+    return outcome(not answer.classes, False)
+
+
+def trace(
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a [peer.NAME] in the configuration.")],
+    action: Annotated[TraceAction, typer.Argument(help="Begin, end, or show what was recorded.")] = TraceAction.SHOW,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Record what goes over associations with a peer: contexts, PDUs and their times, never what they carry."""
+    from dicomnode.operations.trace import trace as do
+
+    show(do(configured(config, rules_matter=False), peer, action.value), as_json)
+    return OK
 
 
 def send(

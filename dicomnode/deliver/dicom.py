@@ -17,6 +17,7 @@ from dicomnode.deliver.work import Work
 from dicomnode.net.contexts import grouped
 from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES
 from dicomnode.net.scu import Opening, PeerAddress, Timeouts
+from dicomnode.net.trace import PeerTrace
 
 _WORTH_AN_ASSOCIATION: Final = 4
 """So many instances for each: one opened for less takes a place at the destination, and saves nothing."""
@@ -37,6 +38,7 @@ class DeliverySettings:
     associations   how many may be open at once
     maximum_bytes  largest P-DATA-TF to send
     allowed        what it may be sent at all
+    trace          where its associations are traced, while that is switched on
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -44,6 +46,7 @@ class DeliverySettings:
     associations: int = 4
     maximum_bytes: int = MAXIMUM_LENGTH_BYTES
     allowed: Allowed = field(default_factory=Allowed)
+    trace: PeerTrace | None = None
 
 
 class DicomDeliverer:
@@ -57,7 +60,7 @@ class DicomDeliverer:
     ) -> None:
         """Without a transcoder compressed objects go as they are stored, or not at all."""
         self._settings = settings
-        opening = Opening(settings.timeouts, settings.maximum_bytes)
+        opening = Opening(settings.timeouts, settings.maximum_bytes, trace=settings.trace)
         self._forms = Forms(settings.allowed, transcoder is not None)
         line = Line(address, opening, self._forms, transcoder)
         self._lanes = tuple(Lane(line) for _ in range(settings.associations))

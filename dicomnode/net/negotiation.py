@@ -106,10 +106,18 @@ class AcceptedContext:
 
 @dataclass(frozen=True, slots=True)
 class AssociationAnswer:
-    """What an A-ASSOCIATE-AC says: (result, transfer syntax) by presentation context ID (PS3.8 9.3.3.2)."""
+    """What an A-ASSOCIATE-AC says: (result, transfer syntax) by presentation context ID (PS3.8 9.3.3.2).
+
+    maximum_bytes             largest P-DATA-TF that the acceptor takes, 0 for any
+    implementation_class_uid  and `implementation`, its Implementation Version Name: "" where it gives none
+    operations                outstanding at once (invoked, performed) where it answers so (PS3.7 D.3.3.3), 0 for any
+    """
 
     results: Mapping[int, tuple[int, str]]
     maximum_bytes: int
+    implementation_class_uid: str = ""
+    implementation: str = ""
+    operations: tuple[int, int] | None = None
 
 
 def printable(text: str) -> str:
@@ -129,7 +137,7 @@ def read_request(body: bytes) -> AssociationRequest:
 
 def read_proposal(encoded: bytes) -> Proposal:
     """Decode the items of an A-ASSOCIATE-RQ. Raises ProtocolError."""
-    items = tuple(_items(encoded))
+    items = tuple(read_items(encoded))
     contexts = [content for kind, content in items if kind == Item.PROPOSED_CONTEXT]
     if len(contexts) > MAXIMUM_CONTEXTS:
         raise ProtocolError(f"{len(contexts)} presentation contexts, there are IDs for {MAXIMUM_CONTEXTS}")
@@ -153,9 +161,18 @@ def read_proposal(encoded: bytes) -> Proposal:
 
 def read_answer(body: bytes) -> AssociationAnswer:
     """Decode the body of an A-ASSOCIATE-AC. Raises ProtocolError."""
-    items = tuple(_items(body[_FIXED.size :]))
+    items = tuple(read_items(body[_FIXED.size :]))
     results = dict(_context_result(content) for kind, content in items if kind == Item.CONTEXT_RESULT)
-    return AssociationAnswer(results, _maximum_bytes(tuple(_user_items(items))))
+    user = tuple(_user_items(items))
+    said = dict(user)
+    window = said.get(Item.OPERATIONS_WINDOW, b"")
+    return AssociationAnswer(
+        results,
+        _maximum_bytes(user),
+        implementation_class_uid=printable(_text(said.get(Item.IMPLEMENTATION_CLASS_UID, b"")))[:64],
+        implementation=printable(_text(said.get(Item.IMPLEMENTATION_VERSION_NAME, b"")))[:16],
+        operations=struct.unpack(">HH", window) if len(window) == 4 else None,
+    )
 
 
 def request(called_ae: str, calling_ae: str, contexts: Sequence[ProposedContext]) -> bytes:
@@ -200,7 +217,7 @@ def counted(uid: str) -> bytes:
     return len(uid).to_bytes(2, "big") + uid.encode("ascii")
 
 
-def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+def read_items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
     """Items or sub-items: (type, content). Those of unknown type are the caller's to skip (PS3.8 9.3.1)."""
     position = count = 0
     while position < len(encoded):
@@ -217,13 +234,13 @@ def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
 def _user_items(items: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     for kind, content in items:
         if kind == Item.USER_INFORMATION:
-            yield from _items(content)
+            yield from read_items(content)
 
 
 def _requested_context(content: bytes) -> RequestedContext:
     if len(content) < 4 or not content[0] % 2:
         raise ProtocolError("a presentation context without an odd ID")
-    items = tuple(_items(content[4:]))
+    items = tuple(read_items(content[4:]))
     abstract_syntax = next((_uid(value) for kind, value in items if kind == Item.ABSTRACT_SYNTAX), None)
     if abstract_syntax is None:
         raise ProtocolError("a presentation context without an abstract syntax")
@@ -235,7 +252,7 @@ def _requested_context(content: bytes) -> RequestedContext:
 def _context_result(content: bytes) -> tuple[int, tuple[int, str]]:
     if len(content) < 4:
         raise ProtocolError("a presentation context result without its fields")
-    syntax = next((_text(value) for kind, value in _items(content[4:]) if kind == Item.TRANSFER_SYNTAX), "")
+    syntax = next((_text(value) for kind, value in read_items(content[4:]) if kind == Item.TRANSFER_SYNTAX), "")
     return content[0], (content[2], syntax)
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from dicomnode.errors import AssociationLostError
 from dicomnode.net.certificates import PeerCertificate
@@ -104,6 +104,30 @@ class Pdu(NamedTuple):
     body: bytes
 
 
+class Observer(Protocol):
+    """Is told what goes over a connection, for a trace; payloads are not for it."""
+
+    def sent(self, part: bytes | memoryview) -> None:
+        """The next bytes of one or more PDUs."""
+        ...
+
+    def sent_file(self, size_bytes: int) -> None:
+        """So many bytes, which are within a P-DATA-TF."""
+        ...
+
+    def received_data(self, length: int) -> None:
+        """The header of a P-DATA-TF."""
+        ...
+
+    def received_fragment(self, context_id: int, control: int) -> None: ...
+
+    def received_pdu(self, number: int, body: bytes) -> None:
+        """A PDU that is not P-DATA-TF."""
+        ...
+
+    def ended(self) -> None: ...
+
+
 class Wire:
     """One connection. Reading is for one thread; `stop` and `cut` may be called from another.
 
@@ -120,6 +144,7 @@ class Wire:
     """Whether what goes over it is encrypted."""
     certificate: PeerCertificate | None = None
     """What the other side has proved itself with."""
+    observer: Observer | None = None
 
     def __init__(self, connection: socket.socket, address: str) -> None:
         self.address = address
@@ -178,6 +203,9 @@ class Wire:
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Write everything. Raises AssociationLostError."""
+        if self.observer is not None:
+            for part in parts:
+                self.observer.sent(part)
         try:
             self._transmit(parts)
         except OSError as error:
@@ -204,6 +232,8 @@ class Wire:
         self._shut_down(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        if self.observer is not None:
+            self.observer.ended()
         with self._ending:
             self._socket.close()
 
@@ -222,6 +252,8 @@ class Wire:
             raise ProtocolError(f"P-DATA-TF of {length} bytes, {MAXIMUM_LENGTH_BYTES} were agreed")
         self._start += _PDU_HEADER.size
         self._left_bytes = length
+        if self.observer is not None:
+            self.observer.received_data(length)
         return None
 
     def _read_pdu(self, number: int, length: int) -> Pdu:
@@ -236,6 +268,8 @@ class Wire:
         self._await(length, _nothing)
         body = bytes(self._buffer[self._start : self._start + length])
         self._start += length
+        if self.observer is not None:
+            self.observer.received_pdu(number, body)
         if kind is PduType.ABORT:
             by = _ABORTED_BY.get(body[2], "an unknown part of it")
             raise AbortedError(f"the other side aborted the association ({by})", "its log says why")
@@ -250,6 +284,8 @@ class Wire:
             raise ProtocolError(f"a presentation data value of {length} bytes does not fit its P-DATA-TF")
         self._start += _PDV_HEADER.size
         self._await(length - 2, make_room)
+        if self.observer is not None:
+            self.observer.received_fragment(context_id, control)
         payload = self._buffer[self._start : self._start + length - 2]
         self._start += length - 2
         return Fragment(context_id, bool(control & 1), bool(control & 2), payload)
@@ -306,6 +342,9 @@ class Wire:
         They are fewer where the file ends before. Only where `sends_files`. Raises AssociationLostError, and OSError
         where it is the file that cannot be read.
         """
+        if self.observer is not None:
+            self.observer.sent(header)
+            self.observer.sent_file(count)
         try:
             self._transmit_more(header)
             left = count

@@ -7,7 +7,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -35,6 +35,7 @@ from dicomnode.net.pdu import (
 )
 from dicomnode.net.tls import ClientSecurity
 from dicomnode.net.tls_wire import TlsError, TlsWire
+from dicomnode.net.trace import PeerTrace
 from dicomnode.net.upload import DataSetWriter, Upload
 
 _SEND_BUFFER_BYTES: Final = 1 << 20
@@ -124,11 +125,13 @@ class Opening:
 
     maximum_bytes  largest P-DATA-TF to send, where the peer takes larger ones
     interruption   cuts them off, then and later
+    trace          where they are traced, while that is switched on
     """
 
     timeouts: Timeouts = Timeouts()
     maximum_bytes: int = MAXIMUM_LENGTH_BYTES
     interruption: Interruption | None = None
+    trace: PeerTrace | None = None
 
 
 def associate(
@@ -142,6 +145,8 @@ def associate(
     try:
         if opening.interruption is not None:
             opening.interruption.watch(wire)
+        if opening.trace is not None:
+            opening.trace.follow(wire, "requestor")
         wire.set_timeout(opening.timeouts.associate_s)
         wire.secure()
         _prove(address, wire.certificate)
@@ -160,7 +165,7 @@ def associate(
         wire.close()
         raise
     maximum_bytes = min(answer.maximum_bytes or opening.maximum_bytes, opening.maximum_bytes)
-    return Association(wire, contexts, replace(answer, maximum_bytes=maximum_bytes))
+    return Association(wire, contexts, answer, maximum_bytes)
 
 
 def _connect(address: PeerAddress, timeouts: Timeouts) -> Wire:
@@ -222,11 +227,14 @@ class Association:
     After AssociationLostError, and after `store` failed within a file, it is closed.
     """
 
-    def __init__(self, wire: Wire, contexts: Sequence[ProposedContext], answer: AssociationAnswer) -> None:
+    def __init__(
+        self, wire: Wire, contexts: Sequence[ProposedContext], answer: AssociationAnswer, maximum_bytes: int
+    ) -> None:
+        """`maximum_bytes`: the largest P-DATA-TF to send."""
         self._wire = wire
         self.answered = answer
-        self._maximum_bytes = answer.maximum_bytes
-        self._writer = DataSetWriter(wire, answer.maximum_bytes)
+        self._maximum_bytes = maximum_bytes
+        self._writer = DataSetWriter(wire, maximum_bytes)
         self._message_id = 0
         self._closed = False
         self._contexts: dict[Kind, int] = {}

@@ -14,8 +14,8 @@ from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.deliver.forms import Allowed
 from dicomnode.flow.delivering import Drainers, Route
 from dicomnode.net.scu import PeerAddress, Timeouts
+from dicomnode.net.trace import TRACES, PeerTrace
 from dicomnode.serve.wiring import Store
-from dicomnode.settings import DestinationSettings
 from dicomnode.store.index import outbox
 from dicomnode.store.index.outbox import RetryPolicy
 from dicomnode.workers import WorkerPool
@@ -66,14 +66,15 @@ def _route(config: Config, name: str, transcoder: Transcoder) -> Route:
     assert peer.port is not None
     security = config.security_of(peer.name)
     address = PeerAddress(peer.host, peer.port, peer.ae_title, security)
-    settings = delivery_settings(config.destination[name])
+    settings = delivery_settings(config, name)
     make = partial(DicomDeliverer, address, settings, transcoder if config.destination[name].decompress else None)
     compared = (settings, config.destination[name].decompress)
     return Route(name, str(address), retry_policy(config, name), make, security, compared)
 
 
-def delivery_settings(destination: DestinationSettings) -> DeliverySettings:
+def delivery_settings(config: Config, name: str) -> DeliverySettings:
     """How a destination is dealt with."""
+    destination = config.destination[name]
     return DeliverySettings(
         timeouts=Timeouts(destination.connect_s, destination.associate_s, destination.response_s),
         associations=destination.associations,
@@ -82,6 +83,7 @@ def delivery_settings(destination: DestinationSettings) -> DeliverySettings:
             frozenset(destination.sop_classes) if destination.sop_classes else None,
             frozenset(destination.transfer_syntaxes) if destination.transfer_syntaxes else None,
         ),
+        trace=PeerTrace(config.node.data / TRACES, destination.peer),
     )
 
 

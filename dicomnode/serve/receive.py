@@ -7,6 +7,7 @@ from typing import Final
 from dicomnode.config import Config
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import Caller, ScpLimits, ScpSettings
+from dicomnode.net.trace import TRACES
 from dicomnode.serve import wiring
 from dicomnode.serve.process import Inherited, receiver_index
 from dicomnode.serve.wiring import Store
@@ -65,6 +66,7 @@ def scp_settings(config: Config) -> ScpSettings:
         accept_unknown_sop_classes=config.node.accept_unknown_sop_classes,
         accept_unknown=config.node.accept_unknown,
         answer_strangers=config.node.answer_strangers,
+        traces=config.node.data / TRACES,
         limits=ScpLimits(
             associations=config.limits.associations,
             per_address=config.limits.per_address,

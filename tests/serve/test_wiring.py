@@ -53,19 +53,18 @@ def _config(tmp_path: Path) -> Config:
 
 
 def test_how_a_destination_is_dealt_with(config: Config) -> None:
-    plain = delivery_settings(config.destination["pacs"])
+    plain = delivery_settings(config, "pacs")
     assert (plain.associations, plain.maximum_bytes, plain.allowed) == (4, 131072, Allowed(None, None))
-    narrow = config.destination["pacs"].model_validate(
-        {
-            "peer": "pacs",
-            "associations": 2,
-            "max_pdu": "16 KiB",
-            "response_s": 9,
-            "sop_classes": ["CTImageStorage", "1.2.3.4"],
-            "transfer_syntaxes": ["*VRLittleEndian"],
-        }
-    )
-    settings = delivery_settings(narrow)
+    narrow = {
+        "peer": "pacs",
+        "associations": 2,
+        "max_pdu": "16 KiB",
+        "response_s": 9,
+        "sop_classes": ["CTImageStorage", "1.2.3.4"],
+        "transfer_syntaxes": ["*VRLittleEndian"],
+    }
+    changed = {"pacs": config.destination["pacs"].model_validate(narrow)}
+    settings = delivery_settings(config.model_copy(update={"destination": changed}), "pacs")
     assert (settings.associations, settings.maximum_bytes) == (2, 16384)
     assert settings.timeouts == Timeouts(10.0, 30.0, 9.0)
     assert settings.allowed.sop_classes == {"1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"}

@@ -22,6 +22,7 @@ from dicomnode.net.scp.outstanding import Outstanding
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.storage import unrecognized
 from dicomnode.net.tls_wire import TlsError
+from dicomnode.net.trace import PeerTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,10 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
     if isinstance(verdict, Rejected):
         _reject(wire, request, verdict, acceptor)
         return None
+    if verdict.peer and acceptor.settings.traces is not None:
+        trace = PeerTrace(acceptor.settings.traces, verdict.peer).follow(wire, "acceptor")
+        if trace is not None:
+            trace.associate("received", request.items)
     agreement = acceptor.negotiate(request.items)
     if (obstacle := _obstacle(agreement, wire, verdict.peer, acceptor)) is not None:
         _reject(wire, request, obstacle, acceptor)

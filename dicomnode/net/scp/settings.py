@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dicomnode.net.scp.slots import Most
 from dicomnode.net.tls import ServerSecurity
@@ -59,6 +60,7 @@ class ScpSettings:
     accept_unknown_sop_classes  whether to store any class that the standard does not know
     operations           outstanding at once on one association, where a sender asks for more than one
     security             how connections to a TLS port are secured; None: there is no such port
+    traces               folder of the traces of peers' associations (`dicomnode.net.trace`)
     """
 
     ae_titles: tuple[str, ...]
@@ -72,6 +74,7 @@ class ScpSettings:
     operations: int = 8
     limits: ScpLimits = ScpLimits()
     security: ServerSecurity | None = None
+    traces: Path | None = None
 
     def most(self, peer: str) -> Most:
         """How many associations there may be once a peer has one more; "" is a caller that is none."""
