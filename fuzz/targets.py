@@ -10,15 +10,17 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
+from unittest.mock import patch
 
 from pydicom.filereader import data_element_generator
 
 from dicomnode.core.headers import FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, scan_start
 from dicomnode.core.rules.clauses import parse_clause
 from dicomnode.errors import AssociationLostError, ConfigError, InputError
-from dicomnode.net import transcode
+from dicomnode.net import pdu, transcode
 from dicomnode.net.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from dicomnode.net.dimse import Element, parse_command, read_command
 from dicomnode.net.negotiation import read_answer, read_proposal, read_request
@@ -50,11 +52,34 @@ class _LocalSocket(socket.socket):
         return super().recv_into(memoryview(buffer)[: self.most_bytes], nbytes, flags)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How a wire is made to read: so many bytes at a time, into a buffer of so many."""
+
+    most_bytes: int
+    buffer_bytes: int = 1 << 20
+
+
+_AT_ONCE: Final = _Reading(1 << 20)
+_SMALL_BUFFER_BYTES: Final = 600
+"""In which what is received has to be moved to the front now and then, as it has in the real one after a megabyte."""
+
+
+def _in_crumbs(content: bytes) -> _Reading:
+    """The same bytes in small pieces; into a small buffer where each fragment fits in it."""
+    fits = all(len(found[-1]) < _SMALL_BUFFER_BYTES - 10 for found in _pdus_of(content, _AT_ONCE))
+    return _Reading(1 + len(content) % 13, _SMALL_BUFFER_BYTES if fits else _AT_ONCE.buffer_bytes)
+
+
 @contextlib.contextmanager
-def _wire_that_reads(content: bytes, most_bytes: int) -> Iterator[Wire]:
+def _wire_that_reads(content: bytes, reading: _Reading) -> Iterator[Wire]:
     ours, theirs = socket.socketpair()
-    with theirs, _LocalSocket(fileno=ours.detach()) as local:
-        local.most_bytes = most_bytes
+    with (
+        theirs,
+        _LocalSocket(fileno=ours.detach()) as local,
+        patch.object(pdu, "_BUFFER_BYTES", reading.buffer_bytes),
+    ):
+        local.most_bytes = reading.most_bytes
         wire = Wire(local, "local")
         wire.set_timeout(5)
         theirs.sendall(content)
@@ -65,29 +90,29 @@ def _wire_that_reads(content: bytes, most_bytes: int) -> Iterator[Wire]:
 
 def pdus(content: bytes) -> None:
     """PDUs and their fragments: the same whatever pieces they come in."""
-    assert _pdus_of(content, 1 << 20) == _pdus_of(content, 1 + len(content) % 13)
+    assert _pdus_of(content, _AT_ONCE) == _pdus_of(content, _in_crumbs(content))
 
 
-def _pdus_of(content: bytes, most_bytes: int) -> list[tuple[Any, ...]]:
+def _pdus_of(content: bytes, reading: _Reading) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
-    with _wire_that_reads(content, most_bytes) as wire, contextlib.suppress(AssociationLostError):
+    with _wire_that_reads(content, reading) as wire, contextlib.suppress(AssociationLostError):
         while True:
             match wire.read():
                 case Fragment() as fragment:
                     found.append((*fragment[:3], bytes(fragment.payload)))
-                case Pdu() as pdu:
-                    found.append(tuple(pdu))
+                case Pdu() as other:
+                    found.append(tuple(other))
     return found
 
 
 def messages(content: bytes) -> None:
     """Commands and data sets as an association reads them: the same whatever pieces they come in."""
-    assert _messages_of(content, 1 << 20) == _messages_of(content, 1 + len(content) % 13)
+    assert _messages_of(content, _AT_ONCE) == _messages_of(content, _in_crumbs(content))
 
 
-def _messages_of(content: bytes, most_bytes: int) -> list[Any]:
+def _messages_of(content: bytes, reading: _Reading) -> list[Any]:
     found: list[Any] = []
-    with _wire_that_reads(content, most_bytes) as wire, contextlib.suppress(AssociationLostError):
+    with _wire_that_reads(content, reading) as wire, contextlib.suppress(AssociationLostError):
         while True:
             read = read_command(wire)
             if isinstance(read, Pdu):
@@ -96,10 +121,14 @@ def _messages_of(content: bytes, most_bytes: int) -> list[Any]:
             context_id, command = read
             found.append((context_id, command.field, command.values))
             if command.has_data_set:
-                data_set = bytearray()
-                wire.read_data(context_id, lambda pieces, into=data_set: into.extend(b"".join(pieces)))  # type: ignore[misc]
-                found.append(bytes(data_set))
+                found.append(_data_set(wire, context_id))
     return found
+
+
+def _data_set(wire: Wire, context_id: int) -> bytes:
+    content = bytearray()
+    wire.read_data(context_id, lambda pieces: content.extend(b"".join(pieces)))
+    return bytes(content)
 
 
 def commands(content: bytes) -> None:
@@ -181,8 +210,8 @@ _MATCHED: Final = ("Modality", "SliceThickness", "StudyDate", "PatientAge", "SOP
 
 def rewriting(content: bytes) -> None:
     """Data sets in another transfer syntax: once there and back, further times change nothing."""
-    source = transcode._SYNTAXES[_SYNTAXES[content[0] % 4]] if content else transcode._SYNTAXES[_SYNTAXES[0]]
-    explicit, implicit = transcode._SYNTAXES[_SYNTAXES[1]], transcode._SYNTAXES[_SYNTAXES[0]]
+    source = transcode.SYNTAXES[_SYNTAXES[content[0] % 4]] if content else transcode.SYNTAXES[_SYNTAXES[0]]
+    explicit, implicit = transcode.SYNTAXES[_SYNTAXES[1]], transcode.SYNTAXES[_SYNTAXES[0]]
     with contextlib.suppress(InputError):
         first = transcode._rewrite(transcode._rewrite(content[1:], source, implicit), implicit, explicit)
         assert transcode._rewrite(transcode._rewrite(first, explicit, implicit), implicit, explicit) == first
