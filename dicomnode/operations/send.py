@@ -13,10 +13,11 @@ from typing import Any
 from dicomnode.config import Config
 from dicomnode.core.types import Outgoing, Receipt
 from dicomnode.deliver.decoding import WorkerTranscoder
-from dicomnode.deliver.dicom import DicomDeliverer
+from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.errors import InputError, NotFoundError, PeerError
 from dicomnode.operations.files import as_outgoing, dicom_files, files_in
 from dicomnode.operations.peers import address_of
+from dicomnode.operations.trace import peer_trace
 from dicomnode.operations.wording import counted
 from dicomnode.workers import WorkerProcess
 
@@ -88,7 +89,8 @@ def send_folder(config: Config, source: Path, peer: str, progress: Progress) -> 
         raise NotFoundError(f"there is no DICOM file in {source}", "name a folder of DICOM Part 10 files")
     receipts: list[Receipt] = []
     problem: PeerError | KeyboardInterrupt | None = None
-    with _transcoder(config) as transcoder, closing(DicomDeliverer(address, transcoder=transcoder)) as deliverer:
+    settings = DeliverySettings(trace=peer_trace(config, peer))
+    with _transcoder(config) as transcoder, closing(DicomDeliverer(address, settings, transcoder)) as deliverer:
         try:
             for known in deliverer.deliver(tuple(_readable(paths, config.node.ae_title))):
                 receipts.extend(known)
