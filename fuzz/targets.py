@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -19,8 +20,9 @@ from pydicom.filereader import data_element_generator
 
 from dicomnode.core.headers import FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, scan_start
 from dicomnode.core.rules.clauses import parse_clause
+from dicomnode.core.types import DecodedPixels
 from dicomnode.errors import AssociationLostError, ConfigError, InputError
-from dicomnode.net import pdu, transcode
+from dicomnode.net import decompressed, pdu, transcode
 from dicomnode.net.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from dicomnode.net.dimse import Element, parse_command, read_command
 from dicomnode.net.negotiation import read_answer, read_proposal, read_request
@@ -217,6 +219,15 @@ def rewriting(content: bytes) -> None:
         assert transcode._rewrite(transcode._rewrite(first, explicit, implicit), implicit, explicit) == first
 
 
+def decompressing(content: bytes) -> None:
+    """Compressed data sets around pixels that were decoded elsewhere."""
+    pixels = DecodedPixels(Path("not opened"), "RGB", 3, 8 if len(content) % 2 else 16)
+    target = transcode.SYNTAXES[_SYNTAXES[content[0] % 2]] if content else transcode.SYNTAXES[_SYNTAXES[0]]
+    with contextlib.suppress(InputError), transcode.parsing():
+        before, after = decompressed._around(content[1:], target, pixels, 8)
+        assert len(before) + len(after) < 2 * len(content) + 200
+
+
 def file_meta(content: bytes) -> None:
     """DICOM files: where the data set begins."""
     with contextlib.suppress(InputError):
@@ -231,5 +242,5 @@ def deflated(content: bytes) -> None:
 
 TARGETS: Final[Mapping[str, Target]] = {
     each.__name__: each
-    for each in (pdus, messages, commands, negotiation, headers, clauses, rewriting, file_meta, deflated)
+    for each in (pdus, messages, commands, negotiation, headers, clauses, rewriting, decompressing, file_meta, deflated)
 }
