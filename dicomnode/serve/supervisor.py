@@ -27,6 +27,7 @@ from dicomnode.serve import wiring
 from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, receiver_index, run
 from dicomnode.store.database import Database, migrate
 from dicomnode.store.folders import make_folder
+from dicomnode.store.inspection import require_durable
 from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
 from dicomnode.store.schema import Process
 
@@ -100,6 +101,8 @@ class Supervisor:
     def _prepare_index(self) -> None:
         url = wiring.database_url(self._config)
         try:
+            if self._config.database is not None and self._config.node.durability == "power":
+                require_durable(url)
             migrate(url)
             _forget_processes(url, wiring.machine(self._config))
         except OperationalError as error:

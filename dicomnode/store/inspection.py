@@ -47,6 +47,17 @@ def inspect_server(url: str) -> None:
     _require_known("its index", versions)
 
 
+def require_durable(url: str) -> None:
+    """Raise StoreError where a database server says that a commit does not survive a power cut."""
+    with closing(Database(url)) as database, database.read() as session:
+        for setting in ("fsync", "synchronous_commit"):
+            if session.scalar(text(f"SHOW {setting}")) == "off":
+                raise StoreError(
+                    f"the server's {setting} is off: what it commits may be lost at a power cut",
+                    f'set {setting} = on there, or be content with less here: durability = "process"',
+                )
+
+
 def _require_known(what: str, versions: set[str]) -> None:
     if versions - REVISIONS:
         raise StoreError(f"{what} was made by another version of dicomnode", "run that version, or a newer one")

@@ -23,7 +23,7 @@ SLICES = 6
 def machine(folder: Path, name: str, url: str, pacs: Orthanc) -> Node:
     """One of the machines; each has a folder of its own for what is only its."""
     server = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    shared = {"name": name, "database": server, "files": folder / "shared", "receivers": 2}
+    shared = {"name": name, "database": server, "files": folder / "shared", "receivers": 2, "durability": "process"}
     tree = settings({"pacs": pacs}, [RULE], node=shared)
     return Node(folder / name, tree)
 

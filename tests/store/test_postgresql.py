@@ -19,7 +19,7 @@ from dicomnode.errors import ConfigError, StoreError
 from dicomnode.store.claims import Claim
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore
-from dicomnode.store.inspection import inspect_server
+from dicomnode.store.inspection import inspect_server, require_durable
 from dicomnode.store.intake import StoreIntake
 from dicomnode.store.schema import Association, Base, Instance, Outbox, Patient, Series, Study
 from tests.store.receiving import TO_PACS, Reception, ct_header, routing
@@ -154,6 +154,13 @@ def test_a_read_sees_one_state(database: Database) -> None:
 def test_durability_is_what_was_asked_for(url: str, durability: str, asked: str) -> None:
     with closing(Database(url, durability)) as database, database.read() as session:
         assert session.scalar(text("SHOW synchronous_commit")) == asked
+
+
+def test_a_server_that_forces_nothing_to_the_disk_is_told(url: str) -> None:
+    """As ours for tests does not."""
+    with pytest.raises(StoreError, match="fsync is off") as caught:
+        require_durable(url)
+    assert 'durability = "process"' in caught.value.hint
 
 
 def test_what_one_claims_another_cannot_have(database: Database, url: str) -> None:
