@@ -212,7 +212,7 @@ class IncomingInstance:
 
     def _read_header(self) -> Header:
         """The header; read from the file where the start did not tell all of it. It must be the announced object's."""
-        if self._header is not None and _difference(self._header, self._offer) is None:
+        if self._header is not None and _tells(self._header, self._offer):
             return self._header
         header = self._scan_file()
         if (keyword := _difference(header, self._offer)) is not None:
@@ -236,6 +236,16 @@ def _conflicts(database: Database) -> tuple[type[Exception], ...]:
     if database.engine.dialect.name == "sqlite":
         return (driver.IntegrityError,)
     return (driver.IntegrityError, driver.OperationalError)  # a deadlock is an operational one
+
+
+def _tells(header: Header, offer: Offer) -> bool:
+    """Whether the start of a data set told that it is the announced object, and where it belongs.
+
+    One whose elements are out of order (PS3.5 7.1) may tell so only further on.
+    """
+    return _difference(header, offer) is None and all(
+        value(header, keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID")
+    )
 
 
 def _difference(header: Header, offer: Offer) -> str | None:

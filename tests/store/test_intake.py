@@ -161,6 +161,15 @@ def test_what_cannot_be_filed_is_refused(reception: Reception, keyword: str, uid
     assert_nothing_kept(reception)
 
 
+def test_elements_out_of_order_are_found(reception: Reception) -> None:
+    """PS3.5 7.1 forbids it; the quick reader of the start stops where no more should come."""
+    content, place = encoded(ct_header()), encoded(ct_header()).index(b"\x20\0\x0d\0UI")
+    early = b"\x88\0\x40\1UI\4\x001.9\0"  # Storage Media File-set UID (0088,0140), before (0020,000D)
+    pixels = b"\xe0\x7f\x10\0OW\0\0" + (4096).to_bytes(4, "little") + bytes(4096)
+    reception.receive_bytes(ct_header(), content[:place] + early + content[place:] + pixels)
+    assert len(reception.versions(ct_header())) == 1
+
+
 @pytest.mark.parametrize("uid", ["", "1.2.x", "../../etc/passwd", "1..2", "/etc/passwd", "1" * 65, "1.2\0"])
 def test_announced_uids_that_are_none_are_refused_before_a_byte_is_written(reception: Reception, uid: str) -> None:
     for offered in (("1.2.3", uid), (uid, "1.2.3")):
