@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,6 +84,7 @@ def _round(surroundings: Surroundings, results: Results, subject: _Subject, numb
 
 
 def _floor(name: str, folder: Path, load: Load) -> Figures:
+    os.sync()  # as before a visit
     return alone(FLOORS[name](folder, load))
 
 

@@ -63,6 +63,7 @@ class BenchNode(Node):
         rules = [{"name": "none", "match": {"Modality": "NONE"}, "send": ["nowhere"]}]
         tree = settings({"nowhere": nowhere}, rules, node={"durability": durability, **node})
         tree["log"] = {"level": "warning"}
+        tree["completeness"] = {}  # as installed: series are judged seconds after a visit, not in it
         super().__init__(folder, tree)
 
     def stored(self) -> int:
