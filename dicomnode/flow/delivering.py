@@ -162,12 +162,12 @@ class Drainer:
         self._batch = max(_SMALLEST_BATCH, min(int(len(batch) / max(seconds, 0.001) * _BATCH_S), _LARGEST_BATCH))
         self._tell_finished(arrived, seconds)
 
-    def _record(self, receipts: Sequence[Receipt]) -> list[OutboxState]:
+    def _record(self, receipts: Sequence[Receipt]) -> Sequence[OutboxState]:
         """Commit what was answered, all that is known by now at once; keep the lease."""
         now = time.time()
         renewed = now > self._leased_until - _LEASE_S / 2
         if not receipts and not renewed:
-            return []
+            return ()
         with self._database.write() as session:
             row = session.get_one(Destination, self.route.name)
             if row.failures and any(receipt.status is not None for receipt in receipts):
@@ -176,7 +176,7 @@ class Drainer:
             if renewed:
                 outbox.lease(session, self.route.name, self._owner, now, now + _LEASE_S)
                 self._leased_until = now + _LEASE_S
-            return [outbox.record_answer(session, receipt, self.route.retry, now) for receipt in receipts]
+            return outbox.record_answers(session, receipts, self.route.retry, now)
 
     def _park(self, error: PeerError) -> None:
         """Leave the destination alone for a while."""
