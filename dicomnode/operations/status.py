@@ -220,10 +220,13 @@ def _process_lines(status: Status) -> tuple[str, ...]:
     if not status.running and not any(process.alive for process in status.processes):
         return ("not running  (start it with: dicomnode serve)",)
     node = (f"node      pid {status.pid}: SIGHUP reads the configuration again",) if status.pid is not None else ()
-    return node + tuple(
-        f"{process.role:<9} {'up ' + _duration(process.up_s) if process.alive else 'DEAD'}  pid {process.pid}"
-        for process in status.processes
-    )
+    machines = {process.host for process in status.processes}
+    return node + tuple(_process_line(process, tells_machine=len(machines) > 1) for process in status.processes)
+
+
+def _process_line(process: ProcessStatus, *, tells_machine: bool) -> str:
+    state = f"up {_duration(process.up_s)}" if process.alive else "DEAD"
+    return f"{process.role:<9} {state}  pid {process.pid}{f' on {process.host}' if tells_machine else ''}"
 
 
 def _count_lines(status: Status) -> tuple[str, ...]:

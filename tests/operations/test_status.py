@@ -225,6 +225,16 @@ def test_processes_are_alive_while_they_say_so(tmp_path: Path) -> None:
         assert status(config).problems == (), "it is not running, which is no process's fault"
 
 
+def test_the_machine_is_told_where_there_are_several(tmp_path: Path) -> None:
+    config = site(tmp_path)
+    now = time.time()
+    with index_of(config) as flow:
+        for host in ("one", "two"):
+            with flow.reception.database.write() as session:
+                session.add(Process(role="receive-1", host=host, pid=1, started_at=now - 1, beat_at=now - 1))
+            assert (f"on {host}" in text(status(config))) == (host == "two")
+
+
 def test_no_patient_is_in_it(tmp_path: Path) -> None:
     config = site(tmp_path)
     with index_of(config) as flow:
