@@ -41,3 +41,31 @@ def test_every_status_has_words_and_every_failure_a_hint() -> None:
         meaning = interpret(status)
         assert meaning.meaning
         assert meaning.hint or meaning.outcome.arrived
+
+
+@pytest.mark.parametrize(
+    ("comment", "subject"),
+    [
+        ("Study of DOE^JANE is locked", "locked"),
+        ("STUDY VERIFIED BY DR WHO", "locked"),
+        ("Duplicate SOP Instance 1.2.3", "already"),
+        ("not enough disk space for patient 4711", "no room"),
+        ("permission denied", "may not"),
+    ],
+)
+@pytest.mark.parametrize("status", [0x0110, 0x0124, 0xA700, 0xC000, 0xC123])
+def test_a_comment_becomes_a_hint_and_is_never_quoted(comment: str, subject: str, status: int) -> None:
+    told = interpret(status, comment)
+    assert subject in told.hint
+    assert told.outcome is interpret(status).outcome
+    for word in ("DOE", "WHO", "4711", "1.2.3"):
+        assert word not in told.meaning + told.hint
+
+
+def test_offending_elements_are_named_by_tag() -> None:
+    assert interpret(0xA900, "", (0x00100020, 0x00080060)).meaning.endswith("because of (0010,0020), (0008,0060)")
+
+
+@pytest.mark.parametrize("status", [0x0000, 0x0111, 0xB000, 0xB007])
+def test_what_arrived_needs_no_hint_from_a_comment(status: int) -> None:
+    assert interpret(status, "study locked", (0x00100020,)) == interpret(status)
