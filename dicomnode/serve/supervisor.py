@@ -295,7 +295,7 @@ def _listen(config: Config) -> tuple[Listener, ...]:
 def _changed_until_restart(old: Config, new: Config) -> list[str]:
     """What differs and cannot be changed while the node runs."""
     keys = {
-        "node": ("port", "host", "receivers", "data", "name", "database", "files", "durability", "private_sop_classes"),
+        "node": ("port", "host", "receivers", "data", "name", "database", "files", "durability"),
         "tls": ("port", "only"),
         "limits": ("disk_reserve", "worker_memory_mb"),
         "log": ("format", "level"),
