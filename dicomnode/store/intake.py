@@ -29,7 +29,7 @@ from dicomnode.faults import kill_point
 from dicomnode.store.combining import Combined
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore, WritingFile, storage_errors
-from dicomnode.store.index import arrivals
+from dicomnode.store.index import arrivals, associations
 from dicomnode.store.index.arrivals import Arrival, ForwardTo, StoredFile
 from dicomnode.store.index.recording import Recorder
 
@@ -79,7 +79,7 @@ class StoreIntake:
         """Clear away what this receiver left when it was killed: files without a row, associations that look open."""
         remove_strays(self._database, self._files)
         with _index_errors(), self._database.write() as session:
-            arrivals.lose_open_associations(session, self._owner, time.time())
+            associations.lose_open_associations(session, self._owner, time.time())
 
     def association_opened(self, sender: Sender) -> int:
         association_id = int.from_bytes(os.urandom(8)) >> (64 - _ASSOCIATION_ID_BITS)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import Double, bindparam, case, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Sender
+from dicomnode.core.types import CompletenessPolicy, Sender
 from dicomnode.store.schema import (
-    Association,
     Instance,
     Origin,
     Outbox,
@@ -162,39 +161,6 @@ def stored_files(session: Session, sop_instance_uids: Collection[str]) -> dict[s
         )
         for row in session.scalars(rows)
     }
-
-
-END_ASSOCIATION: Final = (
-    update(Association)
-    .where(Association.id == bindparam("association"))
-    .values(ended_at=bindparam("now"), ended=bindparam("how"))
-)
-
-_SHORTER_QUIET_S: Final = case(
-    (Series.released_quiet_s < Series.quiet_s, Series.released_quiet_s), else_=Series.quiet_s
-)
-_NOW: Final = bindparam("now", type_=Double)
-_SOONEST: Final = case((Series.last_at + _SHORTER_QUIET_S > _NOW, Series.last_at + _SHORTER_QUIET_S), else_=_NOW)
-DUE_SOONER: Final = (
-    update(Series)
-    .where(
-        Series.state == SeriesState.RECEIVING.value,
-        Series.id.in_(select(Instance.series_row).where(Instance.association_row == bindparam("association"))),
-    )
-    .values(due_at=case((Series.due_at < _SOONEST, Series.due_at), else_=_SOONEST))
-)
-"""The series that an association carried are judged again once their shorter quiet time is over."""
-
-
-def lose_open_associations(session: Session, owner: str, now: float) -> int:
-    """Mark what was open when a receiver died as lost; how many."""
-    rows = select(Association.id).where(Association.ended_at.is_(None), Association.owner == owner)
-    lost = session.scalars(rows).all()
-    connection = session.connection()
-    for row in lost:
-        connection.execute(END_ASSOCIATION, {"association": row, "now": now, "how": AssociationEnd.LOST.value})
-        connection.execute(DUE_SOONER, {"association": row, "now": now})
-    return len(lost)
 
 
 def without_row(session: Session, files: Collection[str]) -> set[str]:

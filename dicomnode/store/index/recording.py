@@ -10,8 +10,6 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dicomnode.core.types import AssociationEnd, Sender
 from dicomnode.store.index.arrivals import (
-    DUE_SOONER,
-    END_ASSOCIATION,
     Arrival,
     Identity,
     instance_values,
@@ -19,6 +17,7 @@ from dicomnode.store.index.arrivals import (
     series_values,
     waiting,
 )
+from dicomnode.store.index.associations import DUE_SOONER, END_ASSOCIATION
 from dicomnode.store.index.statements import Prepared
 from dicomnode.store.schema import Association, Base, Instance, Origin, Outbox, Patient, Series, Study
 
