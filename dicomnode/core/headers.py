@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.multival import MultiValue
 
-from dicomnode.core.elements import EXPLICIT_BIG_ENDIAN, IMPLICIT_LITTLE_ENDIAN, MAX_VALUE_BYTES, walk_start
+from dicomnode.core.elements import EXPLICIT_BIG_ENDIAN, IMPLICIT_LITTLE_ENDIAN, MAX_VALUE_BYTES, RawElement, walk_start
 from dicomnode.core.types import Header
 from dicomnode.errors import ConfigError, InputError
 
@@ -218,7 +218,9 @@ def _elements(source: BinaryIO, implicit: bool, little: bool, tags: list[int]) -
     return (element for element in generator if isinstance(element, RawDataElement))
 
 
-def _as_header(found: Mapping[int, RawDataElement], wanted: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
+def _as_header(
+    found: Mapping[int, RawDataElement | RawElement], wanted: Mapping[int, str]
+) -> dict[str, tuple[str, ...]]:
     encodings = _encodings(found.get(_CHARACTER_SET))
     representation = found.get(_PIXEL_REPRESENTATION)
     signed = representation is not None and any((representation.value or b"")[:2])
@@ -229,7 +231,7 @@ def _as_header(found: Mapping[int, RawDataElement], wanted: Mapping[int, str]) -
     return header
 
 
-def _encodings(character_set: RawDataElement | None) -> list[str]:
+def _encodings(character_set: RawDataElement | RawElement | None) -> list[str]:
     if character_set is None or not character_set.value:
         return ["iso8859"]
     names = character_set.value.decode("ascii", "replace").split("\\")
@@ -245,7 +247,7 @@ def defined_term(name: str) -> str:
     return name if name in python_encoding else ""
 
 
-def _raw_values(element: RawDataElement, encodings: list[str], signed: bool) -> tuple[str, ...]:
+def _raw_values(element: RawDataElement | RawElement, encodings: list[str], signed: bool) -> tuple[str, ...]:
     if not element.value:
         return ()
     vr = _vr(element, signed)
@@ -256,7 +258,7 @@ def _raw_values(element: RawDataElement, encodings: list[str], signed: bool) -> 
     return ()
 
 
-def _vr(element: RawDataElement, signed: bool) -> str:
+def _vr(element: RawDataElement | RawElement, signed: bool) -> str:
     """The VR that was sent, or the dictionary's where none, UN or a wrong bulk one was (PS3.5 6.2.2)."""
     if element.VR in _TEXT or element.VR in _BINARY:
         return str(element.VR)
@@ -274,7 +276,10 @@ def _split(text: str, vr: str) -> tuple[str, ...]:
     if vr in _NO_SPLIT:
         whole = text.rstrip(" \0")
         return (whole,) if whole else ()
-    parts = tuple(part.strip(" \0") for part in text.split("\\"))
+    if "\\" not in text:
+        single = text.strip(" \0")
+        return (single,) if single else ()
+    parts = tuple([part.strip(" \0") for part in text.split("\\")])
     return parts if any(parts) else ()
 
 

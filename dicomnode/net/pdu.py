@@ -28,6 +28,7 @@ MAXIMUM_ASSOCIATE_BYTES: Final = 512 << 10
 """Largest A-ASSOCIATE we read; 128 contexts with every known transfer syntax need 150 KB."""
 
 _BUFFER_BYTES: Final = 1 << 20  # a CT or MR slice in one piece; larger than any PDU we read
+_BLOCK_BYTES: Final = 1 << 18
 _MOST_PIECES: Final = 512  # of a data set held at once: IOV_MAX is 1024
 
 _PDU_HEADER: Final = struct.Struct(">BxL")
@@ -182,23 +183,30 @@ class Wire:
         Raises as `read` does; ProtocolError for anything but fragments of a data set in this presentation context.
         """
         held: list[memoryview] = []
+        held_bytes = 0
 
         def make_room() -> None:
+            nonlocal held_bytes
             write(held)
             held.clear()
+            held_bytes = 0
 
         is_last = False
         while not is_last:
-            other = None if self._left_bytes else self._read_pdu_header(make_room)
-            if other is not None:
-                raise ProtocolError(f"{other.type.name} within a data set", AbortReason.UNEXPECTED_PDU)
-            found_id, is_command, is_last, payload = self._read_fragment(make_room)
+            fragment = self._fragment_at_hand()
+            if fragment is None:
+                other = None if self._left_bytes else self._read_pdu_header(make_room)
+                if other is not None:
+                    raise ProtocolError(f"{other.type.name} within a data set", AbortReason.UNEXPECTED_PDU)
+                fragment = self._read_fragment(make_room)
+            found_id, is_command, is_last, payload = fragment
             if is_command or found_id != context_id:
                 raise ProtocolError("a fragment of another message within a data set", AbortReason.UNEXPECTED_PDU)
             if payload:
                 held.append(payload)
-                if len(held) == _MOST_PIECES:
-                    make_room()
+                held_bytes += len(payload)
+                if held_bytes >= _BLOCK_BYTES or len(held) == _MOST_PIECES:
+                    make_room()  # more comes in while this is written
         write(held)
 
     def send(self, *parts: bytes | memoryview) -> None:
@@ -274,6 +282,20 @@ class Wire:
             by = _ABORTED_BY.get(body[2], "an unknown part of it")
             raise AbortedError(f"the other side aborted the association ({by})", "its log says why")
         return Pdu(kind, body)
+
+    def _fragment_at_hand(self) -> Fragment | None:
+        """The next fragment if it is received whole and alone in its P-DATA-TF, as most are: found in one look."""
+        start = self._start
+        if self._left_bytes or self._end - start < DATA_HEADER_BYTES or self.observer is not None:
+            return None
+        number, length, item_length, context_id, control = _DATA_HEADER.unpack_from(self._buffer, start)
+        end = start + _PDU_HEADER.size + length
+        if number != PduType.DATA or not 6 <= length <= MAXIMUM_LENGTH_BYTES or item_length != length - 4:
+            return None
+        if end > self._end:
+            return None
+        self._start = end
+        return Fragment(context_id, bool(control & 1), bool(control & 2), self._buffer[start + DATA_HEADER_BYTES : end])
 
     def _read_fragment(self, make_room: Callable[[], None]) -> Fragment:
         """The next presentation data value of the P-DATA-TF that is being read."""

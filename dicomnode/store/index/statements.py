@@ -40,7 +40,11 @@ class Prepared:
 
     def _parameters(self, values: Mapping[str, Any]) -> Any:
         if self._json:
-            values = {**values, **{name: json.dumps(values[name]) for name in self._json}}
+            values = {**values, **{name: _dumped(values[name]) for name in self._json}}
         if self._constants:
             values = {**self._constants, **values}
         return values if self._order is None else [values[name] for name in self._order]
+
+
+def _dumped(value: Any) -> str:
+    return "[]" if value == [] else json.dumps(value)
