@@ -136,7 +136,7 @@ class Instance(Base):
     __table_args__ = (UniqueConstraint("sop_instance_uid", "version"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     series_row: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
-    association_row: Mapped[int | None] = mapped_column(_LARGE, ForeignKey("association.id"), index=True)
+    association_row: Mapped[int | None] = mapped_column(_LARGE, ForeignKey("association.id"))
     sop_instance_uid: Mapped[str]
     sop_class_uid: Mapped[str]
     version: Mapped[int]
@@ -163,12 +163,12 @@ class Outbox(Base):
 
     __tablename__ = "outbox"
     __table_args__ = (
-        UniqueConstraint("destination", "instance_row"),
+        UniqueConstraint("instance_row", "destination"),
         Index(None, "destination", "state", "next_attempt_at"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     destination: Mapped[str]
-    instance_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), index=True)
+    instance_row: Mapped[int] = mapped_column(ForeignKey("instance.id"))
     origin: Mapped[str]
     rules: Mapped[list[Any]]
     calling_ae: Mapped[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Double, bindparam, case, select, update
+from sqlalchemy import Double, bindparam, case, exists, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.core.types import AssociationEnd
@@ -25,11 +25,12 @@ DUE_SOONER: Final = (
     update(Series)
     .where(
         Series.state == SeriesState.RECEIVING.value,
-        Series.id.in_(select(Instance.series_row).where(Instance.association_row == bindparam("association"))),
+        exists().where(Instance.series_row == Series.id, Instance.association_row == bindparam("association")),
     )
     .values(due_at=case((Series.due_at < _SOONEST, Series.due_at), else_=_SOONEST))
 )
-"""The series that an association carried are judged again once their shorter quiet time is over."""
+"""The series that an association carried are judged again once their shorter quiet time is over. Few are open at once:
+they are looked through, and no index by association has to be kept for every instance."""
 
 
 def lose_open_associations(session: Session, owner: str, now: float) -> int:

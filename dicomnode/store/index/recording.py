@@ -33,6 +33,7 @@ class _SeriesRow(NamedTuple):
     released_quiet_s: float
     deadline_s: float
     last_at: float
+    due_at: float | None
     expected: int | None
     expected_source: str
 

@@ -130,7 +130,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("sop_instance_uid", "version", name=op.f("uq_instance_sop_instance_uid_version")),
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_instance_association_row"), ["association_row"], unique=False)
         batch_op.create_index(batch_op.f("ix_instance_series_row"), ["series_row"], unique=False)
 
     op.create_table(
@@ -185,7 +184,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["after_series"], ["series.id"], name=op.f("fk_outbox_after_series")),
         sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_outbox_instance_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
-        sa.UniqueConstraint("destination", "instance_row", name=op.f("uq_outbox_destination_instance_row")),
+        sa.UniqueConstraint("instance_row", "destination", name=op.f("uq_outbox_instance_row_destination")),
     )
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.create_index(
@@ -193,7 +192,6 @@ def upgrade() -> None:
             ["destination", "state", "next_attempt_at"],
             unique=False,
         )
-        batch_op.create_index(batch_op.f("ix_outbox_instance_row"), ["instance_row"], unique=False)
 
     op.create_table(
         "receipt",
@@ -218,7 +216,6 @@ def downgrade() -> None:
 
     op.drop_table("receipt")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_outbox_instance_row"))
         batch_op.drop_index(batch_op.f("ix_outbox_destination_state_next_attempt_at"))
 
     op.drop_table("outbox")
@@ -229,7 +226,6 @@ def downgrade() -> None:
     op.drop_table("job")
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_instance_series_row"))
-        batch_op.drop_index(batch_op.f("ix_instance_association_row"))
 
     op.drop_table("instance")
     with op.batch_alter_table("series", schema=None) as batch_op:
