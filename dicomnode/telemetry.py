@@ -156,6 +156,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a caller broke the DICOM protocol and was cut off",
             "source_address association_id reason",
         ),
+        "strays_set_aside": Event(
+            "warning", "files without a row were found at a start, and set aside", "instances path hint",
+        ),
         "instance_refused": Event(
             "warning", "an instance was not taken in",
             "association_id peer sop_class_uid sop_instance_uid status error reason hint",

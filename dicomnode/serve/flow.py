@@ -14,7 +14,7 @@ from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
 from dicomnode.serve import wiring
 from dicomnode.serve.wiring import Store
-from dicomnode.store.intake import remove_strays
+from dicomnode.store.intake import set_strays_aside
 from dicomnode.store.results import ResultStore
 from dicomnode.workers import WorkerPool
 
@@ -46,7 +46,7 @@ class FlowRole:
         return self._closer.is_alive and self._reconciler.is_alive
 
     def start(self) -> None:
-        remove_strays(self._store.database, self._store.files)
+        set_strays_aside(self._store.database, self._store.files)
         self._workflows.start()
         self._closer.start()
         self._reconciler.start()

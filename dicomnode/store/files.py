@@ -7,6 +7,7 @@ two receivers ever write to one name, and a folder holds an hour, which is what 
 
 from __future__ import annotations
 
+import calendar
 import errno
 import filecmp
 import hashlib
@@ -26,6 +27,7 @@ from dicomnode.errors import DiskFullError, StoreError
 from dicomnode.faults import kill_point
 from dicomnode.store.folders import sync_folder
 
+_HOUR: Final = "%Y%m%d/%H"
 _OWNER_DIGITS: Final = 8
 _RANDOM_BYTES: Final = 12
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -43,6 +45,7 @@ class FileStore:
 
     def __init__(self, folder: Path, reserve_bytes: int, sync: bool, owner: str = "") -> None:
         self._objects = folder / "objects"
+        self.strays = folder / "strays"
         self._reserve_bytes = reserve_bytes
         self.syncs = sync
         self._owner = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]
@@ -92,9 +95,16 @@ class FileStore:
         found = chain.from_iterable(hour.glob(f"{self._owner}*.dcm") for hour in hours)
         return [str(path.relative_to(self._objects).with_suffix("")) for path in found]
 
+    def set_aside(self, key: str) -> None:
+        """Move a file that no row names to `strays/`. It is not removed: if it is the index that lost something, it may
+        be the only copy."""
+        with storage_errors():
+            self.strays.mkdir(exist_ok=True)
+            self.path(key).rename(self.strays / f"{key.replace('/', '-')}.dcm")
+
     def new_key(self) -> str:
         """A key that was never used, its folder made."""
-        hour = time.strftime("%Y%m%d/%H", time.gmtime())
+        hour = time.strftime(_HOUR, time.gmtime())
         folder = self._objects / hour
         if folder not in self._entered:
             self._enter(folder)
@@ -123,6 +133,11 @@ def free_bytes(folder: Path) -> tuple[int, int]:
     """(free, total) bytes of the disk under a folder."""
     usage = shutil.disk_usage(folder)
     return usage.free, usage.total
+
+
+def hour_of(key: str) -> float:
+    """When the hour in a key began."""
+    return calendar.timegm(time.strptime(key[: len("yyyymmdd/hh")], _HOUR))
 
 
 class WritingFile:

@@ -28,12 +28,16 @@ from dicomnode.errors import DicomNodeError, InputError, MismatchError, StoreErr
 from dicomnode.faults import kill_point
 from dicomnode.store.combining import Combined
 from dicomnode.store.database import Database
-from dicomnode.store.files import FileStore, WritingFile, storage_errors
+from dicomnode.store.files import FileStore, WritingFile, hour_of, storage_errors
 from dicomnode.store.index import arrivals, associations
 from dicomnode.store.index.arrivals import Arrival, ForwardTo, StoredFile
 from dicomnode.store.index.recording import Recorder
 
 _ASSOCIATION_ID_BITS: Final = 62
+_STRAYS_HINT: Final = (
+    "after a kill or a power cut they were never acknowledged and may be removed; "
+    "after the index was put back from a backup, send them to the node again"
+)
 _TRIES: Final = 3
 """Of one row: two receivers that take in the first instances of a series at once collide, and the later one sees the
 row of the other at its next try."""
@@ -77,7 +81,7 @@ class StoreIntake:
 
     def recover(self) -> None:
         """Clear away what this receiver left when it was killed: files without a row, associations that look open."""
-        remove_strays(self._database, self._files)
+        set_strays_aside(self._database, self._files)
         with _index_errors(), self._database.write() as session:
             associations.lose_open_associations(session, self._owner, time.time())
 
@@ -162,12 +166,17 @@ class StoreIntake:
             each.is_known = not self._recorder.record(cursor, each.arrival, self._unrecorded.get)
 
 
-def remove_strays(database: Database, files: FileStore) -> int:
-    """Remove what the file store's owner wrote and was killed before it had a row; how many files."""
+def set_strays_aside(database: Database, files: FileStore) -> int:
+    """Set aside what the file store's owner wrote and was killed before it had a row; how many files."""
+    latest = files.own_latest()
+    if not latest:
+        return 0
     with _index_errors(), database.read() as session:
-        strays = arrivals.without_row(session, files.own_latest())
+        strays = arrivals.without_row(session, latest, min(map(hour_of, latest)))
     for key in strays:
-        files.remove(key)
+        files.set_aside(key)
+    if strays:
+        telemetry.event("strays_set_aside", instances=len(strays), path=str(files.strays), hint=_STRAYS_HINT)
     return len(strays)
 
 

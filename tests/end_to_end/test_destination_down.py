@@ -55,7 +55,7 @@ def test_a_dead_destination_delays_no_other_and_gets_everything_in_the_end(tmp_p
         assert storescu(node.call(), files) == 0
         wait_until(lambda: pacs.statistics()["CountInstances"] == 2 * len(files), 120, "the PACS held everything")
         # The PACS counts an instance before we have its answer, and have written that down.
-        wait_until(lambda: node.unfinished() == 2 * len(files), 30, "all that waits is for the destination that is down")
+        wait_until(lambda: node.unfinished() == 2 * len(files), 30, "only the destination that is down was waited for")
 
         down.start()
         wait_for_instances(node, down, 2 * len(files))

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
@@ -386,7 +386,7 @@ def test_a_count_of_instances_is_evidence(reception: Reception) -> None:
 
 
 @pytest.mark.both_databases
-def test_after_a_kill_half_files_are_gone_and_open_associations_are_lost(tmp_path: Path) -> None:
+def test_after_a_kill_half_files_are_set_aside_and_open_associations_are_lost(tmp_path: Path) -> None:
     with receiving(tmp_path) as reception:
         row = reception.intake.association_opened(SCANNER)
         ended = reception.intake.association_opened(SCANNER)
@@ -399,9 +399,34 @@ def test_after_a_kill_half_files_are_gone_and_open_associations_are_lost(tmp_pat
         reception.intake.recover()
         ends = {association.id: association.ended for association in reception.rows(Association)}
         assert ends == {row: "lost", ended: "released"}
-        instances = reception.rows(Instance)
-        assert {path.name for path in tmp_path.rglob("*.dcm")} == {Path(each.file).name + ".dcm" for each in instances}
+        stored = {reception.files.path(each.file) for each in reception.rows(Instance)}
+        assert set((tmp_path / "objects").rglob("*.dcm")) == stored
+        (stray,) = (tmp_path / "strays").iterdir()
+        assert stray.read_bytes().endswith(b"half")
         assert [series.state for series in reception.rows(Series)] == ["receiving"]
+
+
+def test_what_an_index_has_forgotten_is_set_aside_whole(tmp_path: Path) -> None:
+    """It was put back from a backup: what came since has no row, and may be nowhere else."""
+    with receiving(tmp_path) as reception:
+        reception.receive(ct_header(1))
+        (kept,) = reception.rows(Instance)
+        reception.receive(ct_header(2))
+        with reception.database.write() as session:
+            session.execute(delete(Outbox).where(Outbox.instance_row != kept.id))
+            session.execute(delete(Instance).where(Instance.id != kept.id))
+        reception.intake.recover()
+        assert reception.files.path(kept.file).exists()
+        (stray,) = (tmp_path / "strays").iterdir()
+        assert dcmread(stray).SOPInstanceUID == "1.2.3.4.2"
+
+
+def test_a_file_with_a_row_is_no_stray_though_a_clock_jumped(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        reception.receive(ct_header(1), at=9e9)
+        reception.receive(ct_header(2), at=1.0)
+        reception.intake.recover()
+        assert not (tmp_path / "strays").exists()
 
 
 def test_a_receiver_leaves_alone_what_is_anothers(tmp_path: Path) -> None:
