@@ -84,9 +84,14 @@ class FileStore:
         self.path(key).unlink(missing_ok=True)
 
     def same_content(self, key: str, other: str) -> bool:
-        """Whether two files hold the same bytes. Raises StoreError where one cannot be read."""
+        """Whether two files hold the same bytes; one that is not there does not. Raises StoreError where one cannot be
+        read.
+        """
         with storage_errors():
-            return filecmp.cmp(self.path(key), self.path(other), shallow=False)
+            try:
+                return filecmp.cmp(self.path(key), self.path(other), shallow=False)
+            except FileNotFoundError:
+                return False
 
     def own_latest(self) -> list[str]:
         """Keys of what this owner wrote in the last two hours in which anybody wrote: after a kill or a power cut some

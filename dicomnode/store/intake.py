@@ -30,6 +30,7 @@ from dicomnode.store.combining import Combined
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore, WritingFile, hour_of, storage_errors
 from dicomnode.store.index import arrivals, associations
+from dicomnode.store.index import files as index_files
 from dicomnode.store.index.arrivals import Arrival, ForwardTo, StoredFile
 from dicomnode.store.index.recording import Recorder
 
@@ -112,11 +113,21 @@ class StoreIntake:
             if pending.error is not None:
                 raise pending.error
             kept = not pending.is_known or self._record_again(arrival)
-        except BaseException:
-            self._files.remove(arrival.file.file)
+        except DicomNodeError:
+            if not self._may_be_recorded(arrival):
+                self._files.remove(arrival.file.file)
             raise
         if not kept:
             self._files.remove(arrival.file.file)
+
+    def _may_be_recorded(self, arrival: Arrival) -> bool:
+        """Whether a row may name the file though its commit failed: a server may have committed, and gone before it
+        said so. While that cannot be found out the file stays; at the next start it is set aside if it has no row."""
+        try:
+            with self._database.read() as session:
+                return index_files.is_recorded(session, arrival.file)
+        except SQLAlchemyError:
+            return True
 
     def _record_again(self, arrival: Arrival) -> bool:
         """Record an instance whose UID is known; whether its file is needed, for no other holds the same bytes."""
@@ -172,7 +183,7 @@ def set_strays_aside(database: Database, files: FileStore) -> int:
     if not latest:
         return 0
     with _index_errors(), database.read() as session:
-        strays = arrivals.without_row(session, latest, min(map(hour_of, latest)))
+        strays = index_files.without_row(session, latest, min(map(hour_of, latest)))
     for key in strays:
         files.set_aside(key)
     if strays:

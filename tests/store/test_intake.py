@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,34 @@ def test_no_error_leaves_a_sender_without_an_answer(
     assert "Doe" not in str(answers[1])
     assert (answers[0], answers[2]) == (None, None)
     reception.receive(ct_header(7))
+
+
+def test_a_file_that_has_a_row_after_all_is_kept(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may have committed, and gone before it said so."""
+    real = reception.database.statements
+
+    @contextmanager
+    def gone_after_the_commit() -> Iterator[Any]:
+        with real() as cursor:
+            yield cursor
+        raise sqlite3.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(reception.database, "statements", gone_after_the_commit)
+    with pytest.raises(StoreError):
+        reception.receive(ct_header())
+    monkeypatch.undo()
+    (instance,) = reception.rows(Instance)
+    assert reception.files.path(instance.file).exists()
+    reception.receive(ct_header())
+    assert [each.id for each in reception.rows(Instance)] == [instance.id]
+
+
+def test_a_file_that_was_deleted_by_hand_comes_back_when_it_is_sent_again(reception: Reception) -> None:
+    reception.receive(ct_header())
+    reception.files.remove(reception.rows(Instance)[0].file)
+    reception.receive(ct_header())
+    assert [version.active for version in reception.versions(ct_header())] == [False, True]
+    assert reception.files.path(reception.versions(ct_header())[1].file).exists()
 
 
 def test_what_another_receiver_wrote_meanwhile_is_seen_at_the_next_try(
