@@ -27,6 +27,9 @@ _PAGES_IN_LOG: Final = 4000  # 16 MB: a page that changes with every instance is
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
 """WAL with NORMAL survives a killed process but not a power cut: commits since the last checkpoint may be lost."""
 
+_NO_ROWS_FAULT: Final = frozenset({"08", "53", "57", "58"})
+"""Classes of PostgreSQL's errors: connection, resources, operator intervention, system (its appendix A)."""
+
 _WRITERS: Final = 0x6469636F6D  # "dicom"
 """Number of the advisory lock that writers take on PostgreSQL: alone, or together with others of their kind."""
 
@@ -97,6 +100,14 @@ class Database:
             except BaseException:
                 connection.rollback()
                 raise
+
+    def is_out_of_reach(self, error: Exception) -> bool:
+        """Whether a driver's error is about no row that was to be written: the database is locked, full or gone."""
+        driver = self.engine.dialect.loaded_dbapi
+        if not isinstance(error, driver.OperationalError | driver.InterfaceError):
+            return False
+        state = getattr(error, "sqlstate", None)  # None: on SQLite, or where there is no server to tell one
+        return state is None or state[:2] in _NO_ROWS_FAULT
 
     def close(self) -> None:
         self.engine.dispose()

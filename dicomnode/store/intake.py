@@ -46,10 +46,11 @@ row of the other at its next try."""
 
 @dataclass(eq=False)
 class _Pending:
-    """Rows waiting for their commit. `is_known` tells that the instance's UID was there before, and nothing is done."""
+    """Rows waiting for their commit. Where the instance's UID `is_known` already nothing was done but for that."""
 
     arrival: Arrival
     is_known: bool = False
+    is_committed: bool = False
     error: DicomNodeError | None = None
 
 
@@ -110,8 +111,8 @@ class StoreIntake:
         self._waiting.append(pending)
         self._commit_waiting()
         try:
-            if pending.error is not None:
-                raise pending.error
+            if not pending.is_committed:  # an error that was not foreseen leaves none here
+                raise pending.error or _index_error(RuntimeError())
             kept = not pending.is_known or self._record_again(arrival)
         except DicomNodeError:
             if not self._may_be_recorded(arrival):
@@ -131,12 +132,19 @@ class StoreIntake:
 
     def _record_again(self, arrival: Arrival) -> bool:
         """Record an instance whose UID is known; whether its file is needed, for no other holds the same bytes."""
+        same: dict[str, bool] = {}
         with _index_errors(), self._database.read() as session:
             candidates = arrivals.of_the_same_size(session, arrival)
-        same = next((key for key in candidates if self._files.same_content(key, arrival.file.file)), None)
-        with _index_errors(), self._database.write() as session:
-            arrivals.record_again(session, arrival, same)
-        return same is None
+        while True:  # until nobody has written another that may be the same meanwhile
+            same |= {key: self._files.same_content(key, arrival.file.file) for key in candidates if key not in same}
+            with _index_errors(), self._database.write() as session:
+                candidates = arrivals.of_the_same_size(session, arrival)
+                if arrival.file.file in candidates:  # a try came through, though we were told that it failed
+                    return True
+                if same.keys() >= set(candidates):
+                    found = next((key for key in candidates if same[key]), None)
+                    arrivals.record_again(session, arrival, found)
+                    return found is None
 
     def _record_waiting(self) -> None:
         """Commit all that waits. Never raises: each sender finds its own error."""
@@ -156,19 +164,22 @@ class StoreIntake:
                 for each in batch:
                     self._write(cursor, each)
         except Exception as error:  # noqa: BLE001  whatever it is, each sender is answered
-            if len(batch) > 1:  # one bad row must not fail the others
+            if len(batch) > 1 and not self._database.is_out_of_reach(error):  # one bad row must not fail the others
                 for each in batch:
                     self._record([each])
             elif tries < _TRIES and isinstance(error, self._conflicts):
                 self._record(batch, tries + 1)
             else:
-                _fail(batch[0], error)
+                for each in batch:
+                    _fail(each, error)
             return
         kill_point("receive.after_commit")
         with self._lock:
             for each in batch:
-                if isinstance(each, _Pending) and each.arrival.association_id is not None:
-                    self._unrecorded.pop(each.arrival.association_id, None)
+                if isinstance(each, _Pending):
+                    each.is_committed = True
+                    if each.arrival.association_id is not None:
+                        self._unrecorded.pop(each.arrival.association_id, None)
 
     def _write(self, cursor: DBAPICursor, each: _Pending | _End) -> None:
         if isinstance(each, _End):
@@ -215,17 +226,18 @@ class IncomingInstance:
             facts = Facts(header, self._offer.sender, time.localtime(self._offer.sender.received_at).tm_hour)
             decided = self._routing.decide(facts)
             self._file.finish()
+            stored = StoredFile(
+                self._offer.sop_instance_uid,
+                self._offer.sop_class_uid,
+                self._offer.transfer_syntax_uid,
+                self._file.key,
+                self._file.size_bytes,
+            )
+            arrival = _arrival(self._offer, stored, identity, header, decided, self._routing)
         except BaseException:
             self._file.discard()
             raise
-        stored = StoredFile(
-            self._offer.sop_instance_uid,
-            self._offer.sop_class_uid,
-            self._offer.transfer_syntax_uid,
-            self._file.key,
-            self._file.size_bytes,
-        )
-        self._commit(_arrival(self._offer, stored, identity, header, decided, self._routing))
+        self._commit(arrival)
 
     def abort(self) -> None:
         self._file.discard()

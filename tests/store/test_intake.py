@@ -20,7 +20,7 @@ from sqlalchemy import delete, update
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import AssociationEnd, Offer, Outcome, Receipt
-from dicomnode.errors import DicomNodeError, InputError, MismatchError, StoreError
+from dicomnode.errors import InputError, MismatchError, StoreError
 from dicomnode.store.files import FileStore
 from dicomnode.store.index import outbox
 from dicomnode.store.index.arrivals import Arrival
@@ -295,15 +295,15 @@ def test_many_threads_at_once_all_get_their_own_answer(reception: Reception) -> 
     assert len(reception.rows(Series)) == 1
 
 
-def batch_of(reception: Reception, datasets: list[Dataset]) -> list[DicomNodeError | None]:
+def batch_of(reception: Reception, datasets: list[Dataset]) -> list[Exception | None]:
     """Send all while the index is busy, so that all but the first come into one batch; what each is answered."""
-    answers: list[DicomNodeError | None] = [None] * len(datasets)
+    answers: list[Exception | None] = [None] * len(datasets)
     row = reception.intake.association_opened(SCANNER)
 
     def send(number: int) -> None:
         try:
             reception.receive(datasets[number], association=row)
-        except DicomNodeError as error:
+        except Exception as error:  # noqa: BLE001  the test looks at it
             answers[number] = error
 
     threads = [threading.Thread(target=send, args=(number,), daemon=True) for number in range(len(datasets))]
@@ -331,7 +331,7 @@ def fail_for(reception: Reception, monkeypatch: pytest.MonkeyPatch, uid: str, er
 
 
 def test_a_bad_row_does_not_fail_the_others_of_its_batch(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_for(reception, monkeypatch, "1.2.3.4.2", sqlite3.OperationalError("insert Doe^Jane"))
+    fail_for(reception, monkeypatch, "1.2.3.4.2", sqlite3.DataError("insert Doe^Jane"))
     answers = batch_of(reception, [ct_header(number) for number in range(5)])
     assert [type(answer) for answer in answers] == [type(None), type(None), StoreError, type(None), type(None)]
     assert "Doe" not in str(answers[2])
@@ -372,6 +372,74 @@ def test_a_file_that_has_a_row_after_all_is_kept(reception: Reception, monkeypat
     assert reception.files.path(instance.file).exists()
     reception.receive(ct_header())
     assert [each.id for each in reception.rows(Instance)] == [instance.id]
+
+
+def test_a_commit_that_came_through_is_not_taken_for_another_instance_at_the_next_try(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = reception.database.statements, [sqlite3.IntegrityError("as a conflict, which is tried again")]
+
+    @contextmanager
+    def failing_after_the_commit() -> Iterator[Any]:
+        with real() as cursor:
+            yield cursor
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(reception.database, "statements", failing_after_the_commit)
+    reception.receive(ct_header())
+    (instance,) = reception.rows(Instance)
+    assert reception.files.path(instance.file).exists()
+
+
+def test_an_index_out_of_reach_is_tried_once_for_all_who_wait(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try may take a minute (`BUSY_TIMEOUT_S`): one for each sender would take their patience."""
+    real, tries = reception.database.statements, []
+
+    @contextmanager
+    def locked() -> Iterator[Any]:
+        with real() as cursor:
+            yield cursor
+            tries.append(1)
+            raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(reception.database, "statements", locked)
+    answers = batch_of(reception, [ct_header(number) for number in range(5)])
+    assert [type(answer) for answer in answers] == [StoreError] * 5
+    assert len(tries) == 2, "for the first sender, who came before the others, and for those together"
+    assert_nothing_kept(reception)
+
+
+def test_nobody_is_told_of_success_by_a_commit_that_fell_over(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = reception.database.statements
+
+    def fall_over(*_: object) -> None:
+        with real():
+            raise RuntimeError
+
+    monkeypatch.setattr(reception.intake, "_record", fall_over)
+    answers = batch_of(reception, [ct_header(number) for number in range(3)])
+    assert None not in answers
+    assert reception.rows(Instance) == []
+
+
+def test_the_same_other_bytes_at_once_are_one_version(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    reception.receive(ct_header(PatientID="P1"))
+    real, waiting = reception.files.same_content, [ct_header(PatientID="P2")]
+
+    def compare(key: str, other: str) -> bool:
+        if waiting:  # while the first is compared the second comes, over another association
+            reception.receive(waiting.pop())
+        return real(key, other)
+
+    monkeypatch.setattr(reception.files, "same_content", compare)
+    reception.receive(ct_header(PatientID="P2"))
+    assert [version.active for version in reception.versions(ct_header())] == [False, True]
+    assert len(list(reception.folder.rglob("*.dcm"))) == 2
 
 
 def test_a_file_that_was_deleted_by_hand_comes_back_when_it_is_sent_again(reception: Reception) -> None:
