@@ -10,6 +10,7 @@ it raises where $DICOMNODE_STRICT_EVENTS is set (our tests), and is left out els
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -265,7 +266,8 @@ def configure_child() -> None:
 
 def _log(level: Level, name: str, fields: Mapping[str, Value]) -> None:
     if structlog.is_configured():  # as a library we say nothing before someone asked for a log
-        getattr(structlog.get_logger(), level)(name, **fields)
+        with contextlib.suppress(OSError):  # a log on a full disk, or whose reader is gone, must not stop the work
+            getattr(structlog.get_logger(), level)(name, **fields)
 
 
 def _stderr_logger(*_: object) -> structlog.WriteLogger:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import io
 import json
 import logging
 import os
@@ -139,6 +141,17 @@ def test_libraries_warnings_and_crashes_say_where_but_not_what(capsys: pytest.Ca
     assert PATIENT not in json.dumps(lines)
     assert [line["event"] for line in lines] == ["library_message"] * 7 + ["thread_failed"] * 2
     assert all("test_telemetry:" in line["location"] for line in lines)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError()])
+def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    class Failing(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise error
+
+    monkeypatch.setattr("sys.stderr", Failing())
+    telemetry.configure("json")
+    telemetry.event("config_applied", role="deliver")
 
 
 def test_child_processes_log_as_their_parent_does(capsys: pytest.CaptureFixture[str]) -> None:
