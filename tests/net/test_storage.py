@@ -275,3 +275,21 @@ def test_what_is_outstanding_when_a_sender_goes_is_stored_before_its_end_is_reco
     intake.let_commit.set()
     assert intake.await_end() is AssociationEnd.LOST
     assert len(intake.stored) == 3
+
+
+def test_a_sender_does_not_wait_for_a_response_that_nobody_sends(
+    connect: Connect, intake: MemoryIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    seen: list[object] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, *_: seen.append(kind))
+    monkeypatch.setattr("dicomnode.net.scp.storage._answer", fail)
+    client = connect()
+    client.send(with_window(4))
+    client.read_pdu()
+    client.send(_store(1))
+    assert intake.await_end() is AssociationEnd.ABORTED
+    assert client.connection.recv(1) == b""
+    assert seen == [RuntimeError]

@@ -85,7 +85,7 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
     except DicomNodeError as error:
         _reject(wire, request, Rejected(RejectReason.CONGESTION, str(error), error.hint), acceptor)
         return None
-    outstanding = Outstanding(agreement.operations)
+    outstanding = Outstanding(agreement.operations, wire.cut)
     exchange = Exchange(wire, agreement.contexts, agreement.maximum_bytes, sender, association_id, outstanding)
     metrics.count("dicomnode_associations_accepted_total", peer=sender.peer or metrics.STRANGER)
     telemetry.event("association_opened", **_who(request, wire), peer=sender.peer, association_id=association_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +15,12 @@ class Outstanding:
 
     With a window the next instance is received while the ones before wait for the disk, and they wait together.
 
-    most  how many may be outstanding at once; one more is not read before another has ended
+    most     how many may be outstanding at once; one more is not read before another has ended
+    give_up  ends the association, where an operation beside it fails by a mistake of ours
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, give_up: Callable[[], None]) -> None:
+        self._give_up = give_up
         self._free = threading.Semaphore(most)
         self._threads = ThreadPoolExecutor(most, "dicom-operation") if most > 1 else None
 
@@ -37,7 +39,11 @@ class Outstanding:
 
     def _run(self, operation: Callable[[], None]) -> None:
         try:
-            with contextlib.suppress(AssociationLostError):  # whoever reads finds out, and records it
-                operation()
+            operation()
+        except AssociationLostError:
+            pass  # whoever reads finds out, and records it
+        except Exception:  # noqa: BLE001  the sender must not wait for a response that nobody sends
+            sys.excepthook(*sys.exc_info())
+            self._give_up()
         finally:
             self._free.release()
