@@ -25,12 +25,14 @@ DUE_SOONER: Final = (
     update(Series)
     .where(
         Series.state == SeriesState.RECEIVING.value,
+        Series.last_at
+        >= select(Association.opened_at).where(Association.id == bindparam("association")).scalar_subquery(),
         exists().where(Instance.series_row == Series.id, Instance.association_row == bindparam("association")),
     )
     .values(due_at=case((Series.due_at < _SOONEST, Series.due_at), else_=_SOONEST))
 )
-"""The series that an association carried are judged again once their shorter quiet time is over. Few are open at once:
-they are looked through, and no index by association has to be kept for every instance."""
+"""The series that an association carried are judged again once their shorter quiet time is over. Few have had an
+instance since it began: they are looked through, and no index by association has to be kept for every instance."""
 
 
 def lose_open_associations(session: Session, owner: str, now: float) -> int:
