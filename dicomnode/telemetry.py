@@ -246,7 +246,8 @@ def configure(format: Literal["console", "json"] = "console", level: Level = "in
 
     Processes started from here on find the same choice in their environment: see `configure_child`.
     """
-    os.environ.update(DICOMNODE_LOG__FORMAT=format, DICOMNODE_LOG__LEVEL=level)
+    # not DICOMNODE_LOG__LEVEL: that would override `log.level` of whatever file this process reads later
+    os.environ.update(DICOMNODE_CHILD_LOG_FORMAT=format, DICOMNODE_CHILD_LOG_LEVEL=level)
     structlog.configure(
         processors=_pipeline(format),
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -260,7 +261,8 @@ def configure(format: Literal["console", "json"] = "console", level: Level = "in
 
 def configure_child() -> None:
     """Log as the process that started us does."""
-    format, level = os.environ.get("DICOMNODE_LOG__FORMAT"), os.environ.get("DICOMNODE_LOG__LEVEL", "info")
+    format = os.environ.get("DICOMNODE_CHILD_LOG_FORMAT")
+    level = os.environ.get("DICOMNODE_CHILD_LOG_LEVEL", "info")
     configure("json" if format == "json" else "console", cast(Level, level))
 
 

@@ -29,7 +29,7 @@ PATIENT = "Doe^Jane"
 
 @pytest.fixture(autouse=True)
 def _restore(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for variable in ("DICOMNODE_LOG__FORMAT", "DICOMNODE_LOG__LEVEL"):
+    for variable in ("DICOMNODE_CHILD_LOG_FORMAT", "DICOMNODE_CHILD_LOG_LEVEL"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
     hooks = sys.excepthook, threading.excepthook, warnings.showwarning
@@ -156,7 +156,8 @@ def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPat
 
 def test_child_processes_log_as_their_parent_does(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.configure("json", "error")
-    assert (os.environ["DICOMNODE_LOG__FORMAT"], os.environ["DICOMNODE_LOG__LEVEL"]) == ("json", "error")
+    handed_on = os.environ["DICOMNODE_CHILD_LOG_FORMAT"], os.environ["DICOMNODE_CHILD_LOG_LEVEL"]
+    assert handed_on == ("json", "error")
     telemetry.configure_child()
     telemetry.event("node_started")
     telemetry.event("connection_failed", reason="no more files")
