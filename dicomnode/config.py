@@ -47,6 +47,10 @@ DEFAULT_FILE: Final = Path("dicomnode.toml")
 _PREFIX: Final = "DICOMNODE_"
 _ONE_BRACKET: Final = re.compile(r"^\s*\[\s*rule\s*\]", re.MULTILINE)
 _TWO_BRACKETS: Final = "write [[rule]], with two brackets"
+_IN_TOML: Final[Mapping[str, str]] = {  # kinds of problem that pydantic tells in the words of Python
+    "tuple_type": "input should be a list",
+    "path_type": "input should be text",
+}
 
 
 class Config(BaseSettings):
@@ -230,11 +234,18 @@ def _read(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        hint = _TWO_BRACKETS if _ONE_BRACKET.search(text) else "text goes in quotes; [sections] stand alone on a line"
-        raise ConfigError(f"{path} is not valid TOML: {error}", hint) from None
+        raise ConfigError(f"{path} is not valid TOML: {error}", _toml_hint(text, str(error))) from None
     if isinstance(table.get("rule"), Mapping):
         raise ConfigError(f"{path}: [rule] is one table, rules are a list", _TWO_BRACKETS)
     return table
+
+
+def _toml_hint(text: str, error: str) -> str:
+    if _ONE_BRACKET.search(text):
+        return _TWO_BRACKETS
+    if error.startswith("Cannot "):  # declare ... twice, overwrite a value
+        return "a key or a [section] stands there twice: keep one of them"
+    return "text goes in quotes; [sections] stand alone on a line"
 
 
 def _build(path: Path, table: Mapping[str, Any]) -> Config:
@@ -275,12 +286,14 @@ def _refuse_unknown_environment() -> None:
 def _explain(path: Path, problem: Mapping[str, Any]) -> ConfigError:
     """One pydantic problem as a ConfigError. pydantic's own text never repeats the value, which may be a secret."""
     location = tuple(str(part) for part in problem["loc"] if part != "[key]")
+    if isinstance(problem["loc"][-1], int) and len(location) > 2:  # one of several values
+        location = location[:-1]
     place = f"[{'.'.join(location[:-1])}] {location[-1]}" if len(location) > 1 else f"[{location[0]}]"
     if problem["type"] == "extra_forbidden":
         return ConfigError(f"{path}: {place}: unknown key", _nearest(location[-1], _known_keys(location[:-1])))
     if problem["type"] == "missing":
         return ConfigError(f"{path}: {place}: missing", f"add {location[-1]} = ... to [{'.'.join(location[:-1])}]")
-    what = problem["msg"].removeprefix("Value error, ")
+    what = _IN_TOML.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     return ConfigError(f"{path}: {place}: {what[:1].lower()}{what[1:]}", _meaning(location))
 
 

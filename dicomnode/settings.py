@@ -67,6 +67,14 @@ def _reserve(value: object) -> object:
     return _bytes(value)
 
 
+def _receivers(value: object) -> object:
+    """ "auto", or a number; in the environment that is text."""
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,4}", value) else value
+    if number != "auto" and not (type(number) is int and 1 <= number <= 64):
+        raise ValueError(f'{value!r} is neither "auto" nor a number from 1 to 64')
+    return number
+
+
 def _uid(text: str) -> str:
     if not is_valid_uid(text):
         raise ValueError(f"{text!r} is no UID: digits and dots, at most 64")
@@ -118,7 +126,9 @@ SopClasses = Annotated[tuple[str, ...], AfterValidator(_storage_classes)]
 TransferSyntaxes = Annotated[tuple[str, ...], AfterValidator(_transfer_syntaxes)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
+IdleSeconds = Annotated[float, Field(ge=1, le=7 * 86400)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Receivers = Annotated[Literal["auto"] | int, BeforeValidator(_receivers)]
 
 
 class Section(BaseModel):
@@ -138,7 +148,7 @@ class NodeSettings(Section):
     port: PortNumber = Field(
         default=11112, description="TCP port to listen on, a number from 1 to 65535, without quotes"
     )
-    receivers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+    receivers: Receivers = Field(
         default="auto", description='processes that receive, all on the one port; "auto": one for two cores, at most 4'
     )
     data: Path = Field(
@@ -183,7 +193,7 @@ class LimitSettings(Section):
 
     associations: int = Field(default=200, ge=1, le=4096, description="open associations, all together")
     per_address: int = Field(default=20, ge=1, description="open associations from one address")
-    idle_s: Seconds = Field(default=60.0, ge=1, description="an association that says nothing for so long is aborted")
+    idle_s: IdleSeconds = Field(default=60.0, description="an association that says nothing for so long is aborted")
     max_dataset_bytes: Bytes = Field(default=8 * 2**30, description='largest data set taken in; bytes or "8 GiB"')
     disk_reserve: Annotated[float, BeforeValidator(_reserve), Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.10, description='free space below which C-STORE answers 0xA700: "10%" of the disk, or "50 GB"'

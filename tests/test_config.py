@@ -287,3 +287,30 @@ def test_machines_that_share_a_database_have_names(written: Written, tmp_path: P
         load_config(written(node))
     assert load_config(written(f'{node}name = "one"\n')).files == tmp_path / "data"
     assert load_config(written(f'{node}name = "one"\nfiles = "shared"\n')).files == tmp_path / "shared"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says", "hint"),
+    [
+        ("[node]\nreceivers = 0", "[node] receivers", "0 is neither", "receivers is: processes that receive"),
+        ('[node]\nreceivers = "many"', "[node] receivers", "'many' is neither", "receivers is"),
+        ('[node]\nprivate_sop_classes = ["1.2", "x"]', "[node] private_sop_classes", "'x' is no UID", "UIDs of SOP"),
+        ('[node]\nprivate_sop_classes = "1.2"', "[node] private_sop_classes", "should be a list", "UIDs of SOP"),
+        ("[node]\nfiles = 3", "[node] files", "should be text", "folder of the stored files"),
+        ("[limits]\nidle_s = 0", "[limits] idle_s", "greater than or equal to 1", "says nothing for so long"),
+        ("[node]\nport = 1\nport = 2", "", "Cannot overwrite a value", "stands there twice"),
+        ("[node]\n[node]", "", "Cannot declare", "stands there twice"),
+    ],
+)
+def test_one_mistake_is_told_once_and_in_the_words_of_the_file(
+    written: Written, text: str, place: str, says: str, hint: str
+) -> None:
+    (problem,) = examine(written(text))[1]
+    assert place in str(problem)
+    assert says in str(problem)
+    assert hint in problem.hint
+
+
+@pytest.mark.parametrize(("receivers", "meant"), [('"auto"', "auto"), ("3", 3), ('"3"', 3)])
+def test_receivers_are_a_number_or_auto(written: Written, receivers: str, meant: int | str) -> None:
+    assert load_config(written(f"[node]\nreceivers = {receivers}")).node.receivers == meant

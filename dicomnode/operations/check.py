@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dicomnode.config import DEFAULT_FILE, Config, examine
 from dicomnode.core.types import Peer
@@ -21,6 +21,8 @@ from dicomnode.operations.wording import counted
 from dicomnode.store.database import index_url
 from dicomnode.store.inspection import inspect, inspect_server
 from dicomnode.store.locks import NODE_LOCK, Holder, holder
+
+_EVERYWHERE: Final = {"0.0.0.0", "::"}  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,14 @@ def check(path: Path) -> CheckReport:
         return CheckReport(path, tuple(problems))
     running = running_node(config.node.data)
     ports = zip(config.addresses, config.ports, strict=True)
-    in_use = {address: tuple(_listening(config.node.host, port, is_tls)) for address, (port, is_tls) in ports}
+    in_use = {
+        address: tuple(_listening("tls" if is_tls else "node", config.node.host, port))
+        for address, (port, is_tls) in ports
+    }
     problems += [*_data_folder(config), *_index(config), *_unresolved(config.peers()), *_certificates(config)]
     if running is None:
         problems += [problem for found in in_use.values() for problem in found]
+        problems += _metrics(config)
     unheard = [] if running is None else [address for address, found in in_use.items() if not found]
     told = {problem.what for problem in problems}
     warnings = tuple(warning for warning in _warnings(config, unheard) if warning not in told)
@@ -152,9 +158,16 @@ def _certificates(config: Config) -> Iterator[Problem]:
         yield Problem(str(error), error.hint)
 
 
-def _listening(host: str, port: int, is_tls: bool) -> Iterator[Problem]:
+def _metrics(config: Config) -> Iterator[Problem]:
+    host, port = config.metrics.host, config.metrics.port
+    if port is not None and not any(port == other for other, _ in config.ports):
+        yield from _listening("metrics", host, port)
+    elif port is not None and (host == config.node.host or _EVERYWHERE & {host, config.node.host}):
+        yield Problem(f"[metrics] port: {port} is one that we receive on", "choose another, as a rule 9464")
+
+
+def _listening(section: str, host: str, port: int) -> Iterator[Problem]:
     """Bind the port for a moment; nothing listens on it and nobody can connect."""
-    section = "tls" if is_tls else "node"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -112,6 +112,22 @@ def test_check_lists_every_problem(command: Command, tmp_path: Path) -> None:
     assert all(problem["next"] for problem in ran.json["problems"])
 
 
+def test_check_reads_the_log_level_of_the_file(command: Command, tmp_path: Path, port: int) -> None:
+    (tmp_path / "dicomnode.toml").write_text(f'[node]\nport = {port}\n[log]\nlevel = "loud"\n')
+    assert "[log] level" in command("check").out
+    assert "[log] level" in command("check").out, "not even after a command that set up its own log"
+
+
+def test_check_looks_at_the_port_of_the_metrics(command: Command, tmp_path: Path, port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        text = f"[node]\nport = {port}\n[metrics]\nport = "
+        (tmp_path / "dicomnode.toml").write_text(f"{text}{taken}")
+        assert f"[metrics] port: 127.0.0.1:{taken} cannot be listened on" in command("check").out
+    (tmp_path / "dicomnode.toml").write_text(f"{text}{port}")
+    assert f"[metrics] port: {port} is one that we receive on" in command("check").out
+
+
 def test_check_finds_a_disk_that_is_too_full(command: Command, tmp_path: Path, port: int) -> None:
     (tmp_path / "dicomnode.toml").write_text(f'[node]\nport = {port}\n[limits]\ndisk_reserve = "99.9%"\n')
     ran = command("check")
