@@ -37,6 +37,7 @@ _DATA_HEADER: Final = struct.Struct(">BxLLBB")
 DATA_HEADER_BYTES: Final = _DATA_HEADER.size
 _QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 _MORE: Final = getattr(socket, "MSG_MORE", 0)  # Linux only
+_TLS_RECORDS: Final = range(20, 25)  # RFC 8446 5.1: how a record of TLS begins
 _FILE_ERRORS: Final = frozenset({errno.EIO, errno.ESTALE})
 """Of sendfile(2): what no socket fails with."""
 
@@ -268,7 +269,8 @@ class Wire:
         try:
             kind = PduType(number)
         except ValueError:
-            raise ProtocolError(f"unrecognized PDU type {number}", AbortReason.UNRECOGNIZED_PDU) from None
+            tls = ": that is TLS, and not spoken here" if number in _TLS_RECORDS else ""
+            raise ProtocolError(f"unrecognized PDU type {number}{tls}", AbortReason.UNRECOGNIZED_PDU) from None
         associate = kind in (PduType.ASSOCIATE_RQ, PduType.ASSOCIATE_AC)
         if not 4 <= length <= (MAXIMUM_ASSOCIATE_BYTES if associate else 4):
             raise ProtocolError(f"{kind.name} PDU of {length} bytes")

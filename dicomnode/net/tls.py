@@ -130,7 +130,10 @@ _VERIFICATION_HINTS: Final[Mapping[int, str]] = {  # X509_V_ERR_... of OpenSSL
     62: "call it by a host name that stands in it, or set peer.NAME.certificate to a name that does",
     64: "call it by a host name that stands in it, or set peer.NAME.certificate to a name that does",
 }
-_NO_TLS: Final = ("the other side does not speak TLS here", "use its TLS port, or leave TLS off for it")
+_NO_TLS: Final = (
+    "the other side does not speak TLS here",
+    "one side calls a TLS port in clear, or a plain port by TLS: compare ports and `tls` on both",
+)
 _TOO_OLD: Final = ("the other side knows neither TLS 1.2 nor 1.3", "update it: PS3.15 B.12 forbids what is older")
 _NO_CIPHER: Final = ("there is no cipher suite that both sides allow", "update it, or see tls.profile")
 _OURS_REFUSED: Final = ("the other side refuses our certificate", "its log says why; most often it lacks our CA")
