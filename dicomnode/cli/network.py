@@ -37,7 +37,7 @@ def contexts(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Ask a peer which storage classes it accepts in which transfer syntaxes, and its limits. Nothing is sent."""
+    """Ask a peer what it accepts: classes, transfer syntaxes, limits. Nothing is sent."""
     from dicomnode.operations.contexts import contexts as ask
 
     answer = ask(configured(config, rules_matter=False), peer)
@@ -51,7 +51,7 @@ def trace(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Record what goes over associations with a peer: contexts, PDUs and their times, never what they carry."""
+    """Record associations with a peer: contexts, PDUs, times. Never what they carry."""
     from dicomnode.operations.trace import trace as do
 
     show(do(configured(config, rules_matter=False), peer, action.value), as_json)

@@ -72,14 +72,14 @@ class Contexts:
         limit = f"{self.maximum_pdu_bytes} bytes" if self.maximum_pdu_bytes else "of any size"
         window = "one operation at a time" if self.operations is None else f"operations window {self.operations}"
         columns = " ".join(f"{head:>4}" for head in SYNTAXES.values())
-        legend = ", ".join(f"{head} {UID(syntax).name}" for syntax, head in SYNTAXES.items())
+        legend = (f"  {head:>4} {UID(syntax).name}" for syntax, head in SYNTAXES.items())
         return (
             f"{self.peer} ({self.address}) accepts {len(self.classes)} of {self.proposed} storage classes",
             f"it is {self.implementation or 'nameless'} ({self.implementation_class_uid or 'no implementation UID'}), "
             f"takes PDUs {limit}, {window}",
             *((f"  {'':58} {columns}",) if self.classes else ()),
             *(one.line() for one in self.classes),
-            *((f"columns: {legend}",) if self.classes else ()),
+            *(("columns:", *legend) if self.classes else ()),
         )
 
 
@@ -103,7 +103,7 @@ def contexts(config: Config, name: str) -> Contexts:
         proposed=len(STORAGE_CLASSES),
         classes=tuple(
             sorted(
-                (AcceptedClass(uid, UID(uid).name, syntaxes) for uid, syntaxes in found.items() if syntaxes),
+                (AcceptedClass(uid, _name(uid), syntaxes) for uid, syntaxes in found.items() if syntaxes),
                 key=lambda one: one.name,
             )
         ),
@@ -112,3 +112,8 @@ def contexts(config: Config, name: str) -> Contexts:
         implementation=answer.implementation,
         operations=answer.operations,
     )
+
+
+def _name(uid: str) -> str:
+    """The standard's name of a SOP class. Some retired ones share it with their successors."""
+    return f"{UID(uid).name}{' (retired)' if UID(uid).is_retired else ''}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -29,7 +29,7 @@ class TraceShown:
 
     def lines(self) -> Sequence[str]:
         head = f"{self.peer}: trace is {'on, for associations that begin from now on' if self.is_on else 'off'}"
-        return (head, f"in {self.path}", *(_line(told) for told in self.recorded))
+        return (head, f"in {self.path}", *(line for told in self.recorded for line in _lines(told)))
 
 
 def trace(config: Config, peer: str, action: str) -> TraceShown:
@@ -59,6 +59,11 @@ def _recorded(traced: PeerTrace) -> list[dict[str, Any]]:
     return [json.loads(text) for text in texts[-_SHOWN:]]
 
 
-def _line(told: dict[str, Any]) -> str:
-    rest = " ".join(f"{key}={value}" for key, value in told.items() if key not in ("association", "t", "event"))
-    return f"{told['association']} {told['t']:10.6f} {told['event']} {rest}"
+def _lines(told: dict[str, Any]) -> Iterator[str]:
+    """What one line of the file tells; each presentation context on a line of its own."""
+    apart = ("association", "t", "event", "contexts")
+    rest = (f" {key}={value}" for key, value in told.items() if key not in apart)
+    yield f"{told['association']} {told['t']:10.6f} {told['event']}{''.join(rest)}"
+    for context in told.get("contexts", ()):
+        answer = f"result {context['result']}" if "result" in context else context["abstract_syntax"]
+        yield f"{'':24}{context['id']:>3}: {answer}, {', '.join(context['transfer_syntaxes']) or 'none'}"
