@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sqlite3
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -64,9 +65,12 @@ def peak_bytes(session: int) -> int:
 
 
 def left_behind(node: Node) -> list[Path]:
-    """What lies where a transfer is kept until it is whole, and in the folder for temporary files."""
-    places = (node.data / "incoming", node.folder / "tmp", node.folder / "work")
-    return [path for place in places if place.is_dir() for path in place.rglob("*") if path.is_file()]
+    """Files of transfers that were not recorded, and what lies in the folder for temporary files."""
+    objects = node.data / "objects"
+    with contextlib.closing(sqlite3.connect(f"{(node.data / 'node.sqlite').as_uri()}?mode=ro", uri=True)) as index:
+        recorded = {objects / f"{key}.dcm" for (key,) in index.execute("SELECT file FROM instance")}
+    places = (objects, node.folder / "tmp", node.folder / "work")
+    return [path for place in places for path in place.rglob("*") if path.is_file() and path not in recorded]
 
 
 def tag(number: int, vr: bytes, length: int) -> bytes:
