@@ -110,7 +110,10 @@ def _warnings(config: Config, unheard: Sequence[str]) -> Iterator[str]:
     ending = None if certificate is None else expiry_warning(certificate, time.time())
     if ending is not None:
         yield str(ending)
+    called = {destination.peer for destination in config.destination.values()}
     for name, peer in config.peer.items():
+        if peer.tls and certificate is None and name not in called:
+            yield f"[peer.{name}] has to call by TLS, and there is no TLS port without tls.certificate: it is refused"
         if peer.certificate and not peer.tls:
             yield f"[peer.{name}] has a certificate, and may call without TLS all the same: set tls = true"
     if not config.rule:

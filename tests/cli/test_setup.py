@@ -212,6 +212,17 @@ def test_check_finds_certificates_that_cannot_be_used_and_peers_that_need_none(
     assert "[peer.ct] has a certificate, and may call without TLS all the same" in ran.out
 
 
+def test_check_finds_a_caller_for_whom_there_is_no_port(command: Command, tmp_path: Path, port: int) -> None:
+    peers = "\n".join(
+        f'[peer.{name}]\nae_title = "{name}"\nhost = "127.0.0.1"\nport = 104\ntls = true' for name in ("ct", "pacs")
+    )
+    destination = '[destination.pacs]\npeer = "pacs"'
+    (tmp_path / "dicomnode.toml").write_text(f"[node]\nport = {port}\n{peers}\n{destination}\n")
+    ran = command("check")
+    assert "[peer.ct] has to call by TLS, and there is no TLS port" in ran.out
+    assert "[peer.pacs]" not in ran.out, "we call it"
+
+
 def test_check_warns_of_a_node_that_takes_and_sends_nothing(command: Command, port: int) -> None:
     command("init", "--yes", "--port", str(port), "--config", "my site.toml")
     ran = command("check", "--config", "my site.toml")
