@@ -44,7 +44,8 @@ class Forms:
             hint = f"sop_classes of the destination does not name {outgoing.sop_class_uid}"
         else:
             meaning = "the configuration does not let this transfer syntax go to the destination"
-            hint = f"transfer_syntaxes of the destination names nothing that {outgoing.transfer_syntax_uid} can become"
+            limit = "" if self.decompresses else " while its decompress is false"
+            hint = f"its transfer_syntaxes names nothing that {outgoing.transfer_syntax_uid} can become{limit}"
         return Receipt(outgoing.outbox_id, Outcome.REFUSED, None, meaning, hint, transient=False)
 
     def not_accepted(self, outgoing: Outgoing, class_refused: bool) -> Receipt:

@@ -162,7 +162,8 @@ def run(name: str, config: Config, channel: socket.socket, inherited: Inherited)
             role = _role(name, config, store, inherited)
             role.start()
         except ConfigError as error:
-            channel.sendall(f"{error}\n{error.hint}\n".encode())
+            with suppress(OSError):  # another process could not start either, and the supervisor is gone
+                channel.sendall(f"{error}\n{error.hint}\n".encode())
             return CANNOT_START
         try:
             return _live(post, role, signals, store, config)
