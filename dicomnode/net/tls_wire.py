@@ -53,7 +53,9 @@ class TlsWire(Wire):
             raise TlsError(*explain(error)) from None
         except OSError as error:
             what = "took too long" if isinstance(error, BlockingIOError) else f"broke off: {error.strerror}"
-            raise AssociationLostError(f"the TLS handshake {what}", "it may not speak TLS on this port: look at its log") from None
+            raise AssociationLostError(
+                f"the TLS handshake {what}", "it may not speak TLS on this port: look at its log"
+            ) from None
         self.certificate = peer_certificate(self._tls)
         self.is_secured = True
 
