@@ -17,6 +17,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from pydicom.filereader import data_element_generator
+from pydicom.uid import JPEGBaseline8Bit
 
 from dicomnode.core.headers import FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, scan_start
 from dicomnode.core.rules.clauses import parse_clause
@@ -224,7 +225,8 @@ def decompressing(content: bytes) -> None:
     pixels = DecodedPixels(Path("not opened"), "RGB", 3, 8 if len(content) % 2 else 16)
     target = transcode.SYNTAXES[_SYNTAXES[content[0] % 2]] if content else transcode.SYNTAXES[_SYNTAXES[0]]
     with contextlib.suppress(InputError), transcode.parsing():
-        before, after = decompressed._around(content[1:], target, pixels, 8)
+        description = decompressed._description(pixels, JPEGBaseline8Bit)
+        before, after = decompressed._around(content[1:], target, description, 8)
         assert len(before) + len(after) < 2 * len(content) + 200
 
 

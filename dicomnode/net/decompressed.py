@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
+
 from dicomnode.core.types import DecodedPixels
 from dicomnode.errors import UnsupportedError
 from dicomnode.net.contexts import Kind
@@ -22,6 +24,9 @@ _ENCAPSULATED: Final = Syntax(explicit=True)
 
 _SAMPLES_PER_PIXEL, _PHOTOMETRIC_INTERPRETATION, _PLANAR_CONFIGURATION = 0x00280002, 0x00280004, 0x00280006
 _BITS_ALLOCATED: Final = 0x00280100
+_LOSSY_IMAGE_COMPRESSION: Final = 0x00282110
+_ALWAYS_LOSSY: Final = frozenset({str(JPEGBaseline8Bit), str(JPEGExtended12Bit)})
+"""Once decompressed nothing but Lossy Image Compression says so (PS3.3 C.7.6.1.1.5), which some devices leave out."""
 _OF_FRAGMENTS: Final = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003})
 """Extended Offset Table, its lengths, and Encapsulated Pixel Data Value Total Length."""
 
@@ -40,25 +45,29 @@ def decompressed(path: Path, kind: Kind, sop_instance_uid: str, pixels: DecodedP
     native = OpenFile(pixels.path)
     try:
         with parsing():
-            around = _around(encoded, SYNTAXES[kind.transfer_syntax_uid], pixels, native.size_bytes)
+            described = _description(pixels, meta.transfer_syntax_uid)
+            around = _around(encoded, SYNTAXES[kind.transfer_syntax_uid], described, native.size_bytes)
     except BaseException:
         native.close()
         raise
     return Upload(kind, sop_instance_uid, native, 0, around)
 
 
-def _around(encoded: bytes, target: Syntax, pixels: DecodedPixels, pixel_bytes: int) -> tuple[bytes, bytes]:
+def _around(
+    encoded: bytes, target: Syntax, description: Mapping[int, tuple[str, bytes]], pixel_bytes: int
+) -> tuple[bytes, bytes]:
     """What comes before the pixels, with the header of Pixel Data, and what comes after them."""
     rewriter = Rewriter(memoryview(encoded), target, drops_fragments=True)
     before, after = bytearray(), bytearray()
-    described = sorted(_description(pixels).items(), reverse=True)
+    described = sorted(description.items(), reverse=True)
+    bits_allocated = int.from_bytes(description[_BITS_ALLOCATED][1], "little")
     for tag, element in _elements(rewriter, len(encoded)):
         while described and described[-1][0] <= tag:
             before += _described(rewriter, *described.pop())
         if tag == PIXEL_DATA:
-            vr = "OB" if pixels.bits_allocated <= 8 else "OW"
+            vr = "OB" if bits_allocated <= 8 else "OW"
             before += rewriter.element_header(PIXEL_DATA, vr, pixel_bytes, pixel_bytes)
-        elif tag not in _description(pixels):
+        elif tag not in description:
             part = before if tag < PIXEL_DATA else after
             part += element
     if described or not rewriter.fragments_dropped:
@@ -78,7 +87,7 @@ def _elements(rewriter: Rewriter, end: int) -> Iterator[tuple[int, bytes]]:
         yield header.tag, b"".join(parts)
 
 
-def _description(pixels: DecodedPixels) -> Mapping[int, tuple[str, bytes]]:
+def _description(pixels: DecodedPixels, stored_syntax: str) -> Mapping[int, tuple[str, bytes]]:
     """What describes the decoded pixels (PS3.3 C.7.6.3), as VR and value."""
     photometric = pixels.photometric_interpretation.encode("ascii")
     described = {
@@ -88,6 +97,8 @@ def _description(pixels: DecodedPixels) -> Mapping[int, tuple[str, bytes]]:
     }
     if pixels.samples_per_pixel > 1:
         described[_PLANAR_CONFIGURATION] = ("US", b"\0\0")
+    if stored_syntax in _ALWAYS_LOSSY:
+        described[_LOSSY_IMAGE_COMPRESSION] = ("CS", b"01")
     return described
 
 

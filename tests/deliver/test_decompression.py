@@ -114,7 +114,7 @@ def test_lossy_pixels_are_those_of_dcmtk_but_for_rounding(
     difference = np.abs(arrived.pixel_array.astype(int) - reference.pixel_array.astype(int))
     assert difference.mean() < 1
     assert np.percentile(difference, 99) <= LOSSY[name]
-    assert arrived.get("LossyImageCompression") == pydicom.dcmread(path).get("LossyImageCompression")
+    assert arrived.LossyImageCompression == "01", "one of these does not say so itself: its syntax did"
     assert len(arrived.PixelData) % 2 == 0
     assert "IconImageSequence" not in arrived or "PixelData" in arrived.IconImageSequence[0]
 
