@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from dicomnode.core.types import AssociationEnd, Offer, Sender
-from dicomnode.errors import DicomNodeError
 from dicomnode.net import pdu
 from dicomnode.net.contexts import VERIFICATION, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, CommandField, Element, command
@@ -55,7 +54,6 @@ class MemoryIntake:
         self.aborted: list[Offer] = []
         self.opened: list[Sender] = []
         self.ended: list[tuple[int, AssociationEnd]] = []
-        self.open_error: DicomNodeError | None = None
         self.begin_error: Exception | None = None
         self.write_error: Exception | None = None
         self.commit_error: Exception | None = None
@@ -63,8 +61,6 @@ class MemoryIntake:
         self.let_commit.set()
 
     def association_opened(self, sender: Sender) -> int:
-        if self.open_error is not None:
-            raise self.open_error
         self.opened.append(sender)
         return len(self.opened)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import pytest
 
 from dicomnode.core.types import AssociationEnd
-from dicomnode.errors import StoreError
 from dicomnode.net import pdu
 from dicomnode.net.contexts import ProposedContext
 from dicomnode.net.negotiation import Item, encode_item, read_answer, reject, request
@@ -275,11 +274,6 @@ def test_silent_connections_make_room_for_others(connect: Connect, limits: ScpLi
     silent = [connect() for _ in range(20)]
     assert is_accepted(connect().associate())
     assert silent[0].is_cut_off()
-
-
-def test_an_index_that_fails_is_congestion(connect: Connect, intake: MemoryIntake) -> None:
-    intake.open_error = StoreError("the index is locked")
-    assert connect().associate() == reject(2, 3, 1)
 
 
 def test_stopping_lets_a_commit_finish_and_aborts_the_idle(

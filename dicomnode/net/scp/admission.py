@@ -28,7 +28,6 @@ class RejectReason(Enum):
     CALLING_AE = (1, 1, 3)
     CALLED_AE = (1, 1, 7)
     PROTOCOL_VERSION = (1, 2, 2)
-    CONGESTION = (2, 3, 1)
     LOCAL_LIMIT = (2, 3, 2)
 
 

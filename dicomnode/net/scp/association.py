@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dicomnode import metrics, telemetry
 from dicomnode.core.ports import Intake
 from dicomnode.core.types import AssociationEnd, Sender
-from dicomnode.errors import AssociationLostError, DicomNodeError
+from dicomnode.errors import AssociationLostError
 from dicomnode.net import pdu
 from dicomnode.net.dimse import RESPONSE, Command, CommandField, read_command
 from dicomnode.net.negotiation import APPLICATION_CONTEXT, AcceptedContext, AssociationRequest, read_request, reject
@@ -80,11 +80,7 @@ def _establish(wire: Wire, acceptor: Acceptor) -> Exchange | None:
         _reject(wire, request, obstacle, acceptor)
         return None
     sender = Sender(verdict.peer, request.calling_ae, request.called_ae, wire.address, time.time())
-    try:
-        association_id = acceptor.intake.association_opened(sender)
-    except DicomNodeError as error:
-        _reject(wire, request, Rejected(RejectReason.CONGESTION, str(error), error.hint), acceptor)
-        return None
+    association_id = acceptor.intake.association_opened(sender)
     outstanding = Outstanding(agreement.operations, wire.cut)
     exchange = Exchange(wire, agreement.contexts, agreement.maximum_bytes, sender, association_id, outstanding)
     metrics.count("dicomnode_associations_accepted_total", peer=sender.peer or metrics.STRANGER)
