@@ -25,6 +25,7 @@ _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 _ANSWER_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.05
+_PAUSE_S: Final = 0.001
 _ENDED: Final = ("Sta1", "Sta13")
 """No connection, or one that is only waited to close (PS3.8 table 9-4)."""
 
@@ -84,12 +85,22 @@ class RawSender:
         self._message_id += 1
         request = _request(sent, self._message_id)
         context_id = _context_id(association, sent)
-        association._reactor_checkpoint.clear()  # pynetdicom's own way to keep its loop from reading our answer
+        _pause(association)
         try:
             association.dimse.send_msg(request, context_id)
             return _status(association)
         finally:
             association._reactor_checkpoint.set()
+
+
+def _pause(association: Association) -> None:
+    """Keep pynetdicom's loop from reading our answer, its own way. It says that it is paused an instant before it is:
+    it has to say so twice."""
+    association._reactor_checkpoint.clear()
+    said = 0
+    while said < 2 and association.is_alive():
+        time.sleep(_PAUSE_S)
+        said = said + 1 if association._is_paused else 0
 
 
 def _status(association: Association) -> int | None:
