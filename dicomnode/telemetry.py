@@ -211,6 +211,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a destination refused an instance",
             "outbox_id destination sop_instance_uid status reason hint",
         ),
+        "delivery_excluded": Event(
+            "info", "the configuration keeps an instance from a destination",
+            "outbox_id destination sop_instance_uid status reason hint",
+        ),
         "delivery_failed": Event(
             "error", "a delivery is given up",
             "outbox_id destination sop_instance_uid status attempt error reason hint",

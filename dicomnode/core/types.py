@@ -150,13 +150,17 @@ class Stack:
 
 
 class Outcome(StrEnum):
-    """What became of one instance at one destination, in one attempt."""
+    """What became of one instance at one destination, in one attempt.
+
+    EXCLUDED: our configuration keeps it from there, and nothing was attempted.
+    """
 
     SENT = "sent"
     WARNING = "warning"
     DUPLICATE = "duplicate"
     REFUSED = "refused"
     FAILED = "failed"
+    EXCLUDED = "excluded"
 
     @property
     def arrived(self) -> bool:

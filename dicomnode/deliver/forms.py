@@ -46,7 +46,7 @@ class Forms:
             meaning = "the configuration does not let this transfer syntax go to the destination"
             limit = "" if self.decompresses else " while its decompress is false"
             hint = f"its transfer_syntaxes names nothing that {outgoing.transfer_syntax_uid} can become{limit}"
-        return Receipt(outgoing.outbox_id, Outcome.REFUSED, None, meaning, hint, transient=False)
+        return Receipt(outgoing.outbox_id, Outcome.EXCLUDED, None, meaning, hint, transient=False)
 
     def not_accepted(self, outgoing: Outgoing, class_refused: bool) -> Receipt:
         """The receipt of an instance for which the destination accepted no presentation context."""

@@ -30,6 +30,11 @@ from dicomnode.telemetry import event
 
 _POLL_S: Final = 0.2
 _LEASE_S: Final = 60.0
+_TOLD_AS: Final = {
+    OutboxState.SENT: "delivery_sent",
+    OutboxState.FAILED: "delivery_failed",
+    OutboxState.EXCLUDED: "delivery_excluded",
+}
 _SMALLEST_BATCH: Final = 64
 _LARGEST_BATCH: Final = 1024
 _BATCH_S: Final = 2.0
@@ -220,7 +225,7 @@ class Drainer:
 
     def _tell(self, receipt: Receipt, instance: Instance, state: OutboxState) -> None:
         metrics.count("dicomnode_deliveries_total", destination=self.route.name, outcome=receipt.outcome.value)
-        name = {OutboxState.SENT: "delivery_sent", OutboxState.FAILED: "delivery_failed"}.get(state, "delivery_refused")
+        name = _TOLD_AS.get(state, "delivery_refused")
         why = {} if state == OutboxState.SENT else {"reason": receipt.meaning, "hint": receipt.hint}
         event(
             name,

@@ -38,13 +38,17 @@ class ProcessStatus:
 
 @dataclass(frozen=True)
 class DestinationStatus:
-    """`held` waits for a series to close. `down_for_s` is set while the destination is parked after a failure."""
+    """`held` waits for a series to close; `excluded` is what our configuration keeps from there.
+
+    `down_for_s` is set while the destination is parked after a failure.
+    """
 
     name: str
     held: int
     ready: int
     sent: int
     failed: int
+    excluded: int
     down_for_s: float | None
     failures: int
     last_error: str
@@ -144,6 +148,7 @@ def _destinations(config: Config, session: Session, now: float) -> tuple[Destina
                 ready=count.get("ready", 0),
                 sent=count.get("sent", 0),
                 failed=count.get("failed", 0),
+                excluded=count.get("excluded", 0),
                 down_for_s=max(0.0, row.down_until - now) if down and row and row.down_until else None,
                 failures=row.failures if row else 0,
                 last_error=(row.last_error or "") if row else "",
@@ -245,9 +250,10 @@ def _count_lines(status: Status) -> tuple[str, ...]:
 
 
 def _destination_lines(destination: DestinationStatus) -> tuple[str, ...]:
+    excluded = f", {destination.excluded} not meant for it" if destination.excluded else ""
     counted = (
         f"to {destination.name}: {destination.sent} sent, {destination.ready} waiting, "
-        f"{destination.held} held until their series is complete, {destination.failed} failed"
+        f"{destination.held} held until their series is complete, {destination.failed} failed{excluded}"
     )
     if destination.down_for_s is None:
         return (counted,)

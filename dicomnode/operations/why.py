@@ -214,9 +214,10 @@ def _job_lines(job: JobStory) -> tuple[str, ...]:
 
 def _delivery_lines(delivery: Delivery) -> tuple[str, ...]:
     rules = f" (rule {', '.join(delivery.rules)})" if delivery.rules else ""
+    excluded = f" {delivery.excluded} not meant for it," if delivery.excluded else ""
     return (
         f"to {delivery.destination}{rules}: {delivery.sent} sent, {delivery.waiting} waiting, "
-        f"{delivery.failed} failed, in {counted(delivery.attempts, 'attempt')}",
+        f"{delivery.failed} failed,{excluded} in {counted(delivery.attempts, 'attempt')}",
         *(f"  {trouble}" for trouble in delivery.troubles),
     )
 

@@ -21,6 +21,7 @@ class ReceiveRole:
     """Storage and Verification SCP, the file store, and the rows of what arrives."""
 
     def __init__(self, config: Config, store: Store, process: str, inherited: Inherited) -> None:
+        self._files = store.files
         self._intake = StoreIntake(store.database, store.files, wiring.routing(config), wiring.owner(config, process))
         self._former = _former(config, store) if process == wiring.receiver(0) else ()
         slots = inherited.slots.of(receiver_index(process))
@@ -39,6 +40,7 @@ class ReceiveRole:
     def reload(self, config: Config) -> None:
         self._server.reconfigure(scp_settings(config))  # first: new certificates may be unusable
         self._intake.routing = wiring.routing(config)
+        self._files.reserve_bytes = wiring.reserve_bytes(config)
 
     def stop(self) -> None:
         self._server.stop(ASSOCIATION_GRACE_S)

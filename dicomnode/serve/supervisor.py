@@ -297,7 +297,7 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
     keys = {
         "node": ("port", "host", "receivers", "data", "name", "database", "files", "durability"),
         "tls": ("port", "only"),
-        "limits": ("disk_reserve", "worker_memory_mb"),
+        "limits": ("worker_memory_mb",),
         "log": ("format", "level"),
         "metrics": ("host", "port"),
     }

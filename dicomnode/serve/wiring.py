@@ -56,9 +56,13 @@ def open_store(config: Config, process: str) -> Store:
 
 def file_store(config: Config, process: str) -> FileStore:
     """The stored files as one process writes them."""
-    reserve_bytes = config.limits.disk_reserve_bytes(shutil.disk_usage(config.files).total)
     sync = config.node.durability == "power"
-    return FileStore(config.files, reserve_bytes, sync, owner(config, process))
+    return FileStore(config.files, reserve_bytes(config), sync, owner(config, process))
+
+
+def reserve_bytes(config: Config) -> int:
+    """Free space below which nothing is taken in."""
+    return config.limits.disk_reserve_bytes(shutil.disk_usage(config.files).total)
 
 
 def metrics_folder(config: Config) -> Path:

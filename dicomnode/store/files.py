@@ -38,7 +38,7 @@ _HOURS_SEARCHED: Final = 2
 class FileStore:
     """Files below one folder: `objects/<yyyymmdd>/<hh>/<owner><random>.dcm`, times in UTC; the middle is the key.
 
-    reserve_bytes  free space below which nothing new is taken
+    reserve_bytes  free space below which nothing new is taken; may be set anew
     sync           whether bytes and directory entries are forced to the disk before a file counts as stored
     owner          who writes: a name that no other process has that writes into this folder, on any machine
     """
@@ -46,7 +46,7 @@ class FileStore:
     def __init__(self, folder: Path, reserve_bytes: int, sync: bool, owner: str = "") -> None:
         self._objects = folder / "objects"
         self.strays = folder / "strays"
-        self._reserve_bytes = reserve_bytes
+        self.reserve_bytes = reserve_bytes
         self.syncs = sync
         self._owner = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]
         self._entered: set[Path] = set()
@@ -58,9 +58,9 @@ class FileStore:
     def require_space(self) -> None:
         """Raise DiskFullError where less than the reserve is left."""
         free, _ = free_bytes(self._objects)
-        if free < self._reserve_bytes:
+        if free < self.reserve_bytes:
             raise DiskFullError(
-                f"{free // 1_000_000} MB are left on the disk, the reserve is {self._reserve_bytes // 1_000_000} MB",
+                f"{free // 1_000_000} MB are left on the disk, the reserve is {self.reserve_bytes // 1_000_000} MB",
                 "free space under the data folder, or lower limits.disk_reserve",
             )
 

@@ -7,6 +7,7 @@ concurrent senders share the wait for the disk.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dicomnode import metrics, telemetry
 from dicomnode.core.headers import scan_header, scan_start, value
@@ -24,7 +25,7 @@ from dicomnode.core.identity import is_valid_uid
 from dicomnode.core.routing import PRIORITIES, Routing, expected_instances, position_along_normal, required_uids
 from dicomnode.core.rules import Facts, Forwarding, is_derived_by_us
 from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Header, Offer, Sender
-from dicomnode.errors import DicomNodeError, InputError, MismatchError, StoreError
+from dicomnode.errors import DicomNodeError, DiskFullError, InputError, MismatchError, StoreError
 from dicomnode.faults import kill_point
 from dicomnode.store.combining import Combined
 from dicomnode.store.database import Database
@@ -39,6 +40,7 @@ _STRAYS_HINT: Final = (
     "after a kill or a power cut they were never acknowledged and may be removed; "
     "after the index was put back from a backup, send them to the node again"
 )
+_SERVER_FULL: Final = "53100"  # disk_full, PostgreSQL's appendix A
 _TRIES: Final = 3
 """Of one row: two receivers that take in the first instances of a series at once collide, and the later one sees the
 row of the other at its next try."""
@@ -303,6 +305,10 @@ def _index_errors() -> Iterator[None]:
 
 
 def _index_error(error: Exception) -> StoreError:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", None) or getattr(cause, "sqlstate", None)
+    if code in (sqlite3.SQLITE_FULL, _SERVER_FULL):
+        return DiskFullError("the disk of the index is full", "free space there")
     kind = type(error).__name__
     return StoreError(f"the index took no row ({kind})", "look at the disk; the sender will try again")
 

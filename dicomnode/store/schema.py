@@ -51,12 +51,16 @@ class JobState(StrEnum):
 
 
 class OutboxState(StrEnum):
-    """HELD waits for its series to close; READY is sent as soon as the destination takes it; the others are ends."""
+    """HELD waits for its series to close; READY is sent as soon as the destination takes it; the others are ends.
+
+    EXCLUDED is what our own configuration keeps from the destination.
+    """
 
     HELD = "held"
     READY = "ready"
     SENT = "sent"
     FAILED = "failed"
+    EXCLUDED = "excluded"
 
 
 class Association(Base):

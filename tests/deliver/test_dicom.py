@@ -532,7 +532,7 @@ def test_what_the_configuration_does_not_allow_is_not_offered(start: Any, delive
     pacs = start(syntaxes=(EXPLICIT, IMPLICIT))
     only_ct = deliverer(pacs, replace(QUICK, allowed=Allowed(frozenset({CT}))))
     receipts = {receipt.outbox_id: receipt for receipt in flat(only_ct.deliver([outgoing(MR), outgoing(CT)]))}
-    assert (receipts[1].outcome, receipts[1].status, receipts[1].transient) == (Outcome.REFUSED, None, False)
+    assert (receipts[1].outcome, receipts[1].status, receipts[1].transient) == (Outcome.EXCLUDED, None, False)
     assert MR in receipts[1].hint
     assert receipts[2].outcome is Outcome.SENT
     only_implicit = deliverer(pacs, replace(QUICK, allowed=Allowed(None, frozenset({IMPLICIT}))))
@@ -541,7 +541,7 @@ def test_what_the_configuration_does_not_allow_is_not_offered(start: Any, delive
     }
     assert receipts[3].outcome is Outcome.SENT
     assert pacs.stored[-1][1] == IMPLICIT
-    assert receipts[4].outcome is Outcome.REFUSED
+    assert receipts[4].outcome is Outcome.EXCLUDED
     assert JPEG in receipts[4].hint
-    assert flat(only_ct.deliver([outgoing(MR)]))[0].outcome is Outcome.REFUSED
+    assert flat(only_ct.deliver([outgoing(MR)]))[0].outcome is Outcome.EXCLUDED
     assert len(pacs.callers) == 2, "for that alone no association is opened"

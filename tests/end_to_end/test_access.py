@@ -45,6 +45,10 @@ def test_a_nearly_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [], limits={"disk_reserve": "900000 TB"})) as node:
         assert send_verbatim(node.call(), [sent]) == {sent.sop_instance_uid: 0xA700}
         node.wait_for_log("0xA700")
+        node.configure(settings({}, [], limits={"disk_reserve": "1 MB"}))
+        node.reload()
+        node.wait_for_log("config_applied", times=3)
+        assert send_verbatim(node.call(), [sent]) == {sent.sop_instance_uid: 0}
 
 
 def test_a_uid_that_is_none_is_refused(tmp_path: Path) -> None:

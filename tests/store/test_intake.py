@@ -15,12 +15,12 @@ from pydicom import dcmread
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from sqlalchemy import delete, update
+from sqlalchemy import delete, event, update
 
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import AssociationEnd, Offer, Outcome, Receipt
-from dicomnode.errors import InputError, MismatchError, StoreError
+from dicomnode.errors import DiskFullError, InputError, MismatchError, StoreError
 from dicomnode.store.files import FileStore
 from dicomnode.store.index import outbox
 from dicomnode.store.index.arrivals import Arrival
@@ -448,6 +448,17 @@ def test_a_file_that_was_deleted_by_hand_comes_back_when_it_is_sent_again(recept
     reception.receive(ct_header())
     assert [version.active for version in reception.versions(ct_header())] == [False, True]
     assert reception.files.path(reception.versions(ct_header())[1].file).exists()
+
+
+def test_a_full_disk_under_the_index_is_out_of_resources(reception: Reception) -> None:
+    """SQLite's own way to be as full as it is now: SQLITE_FULL at the next page."""
+    engine = reception.database.engine
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=1"))
+    engine.dispose()
+    with pytest.raises(DiskFullError):
+        for number in range(2000):
+            reception.receive(ct_header(number, PatientID=f"P{number}" * 8, StudyInstanceUID=f"1.2.3.{number}"))
+    assert len(list((reception.folder / "objects").rglob("*.dcm"))) == len(reception.rows(Instance))
 
 
 def test_what_another_receiver_wrote_meanwhile_is_seen_at_the_next_try(

@@ -15,7 +15,7 @@ from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
-from dicomnode.store.index import arrivals, outbox
+from dicomnode.store.index import arrivals, outbox, overview
 from dicomnode.store.index.arrivals import Identity, StoredFile
 from dicomnode.store.index.outbox import DerivedOutgoing, RetryPolicy
 from dicomnode.store.index.series import release_held
@@ -249,3 +249,15 @@ def test_a_ready_row_is_not_sent_before_its_time(reception: Reception) -> None:
         session.execute(update(Outbox).values(**change))
     assert ready(reception, now=8999.0) == []
     assert ready(reception, now=9000.0) == ["1.2.3.4.1"]
+
+
+def test_what_the_configuration_keeps_back_is_neither_sent_nor_failed(reception: Reception) -> None:
+    reception.receive(ct_header())
+    row = reception.rows(Outbox)[0]
+    kept = Answer(row.id, Outcome.EXCLUDED, None, "not allowed", "see sop_classes", transient=False)
+    with reception.database.write() as session:
+        assert outbox.record_answer(session, kept, RetryPolicy(), 1001.0) is OutboxState.EXCLUDED
+    with reception.database.read() as session:
+        assert overview.failed_deliveries(session, 10) == []
+        delivery = overview.deliveries_of(session, 1)[0]
+    assert (delivery.sent, delivery.waiting, delivery.failed, delivery.excluded) == (0, 0, 0, 1)

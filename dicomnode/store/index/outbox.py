@@ -188,6 +188,8 @@ def give_up(session: Session, destination: str, retry: RetryPolicy, now: float) 
 def _state_after(answer: Answer, row: Outbox, retry: RetryPolicy, now: float) -> OutboxState:
     if answer.outcome.arrived:
         return OutboxState.SENT
+    if answer.outcome is Outcome.EXCLUDED:
+        return OutboxState.EXCLUDED
     if answer.transient and now - row.created_at < retry.patience_s:
         return OutboxState.READY
     return OutboxState.FAILED

@@ -171,13 +171,17 @@ def series_in_row(session: Session, series_row: int) -> Series:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a series at one destination. `waiting` is held or ready; `troubles` are distinct answers."""
+    """What became of a series at one destination.
+
+    `waiting` is held or ready; `excluded` is what our configuration keeps from there; `troubles` are distinct answers.
+    """
 
     destination: str
     rules: tuple[str, ...]
     sent: int
     waiting: int
     failed: int
+    excluded: int
     attempts: int
     troubles: tuple[str, ...]
 
@@ -209,6 +213,7 @@ def _delivery(session: Session, destination: str, rows: Sequence[Outbox]) -> Del
         sent=sum(row.state == OutboxState.SENT for row in rows),
         waiting=waiting,
         failed=sum(row.state == OutboxState.FAILED for row in rows),
+        excluded=sum(row.state == OutboxState.EXCLUDED for row in rows),
         attempts=sum(row.attempts for row in rows),
         troubles=(*dict.fromkeys(_answer(receipt) for receipt in receipts), *down),
     )
