@@ -48,11 +48,15 @@ row of the other at its next try."""
 
 @dataclass(eq=False)
 class _Pending:
-    """Rows waiting for their commit. Where the instance's UID `is_known` already nothing was done but for that."""
+    """Rows waiting for their commit. Where the instance's UID `is_known` already nothing was done but for that.
+
+    is_unsure  a commit was tried, and it is not known whether it came through
+    """
 
     arrival: Arrival
     is_known: bool = False
     is_committed: bool = False
+    is_unsure: bool = False
     error: DicomNodeError | None = None
 
 
@@ -115,25 +119,26 @@ class StoreIntake:
         try:
             if not pending.is_committed:  # an error that was not foreseen leaves none here
                 raise pending.error or _index_error(RuntimeError())
-            kept = not pending.is_known or self._record_again(arrival)
+            kept = not pending.is_known or self._record_again(pending)
         except DicomNodeError:
-            if not self._may_be_recorded(arrival):
+            if not (pending.is_unsure and self._may_be_recorded(arrival)):
                 self._files.remove(arrival.file.file)
             raise
         if not kept:
             self._files.remove(arrival.file.file)
 
     def _may_be_recorded(self, arrival: Arrival) -> bool:
-        """Whether a row may name the file though its commit failed: a server may have committed, and gone before it
-        said so. While that cannot be found out the file stays; at the next start it is set aside if it has no row."""
+        """Whether a row names the file though its commit failed: a server may have committed, and gone before it said
+        so. While that cannot be found out the file stays; at the next start it is set aside if it has no row."""
         try:
             with self._database.read() as session:
                 return index_files.is_recorded(session, arrival.file)
         except SQLAlchemyError:
             return True
 
-    def _record_again(self, arrival: Arrival) -> bool:
+    def _record_again(self, pending: _Pending) -> bool:
         """Record an instance whose UID is known; whether its file is needed, for no other holds the same bytes."""
+        arrival = pending.arrival
         same: dict[str, bool] = {}
         with _index_errors(), self._database.read() as session:
             candidates = arrivals.of_the_same_size(session, arrival)
@@ -144,6 +149,7 @@ class StoreIntake:
                 if arrival.file.file in candidates:  # a try came through, though we were told that it failed
                     return True
                 if same.keys() >= set(candidates):
+                    pending.is_unsure = True
                     found = next((key for key in candidates if same[key]), None)
                     arrivals.record_again(session, arrival, found)
                     return found is None
@@ -161,11 +167,15 @@ class StoreIntake:
 
     def _record(self, batch: Sequence[_Pending | _End], tries: int = 1) -> None:
         kill_point("receive.before_commit")
+        is_commit_tried = False
         try:
             with self._database.statements() as cursor:
                 for each in batch:
                     self._write(cursor, each)
+                is_commit_tried = True
         except Exception as error:  # noqa: BLE001  whatever it is, each sender is answered
+            if is_commit_tried:
+                _note_unsure(batch)
             if len(batch) > 1 and not self._database.is_out_of_reach(error):  # one bad row must not fail the others
                 for each in batch:
                     self._record([each])
@@ -188,6 +198,12 @@ class StoreIntake:
             self._recorder.end_association(cursor, each.association_id, each.how, each.at)
         else:
             each.is_known = not self._recorder.record(cursor, each.arrival, self._unrecorded.get)
+
+
+def _note_unsure(batch: Sequence[_Pending | _End]) -> None:
+    for each in batch:
+        if isinstance(each, _Pending):
+            each.is_unsure = True
 
 
 def set_strays_aside(database: Database, files: FileStore) -> int:

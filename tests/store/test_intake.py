@@ -450,6 +450,21 @@ def test_a_file_that_was_deleted_by_hand_comes_back_when_it_is_sent_again(recept
     assert reception.files.path(reception.versions(ct_header())[1].file).exists()
 
 
+def test_while_the_index_is_out_of_reach_no_file_stays(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else senders that try again for hours fill the disk."""
+
+    @contextmanager
+    def gone() -> Iterator[Any]:
+        raise sqlite3.OperationalError("connection refused")
+        yield
+
+    monkeypatch.setattr(reception.database, "statements", gone)
+    monkeypatch.setattr(reception.database, "read", gone)
+    with pytest.raises(StoreError):
+        reception.receive(ct_header())
+    assert list((reception.folder / "objects").rglob("*.dcm")) == []
+
+
 def test_a_full_disk_under_the_index_is_out_of_resources(reception: Reception) -> None:
     """SQLite's own way to be as full as it is now: SQLITE_FULL at the next page."""
     engine = reception.database.engine
