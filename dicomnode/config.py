@@ -354,8 +354,8 @@ def _cross_check(config: Config) -> Iterator[ConfigError]:
 def _check_tls(config: Config) -> Iterator[ConfigError]:
     tls = config.tls
     if tls.certificate is None:
-        for name in ("key", "only"):
-            if getattr(tls, name):
+        for name in ("key", "only", "port"):
+            if name in tls.model_fields_set and getattr(tls, name):
                 yield ConfigError(f"[tls] {name}: there is no certificate", "set tls.certificate, or remove this")
     elif tls.ca is None:
         yield ConfigError("[tls] ca: missing", "name the file with the CAs of your peers: whom shall we believe?")

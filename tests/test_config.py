@@ -129,6 +129,7 @@ MISTAKES = [
     ('[peer.p]\nae_title = "A"\ncertificate = "sha256:12"', "[peer.p] certificate: 'sha256:12' is no", "fingerprint"),
     ('[tls]\nkey = "node.key"', "[tls] key: there is no certificate", "set tls.certificate"),
     ("[tls]\nonly = true", "[tls] only: there is no certificate", "set tls.certificate"),
+    ("[tls]\nport = 2762", "[tls] port: there is no certificate", "set tls.certificate"),
     ('[tls]\ncertificate = "node.pem"', "[tls] ca: missing", "CAs of your peers"),
     ('[tls]\ncertificate = "a"\nca = "b"\nport = 11112', "[tls] port: the same as node.port", "2762"),
     (SITE + "[destination.x]\npeer = 'pcs'", "[destination.x] peer: there is no [peer.pcs]", "did you mean 'pacs'?"),
