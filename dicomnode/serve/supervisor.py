@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from dicomnode import __version__, metrics, telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, UsageError
-from dicomnode.net.certificates import expiry_warning
+from dicomnode.net.certificates import check_validity, expiry_warning, validity
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.serve import wiring
 from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, receiver_index, run
@@ -65,6 +65,7 @@ class Supervisor:
         self, config: Config, log_format: Literal["console", "json"] | None, only: Collection[str] | None
     ) -> None:
         self._config = config
+        self._valid_until = 0.0  # our certificate in use
         self._log_format = log_format or config.log.format
         self._names = _processes_for(only, wiring.receivers(config))
         if config.metrics.port is not None:
@@ -117,6 +118,7 @@ class Supervisor:
         """Bind the ports once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
         if not any(is_receiver(name) for name in self._names):
             return Inherited()
+        self._check_certificate(self._config)
         give_up_at = time.monotonic() + FORMER_S
         while True:
             try:
@@ -141,6 +143,16 @@ class Supervisor:
                 path=str(self._config.source),
             )
             self._tell_of_certificate()
+
+    def _check_certificate(self, changed: Config) -> None:
+        """Raise ConfigError where another certificate cannot be used, here, so that not only some processes reject it.
+        One that is not valid now never replaces one that is; at a start the plain port matters more."""
+        if changed.server_security is None or changed.tls.certificate is None:
+            return
+        changed.server_security.context()
+        if self._valid_until > time.time():
+            check_validity(changed.tls.certificate, time.time())
+        self._valid_until = validity(changed.tls.certificate)[1]
 
     def _tell_of_certificate(self) -> None:
         certificate = self._config.tls.certificate
@@ -217,8 +229,7 @@ class Supervisor:
     def _reload(self) -> None:
         try:
             changed = load_config(self._config.source)
-            if changed.server_security is not None:
-                changed.server_security.context()  # here, so that not only some processes reject it
+            self._check_certificate(changed)
         except ConfigError as error:
             telemetry.event(
                 "config_rejected",

@@ -94,6 +94,9 @@ def test_a_study_travels_encrypted_and_the_certificate_is_renewed_without_a_rest
         assert any(problem["kind"] == "certificate" for problem in node.status()["problems"])
         assert node.ask("echo", "archive")["answered"]
 
+        renew(own, authority.issue("node", days=(-9, -1)))
+        node.reload()
+        node.wait_for_log("has expired on")
         own.key.write_text("damaged")
         node.reload()
         node.wait_for_log("holds no private key")
