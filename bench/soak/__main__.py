@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave no server running
     asked = _asked(arguments)
     asked.results.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="work-", dir=asked.results) as made:
+    kept = asked.results / time.strftime("%Y-%m-%dT%H%M%S")
+    kept.mkdir()
+    with tempfile.TemporaryDirectory(prefix="work-", dir=asked.results, ignore_cleanup_errors=True) as made:
         folder = Path(made)
         destination = BenchStoreScp(folder / "destination", "ARCHIVE")
         node = Node(folder / "node", _configuration(destination))
@@ -80,11 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with destination, node:
                 outcome = _soak(node, destination, asked)
         finally:
-            kept = asked.results / time.strftime("%Y-%m-%dT%H%M%S")
-            kept.mkdir()
             shutil.copy(node.output, kept / "node.log")
-    report = "\n".join([f"soak of {asked.minutes:g} minutes, {4 * asked.rate:g} instances/s", *outcome.lines()])
-    (kept / "report.md").write_text(f"{report}\n")
+        report = "\n".join([f"soak of {asked.minutes:g} minutes, {4 * asked.rate:g} instances/s", *outcome.lines()])
+        (kept / "report.md").write_text(f"{report}\n")  # before anything is cleared away: that may fail
     print(f"{report}\n\n{kept}")
     return 1 if outcome.problems else 0
 
