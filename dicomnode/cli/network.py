@@ -10,6 +10,8 @@ import typer
 
 from dicomnode.cli.console import FAILED, OK, STOPPED, ConfigOption, JsonOption, configured, outcome, progress, show
 
+PeerArgument = Annotated[str, typer.Argument(metavar="PEER", help="Name of a [peer.NAME] in the configuration.")]
+
 
 class TraceAction(StrEnum):
     """What `dicomnode trace` does."""
@@ -20,7 +22,7 @@ class TraceAction(StrEnum):
 
 
 def echo(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a [peer.NAME] in the configuration.")],
+    peer: PeerArgument,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -33,7 +35,7 @@ def echo(
 
 
 def contexts(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a [peer.NAME] in the configuration.")],
+    peer: PeerArgument,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -46,7 +48,7 @@ def contexts(
 
 
 def trace(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="Name of a [peer.NAME] in the configuration.")],
+    peer: PeerArgument,
     action: Annotated[TraceAction, typer.Argument(help="Begin, end, or show what was recorded.")] = TraceAction.SHOW,
     config: ConfigOption = None,
     as_json: JsonOption = False,

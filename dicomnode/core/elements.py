@@ -118,11 +118,11 @@ class _Walker:
         while True:
             group, element, length = self._implicit_header(self._start, position)  # items have no VR in any encoding
             position += 8
-            match group << 16 | element:
-                case tag if tag == _SEQUENCE_END:
-                    return position
-                case tag if tag != _ITEM:
-                    raise _OddError
+            tag = group << 16 | element
+            if tag == _SEQUENCE_END:
+                return position
+            if tag != _ITEM:
+                raise _OddError
             position = self._after_item(position, depth) if length == _UNDEFINED else position + length
 
     def _after_item(self, position: int, depth: int) -> int:

@@ -1,4 +1,4 @@
-"""A storage server whose intake is in memory."""
+"""A storage server whose intake is in memory, and certificates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import pytest
 
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import ScpLimits, ScpSettings
+from tests.certificates import Authority, Identity
 from tests.net.clients import Client, MemoryIntake
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA of a module's own."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def node(authority: Authority) -> Identity:
+    """The certificate that our server shows."""
+    return authority.issue("node")
 
 
 @pytest.fixture

@@ -20,16 +20,6 @@ DAY_S = 86400.0
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def node(authority: Authority) -> Identity:
-    return authority.issue("node")
-
-
-@pytest.fixture(scope="module")
 def scanner(authority: Authority) -> Identity:
     return authority.issue("CT1", ("ct1.hospital", "192.0.2.1"))
 

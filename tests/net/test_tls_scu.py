@@ -25,16 +25,6 @@ PIXELS = bytes(range(256)) * 2048
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def node(authority: Authority) -> Identity:
-    return authority.issue("node")
-
-
-@pytest.fixture(scope="module")
 def pacs(authority: Authority) -> Identity:
     return authority.issue("pacs")
 

@@ -25,16 +25,6 @@ from tests.net.clients import CT, Client, MemoryIntake, fragment, store_request
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def node(authority: Authority) -> Identity:
-    return authority.issue("node")
-
-
-@pytest.fixture(scope="module")
 def scanner(authority: Authority) -> Identity:
     return authority.issue("scanner")
 
