@@ -230,13 +230,19 @@ def _store(number: int) -> bytes:
     return fragment(command_set, is_command=True) + fragment(b"data")
 
 
-def test_where_a_window_was_agreed_answers_need_not_be_awaited(connect: Connect, intake: MemoryIntake) -> None:
+def _sent_within(window: int, count: int, connect: Connect, intake: MemoryIntake) -> Client:
+    """A sender that agreed on a window and sent so many instances, of which none is committed yet."""
     client = connect()
-    client.send(with_window(3))
+    client.send(with_window(window))
     assert client.read_pdu()[0] == pdu.PduType.ASSOCIATE_AC
     intake.let_commit.clear()
-    for number in range(1, 4):
+    for number in range(1, count + 1):
         client.send(_store(number))
+    return client
+
+
+def test_where_a_window_was_agreed_answers_need_not_be_awaited(connect: Connect, intake: MemoryIntake) -> None:
+    client = _sent_within(3, 3, connect, intake)
     wait_until(lambda: intake.begun == 3, 10, "all three were received, and none answered")
     assert intake.stored == []
     intake.let_commit.set()
@@ -249,12 +255,7 @@ def test_where_a_window_was_agreed_answers_need_not_be_awaited(connect: Connect,
 
 
 def test_no_more_is_read_than_the_window_holds(connect: Connect, intake: MemoryIntake) -> None:
-    client = connect()
-    client.send(with_window(2))
-    client.read_pdu()
-    intake.let_commit.clear()
-    for number in range(1, 6):
-        client.send(_store(number))
+    client = _sent_within(2, 5, connect, intake)
     wait_until(lambda: intake.begun == 3, 10, "the window was full, and one more was received")
     intake.let_commit.set()
     assert {status(client.read_pdu()) for _ in range(5)} == {0}
@@ -264,12 +265,7 @@ def test_no_more_is_read_than_the_window_holds(connect: Connect, intake: MemoryI
 def test_what_is_outstanding_when_a_sender_goes_is_stored_before_its_end_is_recorded(
     connect: Connect, intake: MemoryIntake
 ) -> None:
-    client = connect()
-    client.send(with_window(4))
-    client.read_pdu()
-    intake.let_commit.clear()
-    for number in range(1, 4):
-        client.send(_store(number))
+    client = _sent_within(4, 3, connect, intake)
     wait_until(lambda: intake.begun == 3, 10, "all were received")
     client.connection.close()
     intake.let_commit.set()
