@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,14 +15,34 @@ from types import TracebackType
 from typing import Final, Self
 
 _POLL_S: Final = 0.05
+_reserved: Final[list[socket.socket]] = []  # kept open as long as this process lives
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port on 127.0.0.1 that nobody uses, and that no other process of a test run is given while this one lives.
+
+    It lies below the ports that the kernel deals to outgoing connections: one of those may take a port between our
+    look and the server's bind. Two test processes are kept apart by the name of a socket, which ends with its process.
+    """
+    lowest_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(10_000, lowest_ephemeral)
+    for port in random.sample(ports, len(ports)):
+        if _reserve(port):
+            return port
+    raise RuntimeError(f"no port of {ports.start} to {ports.stop - 1} is free")
+
+
+def _reserve(port: int) -> bool:
+    ours = socket.socket(socket.AF_UNIX)
+    try:
+        ours.bind(f"\0dicomnode-test-port-{port}")
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+    except OSError:
+        ours.close()
+        return False
+    _reserved.append(ours)
+    return True
 
 
 def listens(port: int) -> bool:
