@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 Header = Mapping[str, tuple[str, ...]]
 """Attributes by DICOM keyword, each value as text (a multi-valued element has several). An absent or empty element
@@ -53,6 +54,29 @@ class AssociationEnd(StrEnum):
     RELEASED = "released"
     ABORTED = "aborted"
     LOST = "lost"
+
+
+ExpectationSource = Literal[
+    "NumberOfSeriesRelatedInstances", "C-FIND", "C-MOVE", "C-GET", "MPPS", "IAN", "ImagesInAcquisition"
+]
+"""What can tell how many instances a series has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What something says that a series holds; it may be told before the first instance comes.
+
+    peer               who told it: a configured name, or an AE title
+    instances          how many there are, or None
+    sop_instance_uids  which ones, where it names them (MPPS, IAN), or None
+    """
+
+    series_instance_uid: str
+    study_instance_uid: str
+    source: ExpectationSource
+    peer: str
+    instances: int | None = None
+    sop_instance_uids: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

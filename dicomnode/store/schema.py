@@ -35,8 +35,11 @@ class Origin(StrEnum):
 
 
 class SeriesState(StrEnum):
+    """HELD is incomplete at its deadline, where a person is to say how it goes on (`on_deadline = "hold"`)."""
+
     RECEIVING = "receiving"
     CLOSED = "closed"
+    HELD = "held"
 
 
 class JobState(StrEnum):
@@ -124,6 +127,21 @@ class Series(Base):
     due_at: Mapped[float | None]
     closed_at: Mapped[float | None]
     verdict: Mapped[dict[str, Any] | None]
+
+
+class ExpectationRow(Base):
+    """What something says that a series holds (`dicomnode.core.types.Expectation`); it may come before the series."""
+
+    __tablename__ = "expectation"
+    __table_args__ = (UniqueConstraint("series_instance_uid", "source", "peer"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_instance_uid: Mapped[str] = mapped_column(index=True)
+    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    source: Mapped[str]
+    peer: Mapped[str]
+    instances: Mapped[int | None]
+    sop_instance_uids: Mapped[list[Any] | None]
+    at: Mapped[float]
 
 
 class Instance(Base):

@@ -43,6 +43,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_destination")),
     )
     op.create_table(
+        "expectation",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("series_instance_uid", sa.String(), nullable=False),
+        sa.Column("study_instance_uid", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("peer", sa.String(), nullable=False),
+        sa.Column("instances", sa.Integer(), nullable=True),
+        sa.Column("sop_instance_uids", sa.JSON(), nullable=True),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_expectation")),
+        sa.UniqueConstraint(
+            "series_instance_uid", "source", "peer", name=op.f("uq_expectation_series_instance_uid_source_peer")
+        ),
+    )
+    with op.batch_alter_table("expectation", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_expectation_series_instance_uid"), ["series_instance_uid"], unique=False)
+        batch_op.create_index(batch_op.f("ix_expectation_study_instance_uid"), ["study_instance_uid"], unique=False)
+
+    op.create_table(
         "patient",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("patient_id", sa.String(), nullable=False),
