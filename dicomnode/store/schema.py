@@ -181,7 +181,10 @@ class Instance(Base):
 
 
 class Outbox(Base):
-    """One instance for one destination. `after_series` is the series whose originals go first, until `hold_until`."""
+    """One instance for one destination. `after_series` is the series whose originals go first, until `hold_until`.
+
+    `confirmed_by` is what proved that the destination holds it: commitment, find or receipts.
+    """
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -202,6 +205,8 @@ class Outbox(Base):
     next_attempt_at: Mapped[float]
     created_at: Mapped[float]
     finished_at: Mapped[float | None]
+    confirmed_at: Mapped[float | None]
+    confirmed_by: Mapped[str | None]
 
 
 class Receipt(Base):
@@ -275,3 +280,60 @@ class Process(Base):
     pid: Mapped[int]
     started_at: Mapped[float]
     beat_at: Mapped[float]
+
+
+class Proof(Base):
+    """What is asked of one destination about one series that was sent there (`dicomnode.core.proof`).
+
+    `due_at` is when it is looked at next, None where nothing is to be asked any more; it moves with each instance sent.
+    `asks` counts the questions by `method` without a full answer, `resends` how often something had to be sent again.
+    """
+
+    __tablename__ = "proof"
+    __table_args__ = (UniqueConstraint("series_row", "destination"), Index(None, "destination", "due_at"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_row: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    destination: Mapped[str]
+    due_at: Mapped[float | None]
+    began_at: Mapped[float]
+    method: Mapped[str]
+    asks: Mapped[int]
+    resends: Mapped[int]
+    meaning: Mapped[str]
+    hint: Mapped[str]
+
+
+class Commitment(Base):
+    """One Storage Commitment request (PS3.4 J.3.2) to a peer, and what its N-EVENT-REPORT said.
+
+    `outbox_rows` and `sop_instance_uids` are what it asks for, in the same order; `failures` holds the Failure Reason
+    (0008,1197) by SOP Instance UID. `answered_at` is None until the report has come.
+    """
+
+    __tablename__ = "commitment"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(unique=True)
+    proof_row: Mapped[int] = mapped_column(ForeignKey("proof.id"), index=True)
+    peer: Mapped[str]
+    outbox_rows: Mapped[list[Any]]
+    sop_instance_uids: Mapped[list[Any]]
+    asked_at: Mapped[float]
+    answered_at: Mapped[float | None]
+    failures: Mapped[dict[str, Any]]
+
+
+class ProcedureStep(Base):
+    """A Modality Performed Procedure Step that a peer told us of (PS3.4 F.7): its state, and UIDs only.
+
+    `series` holds [Series Instance UID, [SOP Instance UID, ...]] of each series that it lists.
+    """
+
+    __tablename__ = "procedure_step"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(unique=True)
+    peer: Mapped[str]
+    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str]
+    series: Mapped[list[Any]]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]

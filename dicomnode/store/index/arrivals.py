@@ -386,6 +386,7 @@ def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:
             session.add(Outbox(**values))
         else:
             row.state, row.attempts, row.finished_at = values["state"], 0, None
+            row.confirmed_at = row.confirmed_by = None
             row.created_at = row.next_attempt_at = arrival.sender.received_at
 
 
@@ -406,6 +407,8 @@ def outbox_values(instance_row: int, arrival: Arrival) -> list[dict[str, Any]]:
             "next_attempt_at": arrival.sender.received_at,
             "created_at": arrival.sender.received_at,
             "finished_at": None,
+            "confirmed_at": None,
+            "confirmed_by": None,
         }
         for forward in arrival.forward
     ]

@@ -68,6 +68,8 @@ def enqueue_derived(session: Session, instances: Sequence[Instance], to: Derived
             next_attempt_at=now,
             created_at=now,
             finished_at=None,
+            confirmed_at=None,
+            confirmed_by=None,
         )
         for instance in instances
         if instance.id not in known

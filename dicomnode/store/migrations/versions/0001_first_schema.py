@@ -200,6 +200,8 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", sa.Double(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("finished_at", sa.Double(), nullable=True),
+        sa.Column("confirmed_at", sa.Double(), nullable=True),
+        sa.Column("confirmed_by", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(["after_series"], ["series.id"], name=op.f("fk_outbox_after_series")),
         sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_outbox_instance_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
@@ -227,8 +229,74 @@ def upgrade() -> None:
     with op.batch_alter_table("receipt", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_receipt_outbox_row"), ["outbox_row"], unique=False)
 
+    op.create_table(
+        "proof",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("series_row", sa.Integer(), nullable=False),
+        sa.Column("destination", sa.String(), nullable=False),
+        sa.Column("due_at", sa.Double(), nullable=True),
+        sa.Column("began_at", sa.Double(), nullable=False),
+        sa.Column("method", sa.String(), nullable=False),
+        sa.Column("asks", sa.Integer(), nullable=False),
+        sa.Column("resends", sa.Integer(), nullable=False),
+        sa.Column("meaning", sa.String(), nullable=False),
+        sa.Column("hint", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_proof_series_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_proof")),
+        sa.UniqueConstraint("series_row", "destination", name=op.f("uq_proof_series_row_destination")),
+    )
+    with op.batch_alter_table("proof", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_proof_destination_due_at"), ["destination", "due_at"], unique=False)
+
+    op.create_table(
+        "commitment",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("transaction_uid", sa.String(), nullable=False),
+        sa.Column("proof_row", sa.Integer(), nullable=False),
+        sa.Column("peer", sa.String(), nullable=False),
+        sa.Column("outbox_rows", sa.JSON(), nullable=False),
+        sa.Column("sop_instance_uids", sa.JSON(), nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=False),
+        sa.Column("answered_at", sa.Double(), nullable=True),
+        sa.Column("failures", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["proof_row"], ["proof.id"], name=op.f("fk_commitment_proof_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_commitment")),
+        sa.UniqueConstraint("transaction_uid", name=op.f("uq_commitment_transaction_uid")),
+    )
+    with op.batch_alter_table("commitment", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_commitment_proof_row"), ["proof_row"], unique=False)
+
+    op.create_table(
+        "procedure_step",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(), nullable=False),
+        sa.Column("peer", sa.String(), nullable=False),
+        sa.Column("study_instance_uid", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("series", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_procedure_step")),
+        sa.UniqueConstraint("sop_instance_uid", name=op.f("uq_procedure_step_sop_instance_uid")),
+    )
+    with op.batch_alter_table("procedure_step", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_procedure_step_study_instance_uid"), ["study_instance_uid"], unique=False)
+
 
 def downgrade() -> None:
+
+    with op.batch_alter_table("procedure_step", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_procedure_step_study_instance_uid"))
+
+    op.drop_table("procedure_step")
+    with op.batch_alter_table("commitment", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_commitment_proof_row"))
+
+    op.drop_table("commitment")
+    with op.batch_alter_table("proof", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_proof_destination_due_at"))
+
+    op.drop_table("proof")
 
     with op.batch_alter_table("receipt", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_receipt_outbox_row"))
