@@ -56,7 +56,8 @@ class JobState(StrEnum):
 class OutboxState(StrEnum):
     """HELD waits for its series to close; READY is sent as soon as the destination takes it; the others are ends.
 
-    EXCLUDED is what our own configuration keeps from the destination.
+    WITHHELD waits for a person or a check, the row's `reason` says for what; released it is READY.
+    EXCLUDED is what our own configuration keeps from the destination. CANCELLED is what is not to be sent any more.
     """
 
     HELD = "held"
@@ -64,6 +65,8 @@ class OutboxState(StrEnum):
     SENT = "sent"
     FAILED = "failed"
     EXCLUDED = "excluded"
+    WITHHELD = "withheld"
+    CANCELLED = "cancelled"
 
 
 class Association(Base):
@@ -183,13 +186,15 @@ class Instance(Base):
 class Outbox(Base):
     """One instance for one destination. `after_series` is the series whose originals go first, until `hold_until`.
 
+    `created_at` is since when it waits: a retry or a release sets it anew. `reason` tells why it is withheld or
+    cancelled.
     `confirmed_by` is what proved that the destination holds it: commitment, find or receipts.
     """
 
     __tablename__ = "outbox"
     __table_args__ = (
         UniqueConstraint("instance_row", "destination"),
-        Index(None, "destination", "state", "next_attempt_at"),
+        Index(None, "destination", "state", "priority", "next_attempt_at"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     destination: Mapped[str]
@@ -199,6 +204,7 @@ class Outbox(Base):
     calling_ae: Mapped[str]
     priority: Mapped[int]
     state: Mapped[str]
+    reason: Mapped[str | None]
     after_series: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
     hold_until: Mapped[float | None]
     attempts: Mapped[int]
@@ -223,16 +229,46 @@ class Receipt(Base):
 
 
 class Destination(Base):
-    """Health and lease of a destination. One drainer at a time owns it until `lease_until`."""
+    """Health and lease of a destination. One drainer at a time owns it until `lease_until`, by the database's clock.
+
+    `down_since` is when the outage began; `held_told_at` when it was said that something was not taken in time.
+    """
 
     __tablename__ = "destination"
     name: Mapped[str] = mapped_column(primary_key=True)
     lease_owner: Mapped[str | None]
     lease_until: Mapped[float | None]
     failures: Mapped[int]
+    down_since: Mapped[float | None]
     down_until: Mapped[float | None]
+    held_told_at: Mapped[float | None]
     last_error: Mapped[str | None]
     last_hint: Mapped[str | None]
+
+
+class Pause(Base):
+    """A time in which a person wanted nothing to be sent to a destination; it lasts while `resumed_at` is None."""
+
+    __tablename__ = "pause"
+    __table_args__ = (Index(None, "destination", "resumed_at"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    destination: Mapped[str]
+    paused_at: Mapped[float]
+    resumed_at: Mapped[float | None]
+    who: Mapped[str]
+    reason: Mapped[str]
+
+
+class Action(Base):
+    """Something that a person did: `what` to which `subject` (a UID, a row id, a configured name), and why."""
+
+    __tablename__ = "action"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float] = mapped_column(index=True)
+    who: Mapped[str]
+    what: Mapped[str]
+    subject: Mapped[str] = mapped_column(index=True)
+    reason: Mapped[str]
 
 
 class Plan(Base):

@@ -385,7 +385,7 @@ def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:
         if row is None:
             session.add(Outbox(**values))
         else:
-            row.state, row.attempts, row.finished_at = values["state"], 0, None
+            row.state, row.reason, row.attempts, row.finished_at = values["state"], None, 0, None
             row.confirmed_at = row.confirmed_by = None
             row.created_at = row.next_attempt_at = arrival.sender.received_at
 
@@ -401,6 +401,7 @@ def outbox_values(instance_row: int, arrival: Arrival) -> list[dict[str, Any]]:
             "calling_ae": forward.calling_ae,
             "priority": forward.priority,
             "state": (OutboxState.HELD if forward.held else OutboxState.READY).value,
+            "reason": None,
             "after_series": None,
             "hold_until": None,
             "attempts": 0,

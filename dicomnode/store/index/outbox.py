@@ -62,6 +62,7 @@ def enqueue_derived(session: Session, instances: Sequence[Instance], to: Derived
             calling_ae=to.calling_ae,
             priority=to.priority,
             state=OutboxState.READY.value,
+            reason=None,
             after_series=to.after_series,
             hold_until=to.hold_until,
             attempts=0,
@@ -81,7 +82,15 @@ def lease(session: Session, name: str, owner: str, now: float, until: float) -> 
     row = session.get(Destination, name)
     if row is None:
         row = Destination(
-            name=name, lease_owner=None, lease_until=None, failures=0, down_until=None, last_error=None, last_hint=None
+            name=name,
+            lease_owner=None,
+            lease_until=None,
+            failures=0,
+            down_since=None,
+            down_until=None,
+            held_told_at=None,
+            last_error=None,
+            last_hint=None,
         )
         session.add(row)
     if row.lease_owner not in (None, owner) and (row.lease_until or 0.0) > now:

@@ -37,11 +37,42 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.String(), nullable=True),
         sa.Column("lease_until", sa.Double(), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("down_since", sa.Double(), nullable=True),
         sa.Column("down_until", sa.Double(), nullable=True),
+        sa.Column("held_told_at", sa.Double(), nullable=True),
         sa.Column("last_error", sa.String(), nullable=True),
         sa.Column("last_hint", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_destination")),
     )
+    op.create_table(
+        "pause",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("destination", sa.String(), nullable=False),
+        sa.Column("paused_at", sa.Double(), nullable=False),
+        sa.Column("resumed_at", sa.Double(), nullable=True),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pause")),
+    )
+    with op.batch_alter_table("pause", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_pause_destination_resumed_at"), ["destination", "resumed_at"], unique=False
+        )
+
+    op.create_table(
+        "action",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("who", sa.String(), nullable=False),
+        sa.Column("what", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_action")),
+    )
+    with op.batch_alter_table("action", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_action_at"), ["at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_action_subject"), ["subject"], unique=False)
+
     op.create_table(
         "expectation",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -194,6 +225,7 @@ def upgrade() -> None:
         sa.Column("calling_ae", sa.String(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
         sa.Column("after_series", sa.Integer(), nullable=True),
         sa.Column("hold_until", sa.Double(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -209,8 +241,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.create_index(
-            batch_op.f("ix_outbox_destination_state_next_attempt_at"),
-            ["destination", "state", "next_attempt_at"],
+            batch_op.f("ix_outbox_destination_state_priority_next_attempt_at"),
+            ["destination", "state", "priority", "next_attempt_at"],
             unique=False,
         )
 
@@ -303,7 +335,7 @@ def downgrade() -> None:
 
     op.drop_table("receipt")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_outbox_destination_state_next_attempt_at"))
+        batch_op.drop_index(batch_op.f("ix_outbox_destination_state_priority_next_attempt_at"))
 
     op.drop_table("outbox")
     op.drop_table("plan")
@@ -326,6 +358,15 @@ def downgrade() -> None:
     op.drop_table("study")
     op.drop_table("process")
     op.drop_table("patient")
+    with op.batch_alter_table("action", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_action_subject"))
+        batch_op.drop_index(batch_op.f("ix_action_at"))
+
+    op.drop_table("action")
+    with op.batch_alter_table("pause", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_pause_destination_resumed_at"))
+
+    op.drop_table("pause")
     op.drop_table("destination")
     with op.batch_alter_table("association", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_association_ended_at"))
