@@ -27,6 +27,7 @@ from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError, EngineError
 from dicomnode.net.tls import ClientSecurity, Credentials, Profile, ServerSecurity
 from dicomnode.settings import (
+    BucketSettings,
     CompletenessSettings,
     DerivedSettings,
     DestinationSettings,
@@ -61,6 +62,7 @@ class Config(BaseSettings):
     )
 
     node: NodeSettings = NodeSettings()
+    bucket: BucketSettings = BucketSettings()
     tls: TlsSettings = TlsSettings()
     limits: LimitSettings = LimitSettings()
     peer: Mapping[Name, PeerSettings] = {}
@@ -92,7 +94,7 @@ class Config(BaseSettings):
 
     @property
     def files(self) -> Path:
-        """The folder of everything stored but the index."""
+        """The folder of everything stored but the index, or of what is kept here of a bucket."""
         return self.node.files or self.node.data
 
     @property
@@ -345,10 +347,20 @@ def _cross_check(config: Config) -> Iterator[ConfigError]:
             "[node] name: missing, and there is a database",
             "give each machine that shares the database a name of its own, and keep it",
         )
+    yield from _check_bucket(config)
     yield from _check_tls(config)
     yield from _check_peers(config)
     yield from _check_destinations(config)
     yield from config.rule_problems()
+
+
+def _check_bucket(config: Config) -> Iterator[ConfigError]:
+    bucket = config.bucket
+    if bucket.url is None:
+        for name in sorted(bucket.model_fields_set - {"url"}):
+            yield ConfigError(f"[bucket] {name}: there is no url", "set bucket.url, or remove this")
+    if (bucket.access_key is None) != (bucket.secret_key is None):
+        yield ConfigError("[bucket]: access_key and secret_key belong together", "set both, or neither")
 
 
 def _check_tls(config: Config) -> Iterator[ConfigError]:

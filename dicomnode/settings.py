@@ -89,6 +89,20 @@ def _postgresql(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _bucket(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or "@" in parts.netloc:
+        raise ValueError(f"{text!r} is no bucket: write s3://BUCKET or s3://BUCKET/PREFIX")
+    return text.rstrip("/")
+
+
+def _endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("this is no address of an S3 server: write https://HOST:PORT")
+    return text.rstrip("/")
+
+
 def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -185,6 +199,28 @@ class NodeSettings(Section):
         default=True,
         description="tell a caller that no `[peer.NAME]` describes that it is rejected; false: end its connection "
         "without a word, so that who looks for DICOM nodes finds none here",
+    )
+
+
+class BucketSettings(Section):
+    """`[bucket]`: stored files in an S3 bucket, for machines that share a database and no file system."""
+
+    url: Annotated[str, AfterValidator(_bucket)] | None = Field(
+        default=None, description='where stored files are kept: "s3://BUCKET/PREFIX", or none for a folder'
+    )
+    endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        default=None, description='address of the S3 server, as "https://minio.hospital.local:9000"; none: Amazon\'s'
+    )
+    region: str = Field(default="us-east-1", min_length=1, description="region of the bucket")
+    access_key: str | None = Field(
+        default=None, description="who we are there; none: AWS_ACCESS_KEY_ID, or the role of the machine"
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, description="its secret, best from a secret file; none: AWS_SECRET_ACCESS_KEY"
+    )
+    cache: Bytes = Field(
+        default=50 * 2**30,
+        description="how much of it is kept in the folder of stored files as well: what was used last",
     )
 
 

@@ -11,10 +11,12 @@ from typing import Final
 
 from dicomnode.config import Config
 from dicomnode.core.routing import DestinationPolicy, Routing
+from dicomnode.store.bucket import Bucket, BucketAddress, BucketResults, BucketStore
 from dicomnode.store.database import Database, index_url
 from dicomnode.store.files import FileStore
 from dicomnode.store.folders import make_folder
 from dicomnode.store.locks import holder
+from dicomnode.store.results import ResultStore
 
 _RECEIVE: Final = "receive-"
 _MOST_RECEIVERS: Final = 4
@@ -56,8 +58,24 @@ def open_store(config: Config, process: str) -> Store:
 
 def file_store(config: Config, process: str) -> FileStore:
     """The stored files as one process writes them."""
-    sync = config.node.durability == "power"
-    return FileStore(config.files, reserve_bytes(config), sync, owner(config, process))
+    reserve, ours = reserve_bytes(config), owner(config, process)
+    if config.bucket.url is not None:
+        return BucketStore(config.files, reserve, _bucket(config), config.bucket.cache, ours)
+    return FileStore(config.files, reserve, config.node.durability == "power", ours)
+
+
+def result_store(config: Config) -> ResultStore:
+    """The results of engines."""
+    if config.bucket.url is not None:
+        return BucketResults(config.files, _bucket(config))
+    return ResultStore(config.files)
+
+
+def _bucket(config: Config) -> Bucket:
+    settings = config.bucket
+    assert settings.url is not None  # the caller has looked
+    secret = None if settings.secret_key is None else settings.secret_key.get_secret_value()
+    return Bucket(BucketAddress(settings.url, settings.endpoint, settings.region, settings.access_key, secret))
 
 
 def reserve_bytes(config: Config) -> int:

@@ -15,8 +15,8 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,6 @@ _OWNER_DIGITS: Final = 8
 _RANDOM_BYTES: Final = 12
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MOST_PIECES: Final = 1000  # of one writev: IOV_MAX is 1024
-_HOURS_SEARCHED: Final = 2
 
 
 class FileStore:
@@ -41,19 +40,29 @@ class FileStore:
     reserve_bytes  free space below which nothing new is taken; may be set anew
     sync           whether bytes and directory entries are forced to the disk before a file counts as stored
     owner          who writes: a name that no other process has that writes into this folder, on any machine
+    mark           what the names of the owner's files begin with
     """
+
+    HOURS_SEARCHED: Final = 2
 
     def __init__(self, folder: Path, reserve_bytes: int, sync: bool, owner: str = "") -> None:
         self._objects = folder / "objects"
         self.strays = folder / "strays"
         self.reserve_bytes = reserve_bytes
         self.syncs = sync
-        self._owner = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]
+        self.mark = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]
         self._entered: set[Path] = set()
         self._objects.mkdir(parents=True, exist_ok=True)
 
     def path(self, key: str) -> Path:
+        """Where a file lies, once `bring` has seen to it."""
         return self._objects / f"{key}.dcm"
+
+    def bring(self, keys: Collection[str]) -> None:
+        """Have files lie at their paths, where they are kept elsewhere; here they do.
+
+        What is not there at all stays away. Raises StoreError where that cannot be found out.
+        """
 
     def require_space(self) -> None:
         """Raise DiskFullError where less than the reserve is left."""
@@ -88,6 +97,7 @@ class FileStore:
         read.
         """
         with storage_errors():
+            self.bring((key, other))
             try:
                 return filecmp.cmp(self.path(key), self.path(other), shallow=False)
             except FileNotFoundError:
@@ -96,8 +106,8 @@ class FileStore:
     def own_latest(self) -> list[str]:
         """Keys of what this owner wrote in the last two hours in which anybody wrote: after a kill or a power cut some
         of them may have no row, or be half written."""
-        hours = sorted(self._objects.glob("[0-9]*/[0-9]*"), reverse=True)[:_HOURS_SEARCHED]
-        found = chain.from_iterable(hour.glob(f"{self._owner}*.dcm") for hour in hours)
+        hours = sorted(self._objects.glob("[0-9]*/[0-9]*"), reverse=True)[: self.HOURS_SEARCHED]
+        found = chain.from_iterable(hour.glob(f"{self.mark}*.dcm") for hour in hours)
         return [str(path.relative_to(self._objects).with_suffix("")) for path in found]
 
     def set_aside(self, key: str) -> None:
@@ -113,7 +123,7 @@ class FileStore:
         folder = self._objects / hour
         if folder not in self._entered:
             self._enter(folder)
-        return f"{hour}/{self._owner}{os.urandom(_RANDOM_BYTES).hex()}"
+        return f"{hour}/{self.mark}{os.urandom(_RANDOM_BYTES).hex()}"
 
     def make_durable(self, key: str, descriptor: int) -> None:
         """Force a file's bytes and its name to the disk, where this store does so.
@@ -189,7 +199,8 @@ class WritingFile:
         """Leave nothing."""
         self._close()
         if self.key:
-            self._store.remove(self.key)
+            with suppress(StoreError):  # `own_latest` finds it
+                self._store.remove(self.key)
 
     def _append(self, descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
         wanted = sum(map(len, pieces))

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-_MANIFEST: Final = "manifest.json"
+MANIFEST: Final = "manifest.json"
+"""Written last: a folder that has one is whole."""
 
 
 class ResultStore:
@@ -39,7 +40,7 @@ class ResultStore:
         """The folder and the report of a result that is there and whole."""
         folder = self._results / key
         try:
-            manifest = json.loads((folder / _MANIFEST).read_text())
+            manifest = json.loads((folder / MANIFEST).read_text())
             whole = all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
             return (folder, manifest["report"]) if whole else None
         except (OSError, ValueError, TypeError, LookupError):
@@ -48,7 +49,7 @@ class ResultStore:
     def keep(self, made: Path, key: str, report: Mapping[str, Any]) -> Path:
         """Move a folder of files into the store under `key`, durably; its place."""
         files = {str(path.relative_to(made)): _digest(path) for path in sorted(made.rglob("*")) if path.is_file()}
-        (made / _MANIFEST).write_text(json.dumps({"files": files, "report": report}))
+        (made / MANIFEST).write_text(json.dumps({"files": files, "report": report}))
         for path in made.rglob("*"):
             _sync(path)
         _sync(made)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from dicomnode.store.bucket import Bucket
+from dicomnode.testing.s3 import new_bucket, s3_server
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.peer("postgresql"))]
 
@@ -28,3 +32,25 @@ def _database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
             return urls[folder]
 
         monkeypatch.setattr("tests.store.receiving.migrated_url", migrated_url)
+
+
+@pytest.fixture(name="s3", scope="session")
+def _s3() -> Iterator[str]:
+    """The endpoint of an S3 server."""
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+_buckets = itertools.count()
+
+
+@pytest.fixture(name="bucket")
+def _bucket(s3: str) -> Bucket:
+    """An empty bucket."""
+    return Bucket(new_bucket(s3, f"hospital{next(_buckets)}"))
+
+
+@pytest.fixture(name="bucket_of", params=["folder", "bucket"])
+def _bucket_of(request: pytest.FixtureRequest) -> Bucket | None:
+    """Each kind of place for files: None is a folder."""
+    return request.getfixturevalue("bucket") if request.param == "bucket" else None

@@ -22,6 +22,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from dicomnode.core.identity import IMPLEMENTATION_CLASS_UID
 from dicomnode.core.types import Offer
 from dicomnode.errors import DiskFullError, StoreError
+from dicomnode.store.bucket import Bucket, BucketStore
 from dicomnode.store.files import FileStore, part10_header
 from tests.store.receiving import SCANNER, ct_header, encoded
 
@@ -31,8 +32,15 @@ def offer(sop_instance_uid: str = "1.2.3.4.1", transfer_syntax_uid: str = Explic
 
 
 @pytest.fixture(name="store")
-def _store(tmp_path: Path) -> FileStore:
-    return FileStore(tmp_path, 0, sync=False)
+def _store(tmp_path: Path, bucket_of: Bucket | None) -> FileStore:
+    return store_at(tmp_path, bucket_of)
+
+
+def store_at(folder: Path, bucket: Bucket | None, owner: str = "") -> FileStore:
+    """A store in a folder, or in a bucket with the folder as its cache."""
+    if bucket is None:
+        return FileStore(folder, 0, sync=False, owner=owner)
+    return BucketStore(folder, 0, bucket, cache_bytes=1 << 30, owner=owner)
 
 
 def stored(store: FileStore, content: bytes) -> str:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.store.bucket import Bucket, BucketResults
 from dicomnode.store.results import ResultStore, result_key
 
 REPORT = {"state": "done", "stages": [{"folder": "0-ct-nlm-image"}]}
 
 
 @pytest.fixture(name="results")
-def _results(tmp_path: Path) -> ResultStore:
-    return ResultStore(tmp_path)
+def _results(tmp_path: Path, bucket_of: Bucket | None) -> ResultStore:
+    return ResultStore(tmp_path) if bucket_of is None else BucketResults(tmp_path, bucket_of)
 
 
 def keep(results: ResultStore, key: str = "key") -> Path:
@@ -40,6 +41,7 @@ def test_what_was_not_kept_or_was_forgotten_is_not_found(results: ResultStore) -
     assert results.find("key") is None
 
 
+@pytest.mark.parametrize("bucket_of", ["folder"], indirect=True)  # a bucket's cache is brought anew
 @pytest.mark.parametrize(
     "damage",
     [
@@ -60,6 +62,7 @@ def test_a_damaged_result_is_not_found_and_can_be_kept_anew(results: ResultStore
     assert results.find("key") is not None
 
 
+@pytest.mark.parametrize("bucket_of", ["folder"], indirect=True)
 def test_a_result_has_its_name_only_once_it_is_on_the_disk(
     results: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
