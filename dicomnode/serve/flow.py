@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Final
 
 from dicomnode import __version__
@@ -11,53 +12,65 @@ from dicomnode.core.identity import DEVICE_UID
 from dicomnode.flow import port
 from dicomnode.flow.closing import Closer
 from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
+from dicomnode.flow.repeating import Repeating
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
 from dicomnode.serve import wiring
 from dicomnode.serve.wiring import Store
 from dicomnode.store.intake import set_strays_aside
-from dicomnode.store.results import ResultStore
 from dicomnode.workers import WorkerPool
 
 WORKFLOW_GRACE_S: Final = 20
-"""How long running steps may go on; what they lose is done again after the next start."""
+"""How long running steps may go on; what they lose is done again, here after the next start or by another machine."""
+
+_ROUTED_AT_ONCE: Final = 4
 
 
 class FlowRole:
-    """The roles route, enhance and derive: completeness, the workflows, and their workers."""
+    """Those of the roles route, enhance and derive that this process has: its queues, its loops, and its workers.
 
-    def __init__(self, config: Config, store: Store) -> None:
+    A role is the queue of its name and a list of loops; every machine that has it runs all of them, so that a loop
+    must bear others of its kind beside it.
+    """
+
+    def __init__(self, config: Config, store: Store, roles: Collection[str]) -> None:
         cores = os.cpu_count() or 1
         memory_bytes = config.limits.worker_memory_mb << 20
         self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
         self._engines = WorkerPool("dicomnode.inference.service", cores, memory_bytes)
-        rooms = Rooms(store.database, store.files, ResultStore(config.files), self._pixels, self._engines)
+        rooms = Rooms(store.database, store.files, wiring.result_store(config), self._pixels, self._engines)
         self._pipeline = Pipeline(rooms, wiring.routing(config), deriving(config))
+        slots = {"route": _ROUTED_AT_ONCE, "enhance": cores, "derive": cores}
         self._workflows = port.Workflows(
             store.database.url,
             SeriesWorkflows(self._pipeline).table(),
-            {"route": 4, "enhance": cores, "derive": cores},
+            {role: slots[role] for role in roles},
         )
-        self._closer = Closer(store.database, self._workflows.enqueue)
-        self._reconciler = Reconciler(store.database, self._workflows, self._pipeline)
+        self._loops = self._loops_of_route(store) if "route" in roles else ()
         self._store = store
+
+    def _loops_of_route(self, store: Store) -> tuple[Repeating, ...]:
+        return (
+            Closer(store.database, self._workflows.enqueue),
+            Reconciler(store.database, self._workflows, self._pipeline),
+        )
 
     @property
     def is_alive(self) -> bool:
-        return self._closer.is_alive and self._reconciler.is_alive
+        return all(loop.is_alive for loop in self._loops)
 
     def start(self) -> None:
         set_strays_aside(self._store.database, self._store.files)
         self._workflows.start()
-        self._closer.start()
-        self._reconciler.start()
+        for loop in self._loops:
+            loop.start()
 
     def reload(self, config: Config) -> None:
         self._pipeline.routing = wiring.routing(config)
         self._pipeline.deriving = deriving(config)
 
     def stop(self) -> None:
-        self._closer.stop()
-        self._reconciler.stop()
+        for loop in self._loops:
+            loop.stop()
         self._workflows.stop(WORKFLOW_GRACE_S)
         self._pixels.close()
         self._engines.close()

@@ -25,6 +25,7 @@ from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.net.scp.listener import Listener
 from dicomnode.net.scp.slots import Slots
 from dicomnode.serve import wiring
+from dicomnode.serve.places import Place
 from dicomnode.serve.wiring import Store, open_store
 from dicomnode.store.claims import Claim
 from dicomnode.store.database import Database
@@ -150,8 +151,9 @@ def receiver_index(name: str) -> int:
     return int(name.rpartition("-")[2]) - 1
 
 
-def run(name: str, config: Config, channel: socket.socket, inherited: Inherited) -> int:
+def run(place: Place, config: Config, channel: socket.socket, inherited: Inherited) -> int:
     """Run one process until it is asked to stop. Embedded, each is the only one of its name on the data folder."""
+    name = place.name
     signals = Signals(channel)
     store = open_store(config, name)
     with ExitStack() as stack:
@@ -159,7 +161,7 @@ def run(name: str, config: Config, channel: socket.socket, inherited: Inherited)
             stack.enter_context(exclusive_after_others(config.node.data, f"{name}.lock", FORMER_S))
             post = _Post(name, wiring.machine(config), stack.enter_context(_claimed(name, config, store.database)))
             _measure(name, config)
-            role = _role(name, config, store, inherited)
+            role = _role(place, config, store, inherited)
             role.start()
         except ConfigError as error:
             with suppress(OSError):  # another process could not start either, and the supervisor is gone
@@ -220,8 +222,9 @@ def _measure(name: str, config: Config) -> None:
         telemetry.event("metrics_unavailable", role=name, reason=error.strerror or type(error).__name__)
 
 
-def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role:
-    """The role of a process; only its own rooms are imported."""
+def _role(place: Place, config: Config, store: Store, inherited: Inherited) -> Role:
+    """What a process runs; only its own rooms are imported."""
+    name = place.name
     if is_receiver(name):
         from dicomnode.serve.receive import ReceiveRole
 
@@ -236,7 +239,7 @@ def _role(name: str, config: Config, store: Store, inherited: Inherited) -> Role
         return MetricsRole(config, inherited.slots)
     from dicomnode.serve.flow import FlowRole
 
-    return FlowRole(config, store)
+    return FlowRole(config, store, place.roles)
 
 
 def _reload(name: str, role: Role, source: Path) -> None:

@@ -20,20 +20,17 @@ from sqlalchemy.exc import OperationalError
 
 from dicomnode import __version__, metrics, telemetry
 from dicomnode.config import Config, load_config
-from dicomnode.errors import ConfigError, UsageError
+from dicomnode.errors import ConfigError
 from dicomnode.net.certificates import check_validity, expiry_warning, validity
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.serve import wiring
+from dicomnode.serve.places import METRICS, Place, places
 from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, receiver_index, run
 from dicomnode.store.database import Database, migrate
 from dicomnode.store.folders import make_folder
 from dicomnode.store.inspection import require_durable
 from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
 from dicomnode.store.schema import Process
-
-PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
-"""Each kind of process and the roles it has. There may be several receivers, `receive-1` and so on. All workflows run
-in one process: SQLite keeps no limits across several."""
 
 _STOP_S: Final = 60.0
 _LOOK_S: Final = 0.5
@@ -48,11 +45,15 @@ _STEADY_S: Final = 60.0
 class _Child:
     """A process and how it has fared. `pause_s` is the wait before its next restart, if it dies soon."""
 
-    name: str
+    place: Place
     process: ForkProcess
     channel: socket.socket
     started: float = field(default_factory=time.monotonic)
     pause_s: float = _FIRST_PAUSE_S
+
+    @property
+    def name(self) -> str:
+        return self.place.name
 
 
 class Supervisor:
@@ -67,9 +68,9 @@ class Supervisor:
         self._config = config
         self._valid_until = 0.0  # our certificate in use
         self._log_format = log_format or config.log.format
-        self._names = _processes_for(only, wiring.receivers(config))
+        self._places = places(only, wiring.receivers(config), apart=config.database is not None)
         if config.metrics.port is not None:
-            self._names += ("metrics",)
+            self._places += (METRICS,)
         self._children: list[_Child] = []
         self._restarts: list[tuple[float, _Child]] = []
         self._lock: TextIO | None = None
@@ -116,7 +117,7 @@ class Supervisor:
 
     def _open_what_is_inherited(self) -> Inherited:
         """Bind the ports once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
-        if not any(is_receiver(name) for name in self._names):
+        if not any(is_receiver(place.name) for place in self._places):
             return Inherited()
         self._check_certificate(self._config)
         give_up_at = time.monotonic() + FORMER_S
@@ -129,7 +130,7 @@ class Supervisor:
             time.sleep(_POLL_S)
 
     def _start_all(self) -> None:
-        self._children = [self._start(name) for name in self._names]
+        self._children = [self._start(place) for place in self._places]
         for child in self._children:
             self._await_ready(child)
         if not self._stopping:
@@ -160,25 +161,25 @@ class Supervisor:
         if warning is not None:
             telemetry.event("certificate_ends", reason=str(warning), hint=warning.hint)
 
-    def _start(self, name: str, pause_s: float = _FIRST_PAUSE_S) -> _Child:
+    def _start(self, place: Place, pause_s: float = _FIRST_PAUSE_S) -> _Child:
         ours, theirs = socket.socketpair()
         with theirs, _signals_held():  # until the child has handlers of its own: ours mean nothing there
-            process = ForkProcess(name=name, target=self._become, args=(name, ours, theirs))
+            process = ForkProcess(name=place.name, target=self._become, args=(place, ours, theirs))
             process.start()
-        telemetry.event("process_started", role=name, pid=process.pid)
-        return _Child(name, process, ours, pause_s=pause_s)
+        telemetry.event("process_started", role=place.name, pid=process.pid)
+        return _Child(place, process, ours, pause_s=pause_s)
 
-    def _become(self, name: str, ours: socket.socket, theirs: socket.socket) -> None:
+    def _become(self, place: Place, ours: socket.socket, theirs: socket.socket) -> None:
         """What a new process does first: let go of what is the supervisor's. A channel ends when nobody holds it."""
         for channel in (ours, *(child.channel for child in self._children)):
             channel.close()
         if self._lock is not None:
             self._lock.close()
-        if not is_receiver(name):
+        if not is_receiver(place.name):
             self._inherited.close()
         telemetry.configure_child()
         try:
-            code = run(name, self._config, theirs, self._inherited)
+            code = run(place, self._config, theirs, self._inherited)
         except Exception:  # noqa: BLE001  the text of an error may quote a data set: our hook keeps it back
             sys.excepthook(*sys.exc_info())
             code = 1
@@ -209,7 +210,7 @@ class Supervisor:
                 self._plan_restart(child)
             due = [child for at, child in self._restarts if at <= time.monotonic()]
             self._restarts = [(at, child) for at, child in self._restarts if child not in due]
-            self._children += [self._start(child.name, child.pause_s) for child in due]
+            self._children += [self._start(child.place, child.pause_s) for child in due]
             if self._reloading:
                 self._reloading = False
                 self._reload()
@@ -307,6 +308,7 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
     """What differs and cannot be changed while the node runs."""
     keys = {
         "node": ("port", "host", "receivers", "data", "name", "database", "files", "durability"),
+        "bucket": ("url", "endpoint", "region", "access_key", "secret_key", "cache"),
         "tls": ("port", "only"),
         "limits": ("worker_memory_mb",),
         "log": ("format", "level"),
@@ -323,29 +325,6 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
 def _has_receiver(data: Path) -> bool:
     """Whether a receiver of a former node still runs on the data folder."""
     return any(holder(data, lock.name) is not None for lock in data.glob("receive*.lock"))
-
-
-def _processes_for(only: Collection[str] | None, receivers: int) -> tuple[str, ...]:
-    """The names of the processes that have the roles asked for."""
-    kinds = _kinds_for(only) if only else tuple(PROCESSES)
-    indexed = tuple(wiring.receiver(index) for index in range(receivers))
-    return tuple(name for kind in kinds for name in (indexed if kind == "receive" else (kind,)))
-
-
-def _kinds_for(only: Collection[str]) -> tuple[str, ...]:
-    known = {role for roles in PROCESSES.values() for role in roles}
-    unknown = sorted(set(only) - known)
-    if unknown:
-        raise UsageError(f"there is no role {unknown[0]!r}", f"roles are: {', '.join(sorted(known))}")
-    chosen = tuple(name for name, roles in PROCESSES.items() if set(roles) & set(only))
-    for name in chosen:
-        missing = sorted(set(PROCESSES[name]) - set(only))
-        if missing:
-            raise UsageError(
-                f"without {', '.join(missing)} the others of {', '.join(PROCESSES[name])} cannot run",
-                "on SQLite these roles share one process: name them together",
-            )
-    return chosen
 
 
 def _notify_service_manager(state: bytes) -> None:

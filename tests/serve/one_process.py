@@ -12,6 +12,7 @@ from dicomnode import telemetry
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError
 from dicomnode.serve import process
+from dicomnode.serve.places import Place
 from dicomnode.store.database import Database
 
 
@@ -46,7 +47,7 @@ def main() -> int:
     if mode == "full disk":
         Database.write = _full  # type: ignore[assignment]
     telemetry.configure("json", "debug")
-    return process.run("stub", load_config(source), socket.socket(fileno=descriptor), process.Inherited())
+    return process.run(Place("stub", ()), load_config(source), socket.socket(fileno=descriptor), process.Inherited())
 
 
 def _fail(*_: object) -> None:

@@ -11,12 +11,11 @@ from dicomnode.config import Config, load_config
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.types import CompletenessPolicy
 from dicomnode.deliver.forms import Allowed
-from dicomnode.errors import UsageError
 from dicomnode.net.scu import Timeouts
 from dicomnode.serve.deliver import delivery_settings, retry_policy
 from dicomnode.serve.flow import deriving
 from dicomnode.serve.receive import scp_settings
-from dicomnode.serve.supervisor import _changed_until_restart, _processes_for
+from dicomnode.serve.supervisor import _changed_until_restart
 from dicomnode.serve.wiring import former_receivers, open_store, receivers, routing
 from dicomnode.store.index.outbox import RetryPolicy
 from dicomnode.store.locks import exclusive
@@ -123,29 +122,6 @@ def test_the_store_is_opened_at_the_durability_asked_for(config: Config) -> None
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
     finally:
         store.database.close()
-
-
-@pytest.mark.parametrize(
-    ("only", "processes"),
-    [
-        (None, ("receive-1", "receive-2", "deliver", "flow")),
-        ((), ("receive-1", "receive-2", "deliver", "flow")),
-        (("receive",), ("receive-1", "receive-2")),
-        (("deliver", "receive"), ("receive-1", "receive-2", "deliver")),
-        (("route", "enhance", "derive"), ("flow",)),
-    ],
-)
-def test_roles_are_run_by_processes(only: tuple[str, ...] | None, processes: tuple[str, ...]) -> None:
-    assert _processes_for(only, receivers=2) == processes
-
-
-@pytest.mark.parametrize(
-    ("only", "what"), [(("recieve",), "no role 'recieve'"), (("enhance",), "without derive, route")]
-)
-def test_roles_that_cannot_be_run_are_refused_with_a_hint(only: tuple[str, ...], what: str) -> None:
-    with pytest.raises(UsageError, match=what) as caught:
-        _processes_for(only, receivers=1)
-    assert caught.value.hint
 
 
 def test_what_takes_effect_at_a_restart_only_is_named(config: Config, tmp_path: Path) -> None:
