@@ -43,7 +43,10 @@ class SeriesState(StrEnum):
 
 
 class JobState(StrEnum):
-    """A job is one stack through one chain of engines. The last four are ends."""
+    """A job is one stack through one chain of engines. All but the first two are ends.
+
+    SUPERSEDED by another job, after a slice came late or changed; CANCELLED since its sources were rejected.
+    """
 
     PLANNED = "planned"
     ENHANCED = "enhanced"
@@ -51,6 +54,8 @@ class JobState(StrEnum):
     REFUSED = "refused"
     WITHHELD = "withheld"
     FAILED = "failed"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
 
 
 class OutboxState(StrEnum):
@@ -272,7 +277,11 @@ class Action(Base):
 
 
 class Plan(Base):
-    """The RoutingPlan of one closing of a series, with its explanation."""
+    """The RoutingPlan of one closing of a series, with its explanation.
+
+    `trouble` is what a person should look at: "failed" (no plan could be made), "unreadable" (some instances cannot be
+    read), or ""; `review` what a person decided of it, or "".
+    """
 
     __tablename__ = "plan"
     __table_args__ = (UniqueConstraint("series_row", "generation"),)
@@ -281,13 +290,44 @@ class Plan(Base):
     generation: Mapped[int]
     created_at: Mapped[float]
     content: Mapped[dict[str, Any]]
+    trouble: Mapped[str] = mapped_column(index=True)
+    review: Mapped[str]
+
+
+class Purge(Base):
+    """The files of a series that retention deleted; its rows stay, and tell of it.
+
+    Those of its instances whose row id is `through` or less have no file any more: what came later has one. `at` is
+    when that was decided, before any file was touched; `removed_at` when the last of them was gone.
+    """
+
+    __tablename__ = "purge"
+    series_row: Mapped[int] = mapped_column(ForeignKey("series.id"), primary_key=True, autoincrement=False)
+    through: Mapped[int]
+    instances: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(_LARGE)
+    reason: Mapped[str]
+    at: Mapped[float]
+    removed_at: Mapped[float | None] = mapped_column(index=True)
+
+
+class DiskUse(Base):
+    """How full the disk of the stored files was, about once an hour. `level` is a `dicomnode.core.disk.Level`."""
+
+    __tablename__ = "disk_use"
+    at: Mapped[float] = mapped_column(primary_key=True, autoincrement=False)
+    free_bytes: Mapped[int] = mapped_column(_LARGE)
+    total_bytes: Mapped[int] = mapped_column(_LARGE)
+    level: Mapped[str]
 
 
 class Job(Base):
     """One stack of one closing of a series, through one chain of engines.
 
     `content` is the planned job; `instance_rows` its slices in order; `stages` what each engine reported;
-    `derived_series` the Series Instance UIDs that it made or added to.
+    `derived_series` the Series Instance UIDs that it made or added to; `review` what a person decided of how it ended
+    (`dicomnode.core.review`), or "". `supersedes` and `superseded_by` are the jobs on the same stack before and after
+    it, where a slice came late or changed in between.
     """
 
     __tablename__ = "job"
@@ -303,8 +343,87 @@ class Job(Base):
     stages: Mapped[list[Any]]
     derived_series: Mapped[list[Any]]
     result: Mapped[str | None]
+    review: Mapped[str]
+    supersedes: Mapped[int | None]
+    superseded_by: Mapped[int | None]
     created_at: Mapped[float]
     updated_at: Mapped[float]
+
+
+class Late(Base):
+    """A received instance that came after its series was closed for the `generation`th time, and what becomes of it:
+    a value of `dicomnode.core.types.LatePolicy`. Instances without a row came in time."""
+
+    __tablename__ = "late"
+    instance_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), primary_key=True, autoincrement=False)
+    series_row: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    generation: Mapped[int]
+    policy: Mapped[str]
+
+
+class Derivation(Base):
+    """One derived instance as an output of a job; `source_row` is the source slice at its place, and `by_volume` says
+    that all sources of the job influenced it. Several jobs may have made the same instance."""
+
+    __tablename__ = "derivation"
+    __table_args__ = (UniqueConstraint("job_row", "instance_row"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_row: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    instance_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), index=True)
+    source_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), index=True)
+    by_volume: Mapped[bool]
+
+
+class Withdrawal(Base):
+    """A derived instance that holds no longer: superseded by what job `job_row` made, or its sources were rejected.
+
+    `title` is the code value of the rejection note that says so where it was delivered (PS3.16 CID 7010).
+    """
+
+    __tablename__ = "withdrawal"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), unique=True)
+    title: Mapped[str]
+    job_row: Mapped[int | None] = mapped_column(ForeignKey("job.id"))
+    reason: Mapped[str]
+    at: Mapped[float]
+
+
+class WithdrawalNote(Base):
+    """A withdrawal of which a rejection note of ours (instance `note_row`) tells a destination."""
+
+    __tablename__ = "withdrawal_note"
+    __table_args__ = (UniqueConstraint("withdrawal_row", "destination"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    withdrawal_row: Mapped[int] = mapped_column(ForeignKey("withdrawal.id"))
+    destination: Mapped[str]
+    note_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), index=True)
+    at: Mapped[float]
+
+
+class Rejection(Base):
+    """A received Key Object Selection Document: unread, or a rejection note (IHE RAD IOCM) and what became of it.
+
+    `state` is unread, applied, noted (it cancels nothing) or ignored; `title` its code value (PS3.16 CID 7010).
+    """
+
+    __tablename__ = "rejection"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_row: Mapped[int] = mapped_column(ForeignKey("instance.id"), unique=True)
+    state: Mapped[str] = mapped_column(index=True)
+    title: Mapped[str]
+    reason: Mapped[str]
+    read_at: Mapped[float | None]
+
+
+class RejectedInstance(Base):
+    """A received instance that a rejection note rejects, and whose rejection we act on."""
+
+    __tablename__ = "rejected_instance"
+    __table_args__ = (UniqueConstraint("rejection_row", "sop_instance_uid"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rejection_row: Mapped[int] = mapped_column(ForeignKey("rejection.id"))
+    sop_instance_uid: Mapped[str] = mapped_column(index=True)
 
 
 class Process(Base):

@@ -25,7 +25,16 @@ def record_plan(
     """
     known = session.scalars(select(Plan).where(Plan.series_row == series_row, Plan.generation == generation)).first()
     if known is None:
-        session.add(Plan(series_row=series_row, generation=generation, created_at=now, content=content))
+        session.add(
+            Plan(
+                series_row=series_row,
+                generation=generation,
+                created_at=now,
+                content=content,
+                trouble="failed" if "failed" in content else "unreadable" if content.get("unreadable") else "",
+                review="",
+            )
+        )
         session.add_all(
             Job(
                 series_row=series_row,
@@ -38,6 +47,9 @@ def record_plan(
                 stages=[],
                 derived_series=[],
                 result=None,
+                review="",
+                supersedes=None,
+                superseded_by=None,
                 created_at=now,
                 updated_at=now,
             )

@@ -195,6 +195,9 @@ def upgrade() -> None:
         sa.Column("stages", sa.JSON(), nullable=False),
         sa.Column("derived_series", sa.JSON(), nullable=False),
         sa.Column("result", sa.String(), nullable=True),
+        sa.Column("supersedes", sa.Integer(), nullable=True),
+        sa.Column("superseded_by", sa.Integer(), nullable=True),
+        sa.Column("review", sa.String(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_job_series_row")),
@@ -211,9 +214,37 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("content", sa.JSON(), nullable=False),
+        sa.Column("trouble", sa.String(), nullable=False),
+        sa.Column("review", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_plan_series_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_plan")),
         sa.UniqueConstraint("series_row", "generation", name=op.f("uq_plan_series_row_generation")),
+    )
+    with op.batch_alter_table("plan", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_plan_trouble"), ["trouble"], unique=False)
+
+    op.create_table(
+        "purge",
+        sa.Column("series_row", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("through", sa.Integer(), nullable=False),
+        sa.Column("instances", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", _LARGE, nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("removed_at", sa.Double(), nullable=True),
+        sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_purge_series_row")),
+        sa.PrimaryKeyConstraint("series_row", name=op.f("pk_purge")),
+    )
+    with op.batch_alter_table("purge", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_purge_removed_at"), ["removed_at"], unique=False)
+
+    op.create_table(
+        "disk_use",
+        sa.Column("at", sa.Double(), autoincrement=False, nullable=False),
+        sa.Column("free_bytes", _LARGE, nullable=False),
+        sa.Column("total_bytes", _LARGE, nullable=False),
+        sa.Column("level", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("at", name=op.f("pk_disk_use")),
     )
     op.create_table(
         "outbox",
@@ -314,9 +345,120 @@ def upgrade() -> None:
     with op.batch_alter_table("procedure_step", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_procedure_step_study_instance_uid"), ["study_instance_uid"], unique=False)
 
+    op.create_table(
+        "late",
+        sa.Column("instance_row", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("series_row", sa.Integer(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("policy", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_late_instance_row")),
+        sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_late_series_row")),
+        sa.PrimaryKeyConstraint("instance_row", name=op.f("pk_late")),
+    )
+    with op.batch_alter_table("late", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_late_series_row"), ["series_row"], unique=False)
+
+    op.create_table(
+        "derivation",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_row", sa.Integer(), nullable=False),
+        sa.Column("instance_row", sa.Integer(), nullable=False),
+        sa.Column("source_row", sa.Integer(), nullable=False),
+        sa.Column("by_volume", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_derivation_instance_row")),
+        sa.ForeignKeyConstraint(["job_row"], ["job.id"], name=op.f("fk_derivation_job_row")),
+        sa.ForeignKeyConstraint(["source_row"], ["instance.id"], name=op.f("fk_derivation_source_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_derivation")),
+        sa.UniqueConstraint("job_row", "instance_row", name=op.f("uq_derivation_job_row_instance_row")),
+    )
+    with op.batch_alter_table("derivation", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_derivation_instance_row"), ["instance_row"], unique=False)
+        batch_op.create_index(batch_op.f("ix_derivation_source_row"), ["source_row"], unique=False)
+
+    op.create_table(
+        "withdrawal",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("instance_row", sa.Integer(), nullable=False),
+        sa.Column("title", sa.String(), nullable=False),
+        sa.Column("job_row", sa.Integer(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_withdrawal_instance_row")),
+        sa.ForeignKeyConstraint(["job_row"], ["job.id"], name=op.f("fk_withdrawal_job_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_withdrawal")),
+        sa.UniqueConstraint("instance_row", name=op.f("uq_withdrawal_instance_row")),
+    )
+    op.create_table(
+        "withdrawal_note",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("withdrawal_row", sa.Integer(), nullable=False),
+        sa.Column("destination", sa.String(), nullable=False),
+        sa.Column("note_row", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["note_row"], ["instance.id"], name=op.f("fk_withdrawal_note_note_row")),
+        sa.ForeignKeyConstraint(["withdrawal_row"], ["withdrawal.id"], name=op.f("fk_withdrawal_note_withdrawal_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_withdrawal_note")),
+        sa.UniqueConstraint(
+            "withdrawal_row", "destination", name=op.f("uq_withdrawal_note_withdrawal_row_destination")
+        ),
+    )
+    with op.batch_alter_table("withdrawal_note", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_withdrawal_note_note_row"), ["note_row"], unique=False)
+
+    op.create_table(
+        "rejection",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("instance_row", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("title", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("read_at", sa.Double(), nullable=True),
+        sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_rejection_instance_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rejection")),
+        sa.UniqueConstraint("instance_row", name=op.f("uq_rejection_instance_row")),
+    )
+    with op.batch_alter_table("rejection", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rejection_state"), ["state"], unique=False)
+
+    op.create_table(
+        "rejected_instance",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("rejection_row", sa.Integer(), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["rejection_row"], ["rejection.id"], name=op.f("fk_rejected_instance_rejection_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rejected_instance")),
+        sa.UniqueConstraint(
+            "rejection_row", "sop_instance_uid", name=op.f("uq_rejected_instance_rejection_row_sop_instance_uid")
+        ),
+    )
+    with op.batch_alter_table("rejected_instance", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rejected_instance_sop_instance_uid"), ["sop_instance_uid"], unique=False)
+
 
 def downgrade() -> None:
 
+    with op.batch_alter_table("rejected_instance", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_rejected_instance_sop_instance_uid"))
+
+    op.drop_table("rejected_instance")
+    with op.batch_alter_table("rejection", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_rejection_state"))
+
+    op.drop_table("rejection")
+    with op.batch_alter_table("withdrawal_note", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_withdrawal_note_note_row"))
+
+    op.drop_table("withdrawal_note")
+    op.drop_table("withdrawal")
+    with op.batch_alter_table("derivation", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_derivation_source_row"))
+        batch_op.drop_index(batch_op.f("ix_derivation_instance_row"))
+
+    op.drop_table("derivation")
+    with op.batch_alter_table("late", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_late_series_row"))
+
+    op.drop_table("late")
     with op.batch_alter_table("procedure_step", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_procedure_step_study_instance_uid"))
 
@@ -338,6 +480,14 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_outbox_destination_state_priority_next_attempt_at"))
 
     op.drop_table("outbox")
+    op.drop_table("disk_use")
+    with op.batch_alter_table("purge", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_purge_removed_at"))
+
+    op.drop_table("purge")
+    with op.batch_alter_table("plan", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_plan_trouble"))
+
     op.drop_table("plan")
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_job_state"))
