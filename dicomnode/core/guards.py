@@ -50,6 +50,12 @@ class GateReport:
         return all(finding.passed for finding in self.findings)
 
     @property
+    def is_reviewable(self) -> bool:
+        """Whether a person may let the output go all the same: only figures are out of bounds. What has another grid or
+        values that are no numbers is measured not at all, and nobody can judge it."""
+        return self.quality is not None
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """The sentences of what did not pass."""
         return tuple(finding.sentence for finding in self.findings if not finding.passed)

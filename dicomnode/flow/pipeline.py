@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from dicomnode.core.ports import Worker
+from dicomnode.core.review import RELEASED, is_worth_keeping, may_leave, release_note
 from dicomnode.core.routing import PRIORITIES, Routing
 from dicomnode.core.rules import RoutingPlan, plan
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
@@ -110,7 +111,8 @@ class Pipeline:
             return
         started = time.monotonic()
         key, report, folder = self._result(job, instances)
-        if report["state"] != "done":  # it had been lost, and was computed anew by an engine that changed
+        if not may_leave(report, job.content["engines"], is_released=job.review == RELEASED):
+            # it had been lost, and was computed anew by an engine that changed
             self._record_result(job, key, report, time.monotonic() - started)
             return
         with self._rooms.results.scratch() as scratch:
@@ -128,6 +130,7 @@ class Pipeline:
                 job_index.job(session, job_row).derived_series = [made["series_instance_uid"] for made in built]
         kill_point("derive.after_commit")
         self._rooms.results.forget(key)
+        self._forget_result(job)  # a released one may have been computed anew, under another key
         for output, made in zip(job.content["outputs"], built, strict=True):
             event(
                 "series_derived",
@@ -181,7 +184,7 @@ class Pipeline:
         answer = self._rooms.pixels.call(
             "read_headers",
             HEADERS_TIMEOUT_S,
-            paths=[str(self._rooms.files.path(instance.file)) for instance in instances],
+            paths=self._paths(instances),
             keywords=sorted(STACK_KEYWORDS | routing.keywords),
         )
         slices: list[Slice] = []
@@ -197,11 +200,13 @@ class Pipeline:
     def _result(self, job: Job, instances: Sequence[Instance]) -> tuple[str, dict[str, Any], Path]:
         """Key, report and folder of a job's result: what lies there from before, else computed now."""
         found = self._rooms.results.find(job.result) if job.result is not None else None
+        released = job.review == RELEASED
         if job.result is not None and found is not None:
-            return job.result, found[1], found[0]
-        return self._computed(job, instances)
+            if not released or may_leave(found[1], job.content["engines"], is_released=True):
+                return job.result, found[1], found[0]
+        return self._computed(job, instances, released=released)
 
-    def _computed(self, job: Job, instances: Sequence[Instance]) -> tuple[str, dict[str, Any], Path]:
+    def _computed(self, job: Job, instances: Sequence[Instance], *, released: bool) -> tuple[str, dict[str, Any], Path]:
         chain = [
             {"engine": engine, "settings": job.content["settings"].get(engine, {})} for engine in job.content["engines"]
         ]
@@ -209,22 +214,33 @@ class Pipeline:
             volume, out = scratch / "volume", scratch / "out"
             volume.mkdir()
             out.mkdir()
-            paths = [str(self._rooms.files.path(instance.file)) for instance in instances]
+            paths = self._paths(instances)
             decoded = self._rooms.pixels.call("decode_stack", DECODE_TIMEOUT_S, paths=paths, out=str(volume))
-            key = f"{job.id}-{self._key(decoded['digests'], chain)}"
+            key = f"{job.id}-{self._key(decoded['digests'], chain)}{'-released' if released else ''}"
             found = self._rooms.results.find(key)
             if found is not None:
                 return key, found[1], found[0]
             kill_point("enhance.before_engine")
             header = self._header(paths[0])
             report = self._rooms.engines.call(
-                "run_chain", ENGINE_TIMEOUT_S, chain=chain, volume=str(volume), header=header, out=str(out)
+                "run_chain",
+                ENGINE_TIMEOUT_S,
+                chain=chain,
+                volume=str(volume),
+                header=header,
+                out=str(out),
+                released=released,
             )
             kill_point("enhance.after_engine")
             kept = {**report, "digests": decoded["digests"]}
-            folder = self._rooms.results.keep(out, key, kept) if report["state"] == "done" else out
+            folder = self._rooms.results.keep(out, key, kept) if is_worth_keeping(report) else out
             kill_point("enhance.after_result")
             return key, kept, folder
+
+    def _paths(self, instances: Sequence[Instance]) -> list[str]:
+        """Where the files of instances lie, here."""
+        self._rooms.files.bring([instance.file for instance in instances])
+        return [str(self._rooms.files.path(instance.file)) for instance in instances]
 
     def _header(self, path: str) -> Mapping[str, Any]:
         keywords = sorted(STACK_KEYWORDS)
@@ -253,7 +269,7 @@ class Pipeline:
         return self._rooms.pixels.call(
             "derive_stack",
             DECODE_TIMEOUT_S,
-            sources=[str(self._rooms.files.path(instance.file)) for instance in instances],
+            sources=self._paths(instances),
             digests=report["digests"],
             stack_key=job.content["stack_key"],
             result=str(folder / stages[-1]["folder"]),
@@ -265,6 +281,7 @@ class Pipeline:
             },
             equipment=dict(self.deriving.equipment),
             content_qualification=self.deriving.content_qualification,
+            note=release_note(report) if job.review == RELEASED else "",
             created_at=job.created_at,
             out=str(out),
         )

@@ -38,7 +38,7 @@ class _Stage:
 
 @dataclass(frozen=True)
 class _Ran:
-    """What became of one stage; `output` is None where a gate stopped it."""
+    """What became of one stage; `output` is None where there is none, or none that anybody could release."""
 
     before: GateReport
     after: GateReport | None
@@ -49,7 +49,7 @@ class _Ran:
     def state(self) -> str:
         if self.after is None:
             return "refused"
-        return "withheld" if self.output is None else "done"
+        return "done" if self.after.passed else "withheld"
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -69,7 +69,11 @@ def describe(engine: str) -> dict[str, Any]:
 
 
 def run_chain(
-    chain: Sequence[Mapping[str, Any]], volume: str, header: Mapping[str, Sequence[str]], out: str
+    chain: Sequence[Mapping[str, Any]],
+    volume: str,
+    header: Mapping[str, Sequence[str]],
+    out: str,
+    released: bool = False,
 ) -> dict[str, Any]:
     """Run engines one after another; the "image" of each feeds the next. A gate that does not pass ends the chain.
 
@@ -77,8 +81,10 @@ def run_chain(
     volume  folder written by `save_volume`; not altered
     header  attributes of the first slice by keyword, for the gates
     out     existing, empty folder; the output of stage i is written to `<i>-<engine>-image` in it
-    Gives {"stages": [...], "state": done | refused | withheld, "reasons": [sentences]}. What is withheld is not
-    written, only its figures are given. Raises EngineNotFoundError and SettingError before anything runs.
+    released  a person has looked at what a gate withheld: figures out of bounds stop the chain no more
+    Gives {"stages": [...], "state": done | refused | withheld, "reasons": [sentences]}. What is withheld for its
+    figures is written too, to be looked at; what has another grid, or values that are no numbers, never is. Raises
+    EngineNotFoundError and SettingError before anything runs.
     """
     stages = [_stage(index, entry) for index, entry in enumerate(chain)]
     if not stages:
@@ -86,13 +92,15 @@ def run_chain(
     attributes: Header = {keyword: tuple(values) for keyword, values in header.items()}
     current = load_volume(Path(volume))
     told: list[dict[str, Any]] = []
+    reasons: list[str] = []
     for stage in stages:
         ran = _run(stage, attributes, current)
         told.append(_told(stage, ran, Path(out)))
-        if ran.output is None:
-            break
+        reasons.extend(ran.reasons)
+        if ran.output is None or (ran.state == "withheld" and not released):
+            return {"stages": told, "state": ran.state, "reasons": reasons}
         current = ran.output
-    return {"stages": told, "state": ran.state, "reasons": list(ran.reasons)}
+    return {"stages": told, "state": "done", "reasons": reasons}
 
 
 def _stage(index: int, entry: Mapping[str, Any]) -> _Stage:
@@ -111,7 +119,7 @@ def _run(stage: _Stage, header: Header, volume: Volume) -> _Ran:
     if not isinstance(output, Volume):
         raise EngineInputError(f"{card.reference} gave no volume as {_OUTPUT!r}", "its card declares one")
     after = guards.after(card, volume, output)
-    return _Ran(before, after, output if after.passed else None, seconds)
+    return _Ran(before, after, output if after.passed or after.is_reviewable else None, seconds)
 
 
 def _told(stage: _Stage, ran: _Ran, out: Path) -> dict[str, Any]:

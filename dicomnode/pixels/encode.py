@@ -83,6 +83,7 @@ def derive_stack(
     content_qualification: str,
     created_at: float,
     out: str,
+    note: str = "",
 ) -> dict[str, Any]:
     """Write the derived files of one stack into the existing folder `out`; arguments and result are JSON values.
 
@@ -93,6 +94,7 @@ def derive_stack(
     series      description_prefix, to which the engines' names are added, and number_offset (see `SeriesLabel`)
     equipment   fields of `Equipment`, each optional
     created_at  seconds since the epoch; with the node's time zone all that changes bytes from one run to the next
+    note        more for the Derivation Description, without PHI
 
     Returns series_instance_uid, and instances: path, sop_instance_uid, sop_class_uid, transfer_syntax_uid and
     source_sop_instance_uid of each. Raises InputError and UnsupportedError where a source cannot be derived from.
@@ -117,6 +119,7 @@ def derive_stack(
         created_at=datetime.fromtimestamp(created_at, UTC).astimezone(),
         equipment=Equipment(**equipment),
         content_qualification=cast(ContentQualification, content_qualification),
+        note=note,
     )
     by_slice = chain_influence(chain.identity) == "slice"
     made = []

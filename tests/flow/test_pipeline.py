@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from sqlalchemy import update
@@ -15,6 +17,10 @@ from dicomnode.core.routing import Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.errors import InputError
 from dicomnode.store.schema import Instance, Job, Plan, Series
+from engines.base import Value
+from engines.nlm import CtNlm
+from engines.registry import Registry
+from engines.volume import Volume
 from tests.flow.rooms import Flow, Killed, flowing, kill_at, phantom
 from tests.store.receiving import ct_header, routing
 
@@ -346,3 +352,37 @@ def test_what_another_process_ended_is_not_worked_on(flow: Flow) -> None:
     flow.pipeline.derive(1)
     assert flow.engines.counts == {}
     assert [series.origin for series in flow.reception.rows(Series)] == ["received"]
+
+
+class Shifting(CtNlm):
+    """A denoiser that lost its calibration."""
+
+    def run(self, inputs: Mapping[str, Value], settings: Mapping[str, Any]) -> Mapping[str, Value]:
+        output = super().run(inputs, settings)["image"]
+        assert isinstance(output, Volume)
+        return {"image": output.with_voxels(output.voxels + np.float32(5.0))}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_withheld_result_is_kept_and_a_released_one_leaves_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    registry = Registry({"ct-nlm": Shifting})
+    monkeypatch.setattr("dicomnode.inference.service.default_registry", lambda: registry)
+    with flowing(tmp_path, routing(DENOISE)) as flow:
+        flow.receive(phantom())
+        flow.run()
+        (job,) = flow.jobs
+        assert job.state == "withheld"
+        (kept,) = (tmp_path / "results").iterdir()
+        if lost:
+            shutil.rmtree(kept)
+        with flow.reception.database.write() as session:
+            session.execute(update(Job).values(state="enhanced", review="released"))
+        flow.pipeline.derive(job.id)
+        assert flow.engines.counts["run_chain"] == (2 if lost else 1)
+        assert [(one.state, one.review) for one in flow.jobs] == [("derived", "released")]
+        derived = [row for row in flow.reception.rows(Instance) if row.origin == "derived"]
+        image = dcmread(flow.reception.files.path(derived[0].file))
+        assert "Released after review although a safety gate did not pass" in image.DerivationDescription
+        assert list((tmp_path / "results").iterdir()) == [], "it is needed no more"

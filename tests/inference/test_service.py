@@ -33,9 +33,12 @@ def folders(tmp_path: Path) -> tuple[str, str]:
 
 
 def run(
-    folders: tuple[str, str], *chain: Mapping[str, Any], header: Mapping[str, list[str]] = HEADER
+    folders: tuple[str, str],
+    *chain: Mapping[str, Any],
+    header: Mapping[str, list[str]] = HEADER,
+    released: bool = False,
 ) -> dict[str, Any]:
-    answer = run_chain(list(chain), folders[0], header, folders[1])
+    answer = run_chain(list(chain), folders[0], header, folders[1], released)
     told: dict[str, Any] = json.loads(json.dumps(answer, allow_nan=False))
     return told
 
@@ -47,6 +50,15 @@ class Shifting(CtNlm):
         output = super().run(inputs, settings)["image"]
         assert isinstance(output, Volume)
         return {"image": output.with_voxels(output.voxels + np.float32(5.0))}
+
+
+class Broken(CtNlm):
+    """A denoiser that divided by zero."""
+
+    def run(self, inputs: Mapping[str, Value], settings: Mapping[str, Any]) -> Mapping[str, Value]:
+        output = super().run(inputs, settings)["image"]
+        assert isinstance(output, Volume)
+        return {"image": output.with_voxels(output.voxels * np.float32("nan"))}
 
 
 def test_one_engine(folders: tuple[str, str]) -> None:
@@ -92,14 +104,36 @@ def test_what_is_outside_the_envelope_runs_nothing(folders: tuple[str, str]) -> 
     assert list(Path(folders[1]).iterdir()) == []
 
 
-def test_what_fails_its_gate_is_withheld_and_not_written(
+def test_what_fails_its_gate_for_its_figures_is_withheld_and_kept_for_review(
     folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "default_registry", lambda: Registry({"ct-nlm": Shifting}))
-    told = run(folders, {"engine": "ct-nlm"})
+    told = run(folders, {"engine": "ct-nlm"}, {"engine": "ct-nlm"})
+    assert len(told["stages"]) == 1
     assert told["state"] == "withheld"
     assert any(reason.startswith("soft tissue changes by") for reason in told["reasons"])
     assert told["stages"][0]["quality"]["bias_hu"]["soft tissue"] == pytest.approx(5.0, abs=0.2)
+    assert load_volume(Path(folders[1]) / told["stages"][0]["folder"]).shape == (2, 128, 128)
+
+
+def test_a_released_chain_goes_on_and_tells_what_did_not_pass(
+    folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "default_registry", lambda: Registry({"ct-nlm": Shifting}))
+    told = run(folders, {"engine": "ct-nlm"}, {"engine": "ct-nlm"}, released=True)
+    assert told["state"] == "done"
+    assert [stage["folder"] for stage in told["stages"]] == ["0-ct-nlm-image", "1-ct-nlm-image"]
+    assert any(reason.startswith("soft tissue changes by") for reason in told["reasons"])
+    assert not told["stages"][0]["after"]["passed"]
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_what_is_no_image_of_the_source_any_more_is_never_kept(
+    folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch, released: bool
+) -> None:
+    monkeypatch.setattr(service, "default_registry", lambda: Registry({"ct-nlm": Broken}))
+    told = run(folders, {"engine": "ct-nlm"}, released=released)
+    assert (told["state"], told["stages"][0]["folder"]) == ("withheld", None)
     assert list(Path(folders[1]).iterdir()) == []
 
 
