@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from dicomnode.core import registry
 from dicomnode.core.identity import is_valid_uid
+from dicomnode.core.types import LatePolicy, RejectsPolicy, SameUidPolicy
 
 _SIZE_UNITS: Final = {
     "": 1,
@@ -295,6 +296,17 @@ class PeerSettings(Section):
     quiet_s: Seconds | None = Field(default=None, description="`completeness.quiet_s` for series from this peer")
     released_quiet_s: Seconds | None = Field(default=None, description="`completeness.released_quiet_s` for this peer")
     deadline_s: Seconds | None = Field(default=None, description="`completeness.deadline_s` for this peer")
+    late: LatePolicy | None = Field(default=None, description="`completeness.late` for series from this peer")
+    same_uid: SameUidPolicy = Field(
+        default=SameUidPolicy.NEWEST,
+        description='which version counts where it sends a known SOP Instance UID with other bytes: "newest", "first", '
+        'or "same-sender" (the newest, if who sent the first sends it); all are kept',
+    )
+    rejects: RejectsPolicy = Field(
+        default=RejectsPolicy.OWN,
+        description='what its rejection notes may reject: "own" (what it sent, and what was delivered to it), "any" '
+        '(for a workstation of quality control), or "none"',
+    )
 
 
 class RetrySettings(Section):
@@ -320,6 +332,11 @@ class DestinationSettings(Section):
     )
     forward: Literal["as-received", "when-complete"] = Field(
         default="as-received", description="send originals at once, or when their series is complete"
+    )
+    withdraw: bool = Field(
+        default=False,
+        description="send it rejection notes (IHE IOCM) on derived objects that were replaced or whose sources were "
+        "rejected: it may hide them then",
     )
     commit: bool = Field(default=False, description="must be false: Storage Commitment is not there yet")
     associations: int = Field(
@@ -359,6 +376,11 @@ class CompletenessSettings(Section):
         default=5.0, description="silence that is enough once its associations were released"
     )
     deadline_s: Seconds = Field(default=600.0, description="after so long a series with gaps is no longer waited for")
+    late: LatePolicy = Field(
+        default=LatePolicy.SUPERSEDE,
+        description='what instances do that come after their series was closed: "supersede" (what was derived is made '
+        'anew), "separate" (they are a group of their own), or "ignore" (no engine sees them)',
+    )
 
 
 class DerivedSettings(Section):

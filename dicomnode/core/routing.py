@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from dicomnode.core.headers import number, numbers, value
 from dicomnode.core.identity import is_valid_uid
 from dicomnode.core.rules import Facts, Forwarding, RuleSet, forward, tightened
-from dicomnode.core.types import CompletenessPolicy, Header
+from dicomnode.core.types import CompletenessPolicy, Header, RejectsPolicy, SameUidPolicy
+from dicomnode.core.withholding import CheckPatient, withheld_because
 from dicomnode.errors import InputError
 
 INTAKE_KEYWORDS: Final = frozenset(
@@ -29,10 +30,24 @@ _HIGHEST_IS: Final = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class DestinationPolicy:
-    """How a destination is fed. `calling_ae` is "" where the sender's own AE title is passed through."""
+    """How a destination is fed. `calling_ae` is "" where the sender's own AE title is passed through; `withdraw`: it is
+    told which derived objects hold no longer."""
 
     when_complete: bool = False
     calling_ae: str = ""
+    withdraw: bool = False
+    check_patient: CheckPatient = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPolicy:
+    """What a peer may change of what is there."""
+
+    same_uid: SameUidPolicy = SameUidPolicy.NEWEST
+    rejects: RejectsPolicy = RejectsPolicy.OWN
+
+
+_STRANGER: Final = PeerPolicy(rejects=RejectsPolicy.NONE)
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Routing:
     destinations: Mapping[str, DestinationPolicy]
     completeness: CompletenessPolicy
     completeness_of_peer: Mapping[str, CompletenessPolicy]
+    peers: Mapping[str, PeerPolicy] = field(default_factory=dict)
+    commissioning: bool = False
 
     @property
     def keywords(self) -> frozenset[str]:
@@ -56,6 +73,25 @@ class Routing:
         """The AE title to call a destination with, for an object that `sender_ae` sent us."""
         known = self.destinations.get(destination)  # an object may be under way to one that was just removed
         return (known.calling_ae if known is not None else "") or sender_ae
+
+    def peer_policy(self, peer: str) -> PeerPolicy:
+        """What the peer of that name may change; "" is a caller without one, which rejects nothing."""
+        return self.peers.get(peer, PeerPolicy()) if peer else _STRANGER
+
+    @property
+    def withdrawing(self) -> tuple[str, ...]:
+        """Destinations that are told which derived objects hold no longer."""
+        return tuple(name for name, destination in self.destinations.items() if destination.withdraw)
+
+    def withholds(self, destination: str, rules: Collection[str], tried_out: Collection[str]) -> str | None:
+        """Why what `rules` derive waits before it leaves for a destination, or None.
+
+        tried_out  those of the rules that were in commissioning when it was planned; they stay so for it
+        """
+        now = {rule.name for rule in self.rules.rules if rule.commissioning}
+        known = self.destinations.get(destination)
+        check = known.check_patient if known is not None else "no"
+        return withheld_because(rules, rules if self.commissioning else now.union(tried_out), check)
 
     def echoes(self, forwarding: Forwarding) -> bool:
         """Whether a rule that matched says `echo`."""

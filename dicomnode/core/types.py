@@ -102,6 +102,45 @@ class ArrivalEvidence:
     positions_mm: tuple[tuple[float, ...], ...] = ()
 
 
+class LatePolicy(StrEnum):
+    """What becomes of an instance that comes after its series was closed; the later named is the tighter.
+
+    SUPERSEDE: what is derived is made anew. SEPARATE: what came late is handled as a group of its own, and what was
+    derived stays. IGNORE: no engine sees it.
+    """
+
+    SUPERSEDE = "supersede"
+    SEPARATE = "separate"
+    IGNORE = "ignore"
+
+    def tightened(self, other: LatePolicy | None) -> LatePolicy:
+        """The tighter of the two: the one that changes less of what was derived before."""
+        order = list(LatePolicy)
+        return self if other is None else max(self, other, key=order.index)
+
+
+class SameUidPolicy(StrEnum):
+    """Which version is active where a SOP Instance UID comes again with other bytes; all of them are kept.
+
+    NEWEST: the one that came last. FIRST: the one that came first. SAME_SENDER: the newest of the first one's sender.
+    """
+
+    NEWEST = "newest"
+    FIRST = "first"
+    SAME_SENDER = "same-sender"
+
+
+class RejectsPolicy(StrEnum):
+    """Whose objects the rejection notes of a peer may reject (IHE RAD IOCM).
+
+    OWN: what it sent us, and what we delivered to it. ANY: everybody's. NONE: nobody's.
+    """
+
+    OWN = "own"
+    ANY = "any"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class CompletenessPolicy:
     """How long to wait. A peer's own values override the node's; a rule may only tighten the deadline.
@@ -109,11 +148,13 @@ class CompletenessPolicy:
     quiet_s           silence after which a series is complete though its association is open
     released_quiet_s  silence that is enough once every association that carried it was released
     deadline_s        after the last instance, judged incomplete rather than waited for (gaps, missing count)
+    late              what becomes of instances that come after the series was closed
     """
 
     quiet_s: float = 60.0
     released_quiet_s: float = 5.0
     deadline_s: float = 600.0
+    late: LatePolicy = LatePolicy.SUPERSEDE
 
 
 class Completeness(StrEnum):

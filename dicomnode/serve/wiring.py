@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dicomnode.config import Config
-from dicomnode.core.routing import DestinationPolicy, Routing
+from dicomnode.core.routing import DestinationPolicy, PeerPolicy, Routing
 from dicomnode.store.bucket import Bucket, BucketAddress, BucketResults, BucketStore
 from dicomnode.store.database import Database, index_url
 from dicomnode.store.files import FileStore
@@ -114,11 +114,13 @@ def routing(config: Config) -> Routing:
             name: DestinationPolicy(
                 when_complete=destination.forward == "when-complete",
                 calling_ae=_calling_ae(destination.calling_ae, config.node.ae_title),
+                withdraw=destination.withdraw,
             )
             for name, destination in config.destination.items()
         },
         completeness=config.completeness_of(""),
         completeness_of_peer={name: config.completeness_of(name) for name in config.peer},
+        peers={name: PeerPolicy(peer.same_uid, peer.rejects) for name, peer in config.peer.items()},
     )
 
 

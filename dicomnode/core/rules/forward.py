@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from dicomnode.core.rules.explain import RuleExplanation, explain, nearest, stops_forwarding
 from dicomnode.core.rules.facts import Facts
 from dicomnode.core.rules.ruleset import Priority, Rule, RuleSet
-from dicomnode.core.types import CompletenessPolicy
+from dicomnode.core.types import CompletenessPolicy, LatePolicy
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,16 @@ def forward(ruleset: RuleSet, facts: Facts) -> Forwarding:
 
 
 def tightened(policy: CompletenessPolicy, ruleset: RuleSet, facts: Facts) -> CompletenessPolicy:
-    """The policy with the waiting times that matching rules lower; a rule never raises one."""
-    if all(rule.quiet_s is rule.deadline_s is None for rule in ruleset.rules):
+    """The policy with the waiting times that matching rules lower, and the tightest of their ways with late instances;
+    a rule never makes it looser."""
+    if all(rule.quiet_s is rule.deadline_s is None and rule.late is None for rule in ruleset.rules):
         return policy
     rules = tuple(_matching(ruleset, facts))
     return replace(
         policy,
         quiet_s=min([policy.quiet_s, *(rule.quiet_s for rule in rules if rule.quiet_s is not None)]),
         deadline_s=min([policy.deadline_s, *(rule.deadline_s for rule in rules if rule.deadline_s is not None)]),
+        late=reduce(LatePolicy.tightened, (rule.late for rule in rules), policy.late),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from dicomnode.core.rules.clauses import Clause, nearest_word, parse_clause
 from dicomnode.core.rules.facts import GUARD_KEYWORDS, SENDER_KEYS
+from dicomnode.core.types import LatePolicy
 from dicomnode.errors import ConfigError
 from engines.card import SettingValue
 
@@ -38,7 +39,9 @@ class RuleSpec:
     echo: bool = False
     quiet_s: float | None = None
     deadline_s: float | None = None
+    late: str | None = None
     priority: Priority = "normal"
+    commissioning: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Rule:
     originals  destinations of matching originals        results  destinations of what is derived
     settings   by engine reference, for those that have any
     quiet_s, deadline_s   upper limits on the waiting times of a matching series, or None
+    late       the least tight that a matching series may be with instances that come late, or None
+    commissioning   what it derives is kept here until a person releases it
     """
 
     name: str
@@ -63,7 +68,9 @@ class Rule:
     echo: bool
     quiet_s: float | None
     deadline_s: float | None
+    late: LatePolicy | None
     priority: Priority
+    commissioning: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class RuleSet:
 
 def _decisive(rule: Rule) -> dict[str, Any]:
     """What of a rule decides, as JSON values."""
-    same = ("name", "engines", "deliver", "originals", "results", "stop", "echo", "priority")
+    same = ("name", "engines", "deliver", "originals", "results", "stop", "echo", "priority", "commissioning")
     return {
         **{name: getattr(rule, name) for name in same},
         "match": [[clause.key, clause.wanted] for clause in rule.clauses],
@@ -150,7 +157,9 @@ def _rule(spec: RuleSpec, known: _Known) -> Rule:
         echo=spec.echo,
         quiet_s=_seconds("quiet_s", spec.quiet_s),
         deadline_s=_seconds("deadline_s", spec.deadline_s),
+        late=None if spec.late is None else LatePolicy(spec.late),
         priority=spec.priority,
+        commissioning=spec.commissioning,
     )
 
 
@@ -164,7 +173,7 @@ def _check_effect(spec: RuleSpec) -> None:
         raise ConfigError("it neither sends nor enhances anything", "add send = [...] or engines = [...]")
     if spec.engines and not spec.send and not spec.send_results:
         raise ConfigError("its engines' results go nowhere", "add send_results = [...] (or send = [...])")
-    for key in ("deliver", "settings", "send_results"):
+    for key in ("deliver", "settings", "send_results", "commissioning"):
         if getattr(spec, key) and not spec.engines:
             raise ConfigError(f"{key} without engines", f"add engines = [...] or remove {key}")
 
@@ -260,6 +269,8 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
     "echo": _FLAG,
     "quiet_s": _SECONDS,
     "deadline_s": _SECONDS,
+    "late": (lambda value: value in tuple(LatePolicy), '"supersede", "separate" or "ignore"'),
     "priority": (lambda value: value in ("urgent", "normal"), '"urgent" or "normal"'),
+    "commissioning": _FLAG,
 }
 assert set(_SHAPES) == {entry.name for entry in fields(RuleSpec)}
