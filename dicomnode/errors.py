@@ -11,7 +11,8 @@
     ├── PeerError             another DICOM application failed us
     │   ├── PeerUnreachableError       no TCP connection, or no TLS on it (transient)
     │   ├── AssociationRejectedError   A-ASSOCIATE-RJ, or no presentation context accepted
-    │   └── AssociationLostError       the association broke off (transient)
+    │   ├── AssociationLostError       the association broke off (transient)
+    │   └── RequestFailedError         a query or a retrieval was answered with a failure (.status)
     ├── WorkerError           a worker process died, ran out of memory or of time (transient)
     └── NotFoundError         nothing known by the UID, accession number or file given
 
@@ -31,7 +32,8 @@ from engines.errors import EngineError, EngineInputError, EngineNotFoundError, S
 __all__ = [
     "AssociationLostError", "AssociationRejectedError", "ConfigError", "DicomNodeError", "DiskFullError", "EngineError",
     "EngineInputError", "EngineNotFoundError", "InputError", "MismatchError", "NotFoundError", "PeerError",
-    "PeerUnreachableError", "SettingError", "StoreError", "UnsupportedError", "UsageError", "WorkerError",
+    "PeerUnreachableError", "RequestFailedError", "SettingError", "StoreError", "UnsupportedError", "UsageError",
+    "WorkerError",
 ]  # fmt: skip
 
 
@@ -93,6 +95,15 @@ class AssociationLostError(PeerError):
     """The association broke off: aborted, closed or timed out."""
 
     transient = True
+
+
+class RequestFailedError(PeerError):
+    """A query or a retrieval was answered with a failure (PS3.7 annex C), `status`."""
+
+    def __init__(self, message: str, hint: str, status: int, transient: bool = False) -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.transient = transient
 
 
 class WorkerError(DicomNodeError):

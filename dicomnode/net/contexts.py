@@ -10,9 +10,13 @@ from typing import Final
 from pydicom import config, uid
 from pynetdicom import AllStoragePresentationContexts
 
+from dicomnode.core.notification import AVAILABILITY, PROCEDURE_STEP, STORAGE_COMMITMENT
+
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STORAGE_SERVICE: Final = "1.2.840.10008.4.2"
 """The Storage Service Class (PS3.6 annex A)."""
+NOTIFICATION_CLASSES: Final = frozenset({STORAGE_COMMITMENT, PROCEDURE_STEP, AVAILABILITY})
+"""SOP classes of N-services that peers tell us something by."""
 UID_FORM: Final = re.compile(r"[0-9.]{1,64}", re.ASCII)
 """Looser than PS3.5 9.1 (devices write leading zeros), and free of anything that could be a path."""
 
@@ -100,10 +104,14 @@ MAXIMUM_CONTEXTS: Final = 128
 
 @dataclass(frozen=True, slots=True, order=True)
 class ProposedContext:
-    """A SOP class and the transfer syntaxes to propose for it in one presentation context."""
+    """A SOP class and the transfer syntaxes to propose for it in one presentation context.
+
+    as_scp  whether we are to serve it though it is we who call (role selection, PS3.7 D.3.3.4): C-GET sends so
+    """
 
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
+    as_scp: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -21,28 +21,47 @@ class Element(IntEnum):
     """Element numbers of group 0000 (PS3.7 annex E.1)."""
 
     AFFECTED_SOP_CLASS_UID = 0x0002
+    REQUESTED_SOP_CLASS_UID = 0x0003
     COMMAND_FIELD = 0x0100
     MESSAGE_ID = 0x0110
     MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+    MOVE_DESTINATION = 0x0600
     PRIORITY = 0x0700
     COMMAND_DATA_SET_TYPE = 0x0800
     STATUS = 0x0900
     OFFENDING_ELEMENT = 0x0901
     ERROR_COMMENT = 0x0902
+    ERROR_ID = 0x0903
     AFFECTED_SOP_INSTANCE_UID = 0x1000
+    REQUESTED_SOP_INSTANCE_UID = 0x1001
+    EVENT_TYPE_ID = 0x1002
+    ACTION_TYPE_ID = 0x1008
+    REMAINING_SUB_OPERATIONS = 0x1020
+    COMPLETED_SUB_OPERATIONS = 0x1021
+    FAILED_SUB_OPERATIONS = 0x1022
+    WARNING_SUB_OPERATIONS = 0x1023
 
 
 class CommandField(IntEnum):
     """PS3.7 E.1-1; a response has the highest bit set."""
 
     C_STORE_RQ = 0x0001
+    C_GET_RQ = 0x0010
+    C_FIND_RQ = 0x0020
+    C_MOVE_RQ = 0x0021
     C_ECHO_RQ = 0x0030
+    N_EVENT_REPORT_RQ = 0x0100
+    N_SET_RQ = 0x0120
+    N_ACTION_RQ = 0x0130
+    N_CREATE_RQ = 0x0140
     C_CANCEL_RQ = 0x0FFF
     C_STORE_RSP = 0x8001
     C_ECHO_RSP = 0x8030
 
 
 RESPONSE: Final = 0x8000
+_TEXTS: Final = frozenset({Element.ERROR_COMMENT, Element.MOVE_DESTINATION})
+"""What is padded with a space (LO, AE); everything else that is no number is a UID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +108,7 @@ def _encode(element: Element, value: int | str) -> bytes:
         content = value.to_bytes(2, "little")
     else:
         content = value.encode("ascii")
-        content += (b" " if element is Element.ERROR_COMMENT else b"\0") * (len(content) % 2)
+        content += (b" " if element in _TEXTS else b"\0") * (len(content) % 2)
     return _ELEMENT.pack(0, element, len(content)) + content
 
 

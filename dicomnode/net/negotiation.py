@@ -176,10 +176,12 @@ def read_answer(body: bytes) -> AssociationAnswer:
 
 
 def request(called_ae: str, calling_ae: str, contexts: Sequence[ProposedContext]) -> bytes:
-    """An A-ASSOCIATE-RQ; the n-th context gets the ID 2n + 1."""
+    """An A-ASSOCIATE-RQ; the n-th context gets the ID 2n + 1. What we serve on it we do not use."""
     fixed = _FIXED.pack(1, called_ae.encode("ascii").ljust(16), calling_ae.encode("ascii").ljust(16), bytes(32))
     proposed = (_encoded_context(2 * number + 1, context) for number, context in enumerate(contexts))
-    return encode_pdu(PduType.ASSOCIATE_RQ, fixed + message_items(proposed, ()))
+    served = dict.fromkeys(context.abstract_syntax for context in contexts if context.as_scp)
+    roles = (encode_item(Item.ROLE_SELECTION, counted(abstract_syntax) + b"\0\1") for abstract_syntax in served)
+    return encode_pdu(PduType.ASSOCIATE_RQ, fixed + message_items(proposed, roles))
 
 
 def reject(result: int, source: int, reason: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Service class user: opening associations, and C-ECHO and C-STORE on them."""
+"""Service class user: opening associations, C-ECHO and C-STORE on them, and what other requests are made of."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from dicomnode.core.types import Sender
 from dicomnode.errors import (
     AssociationLostError,
     AssociationRejectedError,
@@ -23,7 +24,7 @@ from dicomnode.net import pdu
 from dicomnode.net.certificates import PeerCertificate
 from dicomnode.net.contexts import VERIFICATION, Kind, ProposedContext
 from dicomnode.net.dimse import DATA_SET, NO_DATA_SET, Command, CommandField, Element, command, read_command
-from dicomnode.net.negotiation import AssociationAnswer, read_answer, request
+from dicomnode.net.negotiation import AcceptedContext, AssociationAnswer, read_answer, request
 from dicomnode.net.pdu import (
     MAXIMUM_LENGTH_BYTES,
     AbortedError,
@@ -33,6 +34,8 @@ from dicomnode.net.pdu import (
     Wire,
     fragments,
 )
+from dicomnode.net.scp.exchange import Exchange
+from dicomnode.net.scp.outstanding import Outstanding
 from dicomnode.net.tls import ClientSecurity
 from dicomnode.net.tls_wire import TlsError, TlsWire
 from dicomnode.net.trace import PeerTrace
@@ -238,12 +241,14 @@ class Association:
         self._message_id = 0
         self._closed = False
         self._contexts: dict[Kind, int] = {}
+        self._accepted: dict[int, AcceptedContext] = {}
         self._results: dict[str, set[int]] = {}
         for number, context in enumerate(contexts):
             result, syntax = answer.results.get(2 * number + 1, (2, ""))  # unanswered: rejected by the provider
             self._results.setdefault(context.abstract_syntax, set()).add(result)
             if result == 0 and syntax in context.transfer_syntaxes:
                 self._contexts.setdefault(Kind(context.abstract_syntax, syntax), 2 * number + 1)
+                self._accepted[2 * number + 1] = AcceptedContext(2 * number + 1, context.abstract_syntax, syntax)
 
     def __enter__(self) -> Association:
         return self
@@ -324,6 +329,74 @@ class Association:
         with self._closing_on_loss():
             return self._response()
 
+    def ask(self, kind: Kind, field: CommandField, values: Mapping[Element, int | str], identifier: bytes) -> None:
+        """Send a request with an identifier, encoded; `next_command` reads what is said to it.
+
+        Raises AssociationRejectedError where its kind was not accepted, AssociationLostError.
+        """
+        values = {Element.PRIORITY: _MEDIUM_PRIORITY, Element.COMMAND_DATA_SET_TYPE: DATA_SET, **values}
+        head = self._request(kind, field, values)
+        with self._closing_on_loss():
+            self._wire.send(*head, *fragments(self._contexts[kind], False, identifier, self._maximum_bytes))
+
+    def cancel(self, kind: Kind) -> None:
+        """Ask the peer to end the last request, which was of this kind (PS3.7 9.3.2.3); it may go on all the same."""
+        values: dict[Element, int | str] = {
+            Element.COMMAND_FIELD: CommandField.C_CANCEL_RQ,
+            Element.MESSAGE_ID_BEING_RESPONDED_TO: self._message_id,
+            Element.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+        }
+        with self._closing_on_loss():
+            self._wire.send(*fragments(self._contexts[kind], True, command(values), self._maximum_bytes))
+
+    def next_command(self) -> tuple[AcceptedContext, Command]:
+        """The command set of the next message: a response, or a request where we serve (`ProposedContext.as_scp`).
+
+        Raises AssociationLostError.
+        """
+        with self._closing_on_loss():
+            read = read_command(self._wire)
+            if isinstance(read, Pdu):
+                raise ProtocolError(f"{read.type.name} where a response was due", pdu.AbortReason.UNEXPECTED_PDU)
+            if read[0] not in self._accepted:
+                raise ProtocolError("a command in a presentation context that was not accepted")
+            return self._accepted[read[0]], read[1]
+
+    def response(self, said: Command) -> Response:
+        """What a command says as the response to the last request. Raises ProtocolError where it is none."""
+        with self._closing_on_loss():
+            return self._as_response(said)
+
+    def read_identifier(self, context: AcceptedContext, maximum_bytes: int) -> bytes:
+        """The data set that follows a response. Raises ProtocolError where it is larger, AssociationLostError."""
+        content = bytearray()
+
+        def write(pieces: Sequence[memoryview]) -> None:
+            for piece in pieces:
+                content.extend(piece)
+            if len(content) > maximum_bytes:
+                raise ProtocolError(f"an identifier of more than {maximum_bytes} bytes")
+
+        with self._closing_on_loss():
+            self._wire.read_data(context.context_id, write)
+        return bytes(content)
+
+    def exchange(self, sender: Sender, association_id: int) -> Exchange:
+        """This association as the services see it that we offer on it. `sender` is the peer."""
+        return Exchange(
+            self._wire,
+            self._accepted,
+            self._maximum_bytes,
+            sender,
+            association_id,
+            Outstanding(1, self._wire.cut),
+        )
+
+    @property
+    def address(self) -> str:
+        """The host that was called."""
+        return self._wire.address
+
     def release(self) -> None:
         """End in good order. A peer that does not answer, or is gone, changes nothing for us."""
         if self._closed:
@@ -367,7 +440,9 @@ class Association:
         read = read_command(self._wire)
         if isinstance(read, Pdu):
             raise ProtocolError(f"{read.type.name} where a response was due", pdu.AbortReason.UNEXPECTED_PDU)
-        response: Command = read[1]
+        return self._as_response(read[1])
+
+    def _as_response(self, response: Command) -> Response:
         status = response.number(Element.STATUS)
         if status is None or response.number(Element.MESSAGE_ID_BEING_RESPONDED_TO) != self._message_id:
             raise ProtocolError("a response without a status, or to another request", pdu.AbortReason.UNEXPECTED_PDU)

@@ -35,7 +35,7 @@ class PeerPrograms:
 
 
 PEERS: Final[Mapping[str, PeerPrograms]] = {
-    "dcmtk": PeerPrograms("dcmtk", ("storescu", "dcmsend", "storescp", "echoscu", "dcmdump")),
+    "dcmtk": PeerPrograms("dcmtk", ("storescu", "dcmsend", "storescp", "echoscu", "dcmdump", "dcmqrscp")),
     "orthanc": PeerPrograms("orthanc", ("Orthanc",)),
     "dciodvfy": PeerPrograms("dicom3tools", ("dciodvfy",)),
     "nmap": PeerPrograms("nmap", ("nmap",)),
