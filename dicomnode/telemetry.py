@@ -58,6 +58,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "rules": "how many rules",
         "engine": "name and version of an engine",
         "gate": "name of a safety gate",
+        "proof": "how it was proved that a destination holds something: commitment, find or receipts",
         "state": "what it was judged to be",
         "role": "role of a process",
         "pid": "process id",
@@ -114,6 +115,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "error", "a process works but can write no sign of life: the disk may be full",
             "role error",
         ),
+        "database_lost": Event(
+            "error", "the database is out of reach; what needs it waits, and C-STORE answers 0xA700", "error hint",
+        ),
+        "database_found": Event("info", "the database answers again", "seconds"),
         "process_waiting": Event("warning", "a process waits for one before it to end", "role reason"),
         "metrics_unavailable": Event(
             "error", "a process measures nothing: its files could not be made",
@@ -164,6 +169,16 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "an instance was not taken in",
             "association_id peer sop_class_uid sop_instance_uid status error reason hint",
         ),
+        "notification_refused": Event(
+            "warning", "what a peer told by an N-service was not taken: a report that we did not ask it for, a step that "
+            "has ended, or nothing that can be read",
+            "association_id peer sop_class_uid sop_instance_uid status reason",
+        ),
+        "step_noted": Event(
+            "info", "a modality told of a performed procedure step",
+            "peer sop_instance_uid state instances",
+        ),
+        "availability_noted": Event("info", "a peer told which instances it has available", "peer instances"),
         # completeness, rules, engines
         "series_closed": Event(
             "info", "a series was judged complete, or incomplete and no longer waited for",
@@ -218,6 +233,26 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "delivery_failed": Event(
             "error", "a delivery is given up",
             "outbox_id destination sop_instance_uid status attempt error reason hint",
+        ),
+        "proof_asked": Event(
+            "debug", "a destination was asked whether it holds what it was sent",
+            "destination series_instance_uid proof instances",
+        ),
+        "proof_confirmed": Event(
+            "info", "it is proved that a destination holds instances that it was sent",
+            "destination series_instance_uid proof instances",
+        ),
+        "proof_missing": Event(
+            "error", "a destination does not hold instances though it had answered success; they are sent again",
+            "destination series_instance_uid proof instances attempt reason hint",
+        ),
+        "proof_given_up": Event(
+            "error", "a destination could not be brought to prove that it holds what it was sent",
+            "destination series_instance_uid proof instances reason hint",
+        ),
+        "proof_unavailable": Event(
+            "warning", "a destination cannot be asked now what it holds; it will be tried again",
+            "destination address retry_s error reason hint",
         ),
         "destination_down": Event(
             "warning", "a destination cannot be reached; its deliveries wait",

@@ -25,6 +25,7 @@ from dicomnode.net.tls import ClientSecurity
 from dicomnode.store.database import Database
 from dicomnode.store.index import outbox
 from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.reach import enduring
 from dicomnode.store.schema import Destination, Instance, Outbox, OutboxState
 from dicomnode.telemetry import event
 
@@ -105,13 +106,15 @@ class Drainer:
             self._deliverer.interrupt()
             self._thread.join()
         self._deliverer.close()
-        with self._database.write() as session:
+        with enduring(), self._database.write() as session:  # else it ends by itself
             outbox.release_leases(session, self._owner)
 
     def _run(self) -> None:
         pause_s = 0.0
         while not self._stopping.wait(pause_s):
-            pause_s = 0.0 if self.drain(time.time()) else _POLL_S
+            pause_s = _POLL_S
+            with enduring():
+                pause_s = 0.0 if self.drain(time.time()) else _POLL_S
 
     def drain(self, now: float) -> bool:
         """Send one batch of what is ready; whether there was anything to send."""

@@ -6,9 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from dicomnode.store.reach import enduring
+
 
 class Repeating:
-    """Calls `work(now)` every `period_s` seconds until it is stopped. An error ends the thread: see `is_alive`."""
+    """Calls `work(now)` every `period_s` seconds until it is stopped.
+
+    While the database is out of reach it goes on trying; any other error ends the thread: see `is_alive`.
+    """
 
     def __init__(self, name: str, period_s: float, work: Callable[[float], object]) -> None:
         self._period_s = period_s
@@ -30,4 +35,5 @@ class Repeating:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._period_s):
-            self._work(time.time())
+            with enduring():
+                self._work(time.time())

@@ -20,15 +20,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.orm import Session
 
+from dicomnode.store.reach import Reach
 from dicomnode.store.turns import WriteTurns
 
 BUSY_TIMEOUT_S: Final = 60
 _PAGES_IN_LOG: Final = 4000  # 16 MB: a page that changes with every instance is written back less often
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
 """WAL with NORMAL survives a killed process but not a power cut: commits since the last checkpoint may be lost."""
-
-_NO_ROWS_FAULT: Final = frozenset({"08", "53", "57", "58"})
-"""Classes of PostgreSQL's errors: connection, resources, operator intervention, system (its appendix A)."""
 
 _WRITERS: Final = 0x6469636F6D  # "dicom"
 """Number of the advisory lock that writers take on PostgreSQL: alone, or together with others of their kind."""
@@ -65,23 +63,28 @@ class Database:
         self._snapshots = self.engine.execution_options(isolation_level="REPEATABLE READ") if self.is_shared else None
         file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
         self._turns = WriteTurns(Path(file)) if file else None  # one in memory has a single process
+        self._reach = Reach()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database and writes nothing."""
-        with Session(self._snapshots or self.engine, expire_on_commit=False) as session:
+        with self._reach.watched(), Session(self._snapshots or self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A session that commits at its end, or rolls back if the block raises."""
+    def write(self, *, alone: bool = True) -> Iterator[Session]:
+        """A session that commits at its end, or rolls back if the block raises.
+
+        alone  False: for rows that nobody else writes; a server then lets it pass by all that write at the time
+        """
         with (
+            self._reach.watched(),
             self._turn(),
             self.engine.connect().execution_options(immediate=True) as connection,
             Session(connection, expire_on_commit=False) as session,
             session.begin(),
         ):
-            if self.is_shared:
+            if self.is_shared and alone:
                 session.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS})"))
             yield session
 
@@ -89,7 +92,7 @@ class Database:
     def statements(self) -> Iterator[DBAPICursor]:
         """A transaction like `write`, for prepared statements (`dicomnode.store.index.statements`): the driver's own
         cursor, which costs a tenth of a session. Its errors are the driver's."""
-        with self._turn(), closing(self.engine.raw_connection()) as connection:
+        with self._reach.watched(), self._turn(), closing(self.engine.raw_connection()) as connection:
             try:
                 cursor = connection.cursor()
                 cursor.execute(
@@ -100,14 +103,6 @@ class Database:
             except BaseException:
                 connection.rollback()
                 raise
-
-    def is_out_of_reach(self, error: Exception) -> bool:
-        """Whether a driver's error is about no row that was to be written: the database is locked, full or gone."""
-        driver = self.engine.dialect.loaded_dbapi
-        if not isinstance(error, driver.OperationalError | driver.InterfaceError):
-            return False
-        state = getattr(error, "sqlstate", None)  # None: on SQLite, or where there is no server to tell one
-        return state is None or state[:2] in _NO_ROWS_FAULT
 
     def close(self) -> None:
         self.engine.dispose()

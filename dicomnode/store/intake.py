@@ -34,6 +34,7 @@ from dicomnode.store.index import arrivals, associations
 from dicomnode.store.index import files as index_files
 from dicomnode.store.index.arrivals import Arrival, ForwardTo, StoredFile
 from dicomnode.store.index.recording import Recorder
+from dicomnode.store.reach import is_out_of_reach
 
 _ASSOCIATION_ID_BITS: Final = 62
 _STRAYS_HINT: Final = (
@@ -176,7 +177,7 @@ class StoreIntake:
         except Exception as error:  # noqa: BLE001  whatever it is, each sender is answered
             if is_commit_tried:
                 _note_unsure(batch)
-            if len(batch) > 1 and not self._database.is_out_of_reach(error):  # one bad row must not fail the others
+            if len(batch) > 1 and not is_out_of_reach(error):  # one bad row must not fail the others
                 for each in batch:
                     self._record([each])
             elif tries < _TRIES and isinstance(error, self._conflicts):
