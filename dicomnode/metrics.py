@@ -71,12 +71,24 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "dicomnode_commit_instances": Metric(
             "histogram", "arrivals that one commit took together: what waited for it", (), _INSTANCES
         ),
+        "dicomnode_notifications_total": Metric(
+            "counter",
+            "storage commitment reports, procedure steps and availability notifications taken in",
+            ("peer", "kind"),
+        ),
+        "dicomnode_notifications_refused_total": Metric("counter", "the same, not taken", ("peer",)),
         # delivery
         "dicomnode_deliveries_total": Metric(
             "counter", "answers of destinations, and instances given up", ("destination", "outcome")
         ),
         "dicomnode_destination_failures_total": Metric(
             "counter", "times that a destination could not be reached, or broke off", ("destination",)
+        ),
+        "dicomnode_confirmed_total": Metric(
+            "counter", "instances that a destination was proved to hold, by the proof", ("destination", "proof")
+        ),
+        "dicomnode_missing_total": Metric(
+            "counter", "instances that a destination did not hold though it had answered success", ("destination",)
         ),
         # the machine
         "dicomnode_disk_free_bytes": Metric("gauge", "free space on the disk of the stored files"),

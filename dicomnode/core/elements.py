@@ -15,18 +15,16 @@ EXPLICIT_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 MAX_VALUE_BYTES: Final = 1 << 16
 """A header value longer than this is taken as absent."""
 
-_SHORT_VRS: Final = frozenset(
+SHORT_VRS: Final = frozenset(
     (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
      b"ST", b"TM", b"UI", b"UL", b"US")
 )  # fmt: skip
-_LONG_VRS: Final = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
-_UNDEFINED: Final = 0xFFFFFFFF
+LONG_VRS: Final = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _MAX_DEPTH: Final = 16
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
+ITEM: Final = 0xFFFEE000
+ITEM_END: Final = 0xFFFEE00D
+SEQUENCE_END: Final = 0xFFFEE0DD
 
 
 class RawElement(NamedTuple):
@@ -77,8 +75,8 @@ class _Walker:
             value = position + 8
             if explicit:
                 group, element, vr, length = unpack(start, position)
-                if vr not in _SHORT_VRS:
-                    if vr not in _LONG_VRS:
+                if vr not in SHORT_VRS:
+                    if vr not in LONG_VRS:
                         raise _OddError
                     (length,) = self._length(start, value)
                     value += 4
@@ -90,7 +88,7 @@ class _Walker:
             if tag > last:
                 return found
             before = tag
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 position = self._after_sequence(value, vr, 0)
                 continue
             position = value + length
@@ -105,9 +103,9 @@ class _Walker:
             group, element, length = self._implicit_header(self._start, position)
             return group << 16 | element, b"", length, position + 8
         group, element, vr, short = self._explicit_header(self._start, position)
-        if vr in _SHORT_VRS:
+        if vr in SHORT_VRS:
             return group << 16 | element, vr, short, position + 8
-        if vr in _LONG_VRS:
+        if vr in LONG_VRS:
             return group << 16 | element, vr, self._length(self._start, position + 8)[0], position + 12
         raise _OddError
 
@@ -119,17 +117,17 @@ class _Walker:
             group, element, length = self._implicit_header(self._start, position)  # items have no VR in any encoding
             position += 8
             tag = group << 16 | element
-            if tag == _SEQUENCE_END:
+            if tag == SEQUENCE_END:
                 return position
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise _OddError
-            position = self._after_item(position, depth) if length == _UNDEFINED else position + length
+            position = self._after_item(position, depth) if length == UNDEFINED_LENGTH else position + length
 
     def _after_item(self, position: int, depth: int) -> int:
         """Where an item of undefined length ends."""
         while True:
             group, element, _ = self._implicit_header(self._start, position)
-            if group << 16 | element == _ITEM_END:
+            if group << 16 | element == ITEM_END:
                 return position + 8
             _, vr, length, value = self._header(position)
-            position = self._after_sequence(value, vr, depth + 1) if length == _UNDEFINED else value + length
+            position = self._after_sequence(value, vr, depth + 1) if length == UNDEFINED_LENGTH else value + length

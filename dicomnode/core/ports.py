@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from dicomnode.core.notification import Availability, CommitmentReport, StepContent
 from dicomnode.core.types import AssociationEnd, DecodedPixels, Offer, Outgoing, Receipt, Sender
 
 
@@ -41,6 +43,36 @@ class Intake(Protocol):
     def begin(self, offer: Offer) -> Incoming:
         """Start receiving one; raises DiskFullError where less than the reserve is left, InputError on bad UIDs."""
         ...
+
+
+class Noted(StrEnum):
+    """What became of what a peer told us by an N-service."""
+
+    TAKEN = "taken"
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    FINAL = "final"
+
+
+class Notifications(Protocol):
+    """Takes in what peers tell by N-services. Each call returns once that is durable, and raises StoreError else.
+
+    `peer` is the configured name of the peer that tells it.
+    """
+
+    def committed(self, peer: str, report: CommitmentReport) -> Noted:
+        """UNKNOWN where this peer was not asked so."""
+        ...
+
+    def step_created(self, peer: str, sop_instance_uid: str, step: StepContent) -> Noted:
+        """KNOWN where there is such a step."""
+        ...
+
+    def step_changed(self, peer: str, sop_instance_uid: str, step: StepContent) -> Noted:
+        """UNKNOWN where this peer has made no such step, FINAL where it has ended (PS3.4 F.7.2.2.2)."""
+        ...
+
+    def available(self, peer: str, availability: Availability) -> Noted: ...
 
 
 class Deliverer(Protocol):

@@ -10,7 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dicomnode.net.contexts import REENCODABLE, STORAGE_SERVICE, TRANSFER_SYNTAXES, VERIFICATION, is_of_standard
+from dicomnode.core.headers import DEFLATED
+from dicomnode.core.notification import STORAGE_COMMITMENT
+from dicomnode.net.contexts import (
+    NOTIFICATION_CLASSES,
+    REENCODABLE,
+    STORAGE_SERVICE,
+    TRANSFER_SYNTAXES,
+    VERIFICATION,
+    is_of_standard,
+)
 from dicomnode.net.negotiation import (
     AcceptedContext,
     AssociationRequest,
@@ -28,6 +37,8 @@ from dicomnode.net.pdu import PduType
 _RANK: Final = {syntax: rank for rank, syntax in enumerate(TRANSFER_SYNTAXES)}
 _ANY_SYNTAX: Final = "1.2.840.10008.1.2"  # in the answer to a refused context it means nothing (PS3.8 table 9-18)
 _ANSWERS_KEPT: Final = 128
+_TAKEN: Final = {VERIFICATION: REENCODABLE, **dict.fromkeys(NOTIFICATION_CLASSES, REENCODABLE - DEFLATED)}
+"""Transfer syntaxes of what is not stored: there are no pixels to compress, and a deflated message may be a bomb."""
 _FULL_STORAGE: Final = bytes((2, 0, 3, 0, 0, 0))
 """PS3.4 table B.3-1: level 2 (full); digital signatures of level 3 (kept, bit by bit); no element is coerced."""
 
@@ -129,14 +140,25 @@ def _judge(context: RequestedContext, proposal: Proposal, terms: Terms) -> tuple
     """(result, transfer syntax) of a presentation context; of the syntaxes offered we take the one we like best."""
     if not _serves(context.abstract_syntax, proposal, terms):
         return _Result.ABSTRACT_SYNTAX_NOT_SUPPORTED, _ANY_SYNTAX
-    for_echo = context.abstract_syntax == VERIFICATION
-    offered = [syntax for syntax in context.transfer_syntaxes if syntax in REENCODABLE or not for_echo]
+    taken = _TAKEN.get(context.abstract_syntax, _RANK)
+    offered = [syntax for syntax in context.transfer_syntaxes if syntax in taken]
     if not offered:
         return _Result.TRANSFER_SYNTAXES_NOT_SUPPORTED, _ANY_SYNTAX
-    as_scu, _ = proposal.roles.get(context.abstract_syntax, (True, False))
-    if not as_scu:  # it would have us send to it
+    if not _has_our_role(context.abstract_syntax, proposal):
         return _Result.USER_REJECTION, _ANY_SYNTAX
     return _Result.ACCEPTANCE, min(offered, key=_RANK.__getitem__)
+
+
+def _has_our_role(abstract_syntax: str, proposal: Proposal) -> bool:
+    """Whether the requestor takes the role that we do not.
+
+    Of Storage Commitment we are the user: who calls us reports what it keeps, as SCP (PS3.4 J.3.3). Some archives
+    forget to say so, and take SCU for the role that is not said.
+    """
+    if abstract_syntax not in proposal.roles:
+        return True
+    as_scu, as_scp = proposal.roles[abstract_syntax]
+    return as_scp if abstract_syntax == STORAGE_COMMITMENT else as_scu
 
 
 def _serves(abstract_syntax: str, proposal: Proposal, terms: Terms) -> bool:
@@ -152,9 +174,10 @@ def _answered_options(proposal: Proposal, classes: Iterable[str], terms: Terms) 
         yield encode_item(Item.OPERATIONS_WINDOW, struct.pack(">HH", _operations(proposal, terms), 1))  # we invoke none
     for abstract_syntax in classes:
         if abstract_syntax in proposal.roles:
-            roles = bytes((proposal.roles[abstract_syntax][0], False))  # it may be SCU, never SCP
+            is_ours = abstract_syntax == STORAGE_COMMITMENT  # it may be SCP of that alone, and SCU of all others
+            roles = bytes((not is_ours, is_ours))
             yield encode_item(Item.ROLE_SELECTION, counted(abstract_syntax) + roles)
-        if abstract_syntax in proposal.extended and abstract_syntax != VERIFICATION:
+        if abstract_syntax in proposal.extended and abstract_syntax not in _TAKEN:
             yield encode_item(Item.EXTENDED_NEGOTIATION, counted(abstract_syntax) + _FULL_STORAGE)
 
 

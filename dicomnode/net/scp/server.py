@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from dicomnode import telemetry
-from dicomnode.core.ports import Intake
-from dicomnode.net.contexts import STORAGE_CLASSES, VERIFICATION
+from dicomnode.core.ports import Intake, Notifications
+from dicomnode.net.contexts import NOTIFICATION_CLASSES, STORAGE_CLASSES, VERIFICATION
 from dicomnode.net.dimse import CommandField
 from dicomnode.net.pdu import Wire
 from dicomnode.net.scp.admission import AddressesOf, HostAddresses, normal_address
@@ -22,6 +22,7 @@ from dicomnode.net.scp.agreement import Negotiator, Terms
 from dicomnode.net.scp.association import Acceptor, serve
 from dicomnode.net.scp.exchange import Service
 from dicomnode.net.scp.listener import Listener, is_waited_for, listen
+from dicomnode.net.scp.notification import notification_services
 from dicomnode.net.scp.settings import ScpSettings
 from dicomnode.net.scp.slots import OwnSlots, Slots
 from dicomnode.net.scp.storage import StorageService, echo
@@ -37,6 +38,7 @@ class StorageServer:
 
     listeners     where to accept; none: one of its own, by the settings, bound at the start
     addresses_of  resolves the hosts of callers
+    notifications  takes in what peers tell by N-services; none: those are not offered
     slots         where open associations are counted; none: for this server alone
     """
 
@@ -47,16 +49,19 @@ class StorageServer:
         listeners: Sequence[Listener] = (),
         addresses_of: AddressesOf | None = None,
         slots: OwnSlots | None = None,
+        notifications: Notifications | None = None,
     ) -> None:
         self._settings = settings
         self._context = _context(settings)
+        self._served = frozenset() if notifications is None else NOTIFICATION_CLASSES
         self._acceptor = Acceptor(
             settings=settings,
             intake=intake,
-            negotiate=_negotiator(settings),
+            negotiate=self._negotiator(settings),
             services={
                 CommandField.C_ECHO_RQ: echo,
                 CommandField.C_STORE_RQ: StorageService(intake, settings.limits.max_dataset_bytes),
+                **notification_services(notifications),
             },
             addresses_of=addresses_of or HostAddresses(),
             take_slot=self._take_slot,
@@ -97,7 +102,13 @@ class StorageServer:
             **self._acceptor.services,
             CommandField.C_STORE_RQ: StorageService(self._acceptor.intake, settings.limits.max_dataset_bytes),
         }
-        self._acceptor = replace(self._acceptor, settings=settings, services=services, negotiate=_negotiator(settings))
+        self._acceptor = replace(
+            self._acceptor, settings=settings, services=services, negotiate=self._negotiator(settings)
+        )
+
+    def _negotiator(self, settings: ScpSettings) -> Negotiator:
+        supported = frozenset({VERIFICATION, *STORAGE_CLASSES, *settings.private_sop_classes, *self._served})
+        return Negotiator(Terms(supported, settings.accept_unknown_sop_classes, settings.operations))
 
     def stop(self, grace_s: float = 30.0) -> None:
         """Accept nothing new, let associations finish for at most `grace_s`, abort the others."""
@@ -205,8 +216,3 @@ def _superfluous(pending: Iterable[Wire]) -> Wire:
 
 def _context(settings: ScpSettings) -> ssl.SSLContext | None:
     return None if settings.security is None else settings.security.context()
-
-
-def _negotiator(settings: ScpSettings) -> Negotiator:
-    supported = frozenset({VERIFICATION, *STORAGE_CLASSES, *settings.private_sop_classes})
-    return Negotiator(Terms(supported, settings.accept_unknown_sop_classes, settings.operations))
