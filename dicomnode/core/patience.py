@@ -34,11 +34,12 @@ def lost_patience_before(
 def _sendable(hours: WorkingHours, pauses: Sequence[Pause], since: float, until: float) -> list[tuple[float, float]]:
     """The intervals in which it could be sent to, in order."""
     found = hours.open_between(since, until)
-    for paused, resumed in pauses:
+    for paused, ended in pauses:
+        resumed = until if ended is None else max(paused, ended)  # a clock may have been put back
         found = [
             part
             for begin, end in found
-            for part in ((begin, min(end, paused)), (max(begin, until if resumed is None else resumed), end))
+            for part in ((begin, min(end, paused)), (max(begin, resumed), end))
             if part[0] < part[1]
         ]
     return found
