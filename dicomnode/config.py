@@ -37,6 +37,7 @@ from dicomnode.settings import (
     Name,
     NodeSettings,
     PeerSettings,
+    RetentionSettings,
     TlsSettings,
     ae_title,
 )
@@ -70,6 +71,7 @@ class Config(BaseSettings):
     completeness: CompletenessSettings = CompletenessSettings()
     rule: tuple[Mapping[str, Any], ...] = ()
     derived: DerivedSettings = DerivedSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     _source: Path = PrivateAttr(DEFAULT_FILE)

@@ -68,6 +68,11 @@ def _reserve(value: object) -> object:
     return _bytes(value)
 
 
+def share_of(disk_bytes: int, setting: float) -> int:
+    """A size, or a share of a disk where it is below 1, in bytes."""
+    return int(setting * disk_bytes) if setting < 1 else int(setting)
+
+
 def _receivers(value: object) -> object:
     """ "auto", or a number; in the environment that is text."""
     number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,4}", value) else value
@@ -143,6 +148,8 @@ PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 IdleSeconds = Annotated[float, Field(ge=1, le=7 * 86400)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Reserve = Annotated[float, BeforeValidator(_reserve), Field(ge=0, allow_inf_nan=False)]
+Days = Annotated[float, Field(gt=0, le=36500)]
 Receivers = Annotated[Literal["auto"] | int, BeforeValidator(_receivers)]
 
 
@@ -201,6 +208,11 @@ class NodeSettings(Section):
         description="tell a caller that no `[peer.NAME]` describes that it is rejected; false: end its connection "
         "without a word, so that who looks for DICOM nodes finds none here",
     )
+    commissioning: bool = Field(
+        default=False,
+        description="try everything out: rules and engines run and what they derive is stored, but nothing derived "
+        "leaves until a person releases it; originals are forwarded as ever",
+    )
 
 
 class BucketSettings(Section):
@@ -232,8 +244,11 @@ class LimitSettings(Section):
     per_address: int = Field(default=20, ge=1, description="open associations from one address")
     idle_s: IdleSeconds = Field(default=60.0, description="an association that says nothing for so long is aborted")
     max_dataset_bytes: Bytes = Field(default=8 * 2**30, description='largest data set taken in; bytes or "8 GiB"')
-    disk_reserve: Annotated[float, BeforeValidator(_reserve), Field(ge=0, allow_inf_nan=False)] = Field(
+    disk_reserve: Reserve = Field(
         default=0.10, description='free space below which C-STORE answers 0xA700: "10%" of the disk, or "50 GB"'
+    )
+    disk_warning: Reserve = Field(
+        default=0.20, description='free space below which the node warns: "20%" of the disk, or "100 GB"'
     )
     worker_memory_mb: int = Field(
         default=4096, ge=256, description="address space of a decoding or engine process, in MiB"
@@ -241,7 +256,41 @@ class LimitSettings(Section):
 
     def disk_reserve_bytes(self, disk_bytes: int) -> int:
         """The reserve on a disk of `disk_bytes`."""
-        return int(self.disk_reserve * disk_bytes) if self.disk_reserve < 1 else int(self.disk_reserve)
+        return share_of(disk_bytes, self.disk_reserve)
+
+    def disk_warning_bytes(self, disk_bytes: int) -> int:
+        """Where the warning begins on a disk of `disk_bytes`; never below the reserve."""
+        return max(share_of(disk_bytes, self.disk_warning), self.disk_reserve_bytes(disk_bytes))
+
+
+class RetentionSettings(Section):
+    """`[retention]`: what is deleted, and when. Without a number everything is kept."""
+
+    originals_days: Days | None = Field(
+        default=None, description="days after which originals are deleted that every destination has confirmed"
+    )
+    derived_days: Days | None = Field(
+        default=None, description="days after which derived objects are deleted that every destination has confirmed"
+    )
+    min_free: Reserve | None = Field(
+        default=None,
+        description="free space below which what is confirmed is deleted before its days are over, the oldest first: "
+        '"15%" of the disk, or "200 GB"',
+    )
+    delete_unconfirmed_after_days: Days | None = Field(
+        default=None,
+        description="days after which a series is deleted though its arrival was not confirmed, or failed; none: never",
+    )
+    delete_unrouted_after_days: Days | None = Field(
+        default=None, description="days after which a series is deleted that no rule sends anywhere; none: never"
+    )
+    delete_quarantined_after_days: Days | None = Field(
+        default=None, description="days after which a series in quarantine is deleted all the same; none: never"
+    )
+    withheld_results_days: Days = Field(
+        default=30.0,
+        description="days for which a result is kept that a gate withheld; one released later is computed again",
+    )
 
 
 class TlsSettings(Section):
@@ -337,6 +386,11 @@ class DestinationSettings(Section):
         default=False,
         description="send it rejection notes (IHE IOCM) on derived objects that were replaced or whose sources were "
         "rejected: it may hide them then",
+    )
+    check_patient: bool | Literal["if-possible"] = Field(
+        default=False,
+        description="before derived objects leave, ask it by C-FIND whether patient and study are still the same; "
+        '"if-possible": what it cannot be asked leaves unchecked',
     )
     commit: bool = Field(default=False, description="must be false: Storage Commitment is not there yet")
     associations: int = Field(

@@ -201,9 +201,9 @@ class Pipeline:
         """Key, report and folder of a job's result: what lies there from before, else computed now."""
         found = self._rooms.results.find(job.result) if job.result is not None else None
         released = job.review == RELEASED
-        if job.result is not None and found is not None:
-            if not released or may_leave(found[1], job.content["engines"], is_released=True):
-                return job.result, found[1], found[0]
+        usable = found is not None and (not released or may_leave(found[1], job.content["engines"], is_released=True))
+        if job.result is not None and found is not None and usable:
+            return job.result, found[1], found[0]
         return self._computed(job, instances, released=released)
 
     def _computed(self, job: Job, instances: Sequence[Instance], *, released: bool) -> tuple[str, dict[str, Any], Path]:
@@ -313,6 +313,7 @@ class Pipeline:
                 priority=PRIORITIES[target["priority"]],
                 after_series=job.series_row,
                 hold_until=now + SOURCES_FIRST_S,
+                withheld=self.routing.withholds(target["destination"], target["rules"], job.content["commissioning"]),
             )
             outbox.enqueue_derived(session, instances, to, now)
 

@@ -7,10 +7,11 @@ import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from dicomnode.config import Config
 from dicomnode.core.routing import DestinationPolicy, PeerPolicy, Routing
+from dicomnode.core.withholding import CheckPatient
 from dicomnode.store.bucket import Bucket, BucketAddress, BucketResults, BucketStore
 from dicomnode.store.database import Database, index_url
 from dicomnode.store.files import FileStore
@@ -115,13 +116,19 @@ def routing(config: Config) -> Routing:
                 when_complete=destination.forward == "when-complete",
                 calling_ae=_calling_ae(destination.calling_ae, config.node.ae_title),
                 withdraw=destination.withdraw,
+                check_patient=_check_patient(destination.check_patient),
             )
             for name, destination in config.destination.items()
         },
         completeness=config.completeness_of(""),
         completeness_of_peer={name: config.completeness_of(name) for name in config.peer},
         peers={name: PeerPolicy(peer.same_uid, peer.rejects) for name, peer in config.peer.items()},
+        commissioning=config.node.commissioning,
     )
+
+
+def _check_patient(setting: bool | Literal["if-possible"]) -> CheckPatient:
+    return setting if setting == "if-possible" else "yes" if setting else "no"
 
 
 def _calling_ae(setting: str, ours: str) -> str:

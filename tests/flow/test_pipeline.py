@@ -386,3 +386,26 @@ def test_a_withheld_result_is_kept_and_a_released_one_leaves_and_says_so(
         image = dcmread(flow.reception.files.path(derived[0].file))
         assert "Released after review although a safety gate did not pass" in image.DerivationDescription
         assert list((tmp_path / "results").iterdir()) == [], "it is needed no more"
+
+
+def test_in_commissioning_everything_is_made_and_nothing_derived_leaves(tmp_path: Path) -> None:
+    with flowing(tmp_path, replace(routing(DENOISE), commissioning=True)) as flow:
+        flow.receive(phantom())
+        flow.run()
+        assert [job.state for job in flow.jobs] == ["derived"]
+        assert [(row.state, row.reason) for row in flow.derived_outbox()] == [("withheld", "commissioning")] * 4
+        assert {state for _, _, state in flow.reception.outbox()[:4]} == {"ready"}, "originals go as ever"
+
+
+def test_a_rule_in_commissioning_keeps_its_own_results_only(tmp_path: Path) -> None:
+    contrast = replace(CONTRAST, commissioning=True)
+    with flowing(tmp_path, routing(DENOISE, contrast)) as flow:
+        flow.receive(phantom())
+        closed = flow.close()
+        planned = flow.pipeline.plan(*closed)
+        flow.pipeline.routing = routing(DENOISE, replace(contrast, commissioning=False))
+        for job_row, _ in planned:
+            flow.pipeline.enhance(job_row)
+            flow.pipeline.derive(job_row)
+        states = {(row.rules[0], row.state) for row in flow.derived_outbox()}
+        assert states == {("denoise", "ready"), ("contrast", "withheld")}

@@ -30,6 +30,7 @@ class PlannedJob:
     settings    by engine reference, as the rules give them (not resolved)
     outputs     those that leave, in the chain's order; each has a target
     suppressed  destinations that the loop protection kept out
+    commissioning  those of the rules that were being tried out when this was planned
     """
 
     stack_key: str
@@ -39,6 +40,7 @@ class PlannedJob:
     outputs: tuple[Output, ...]
     priority: Priority = "normal"
     suppressed: tuple[Suppressed, ...] = ()
+    commissioning: tuple[str, ...] = ()
 
     @property
     def deliver(self) -> tuple[str, ...]:
@@ -163,6 +165,7 @@ def _merged(ruleset: RuleSet, stack_key: str, rules: list[Rule], came_from: str)
         outputs=tuple(outputs),
         priority=highest(rules),
         suppressed=tuple(dict.fromkeys(kept_out)),
+        commissioning=tuple(rule.name for rule in rules if rule.commissioning),
     )
 
 
@@ -196,6 +199,7 @@ def _job(raw: Mapping[str, Any]) -> PlannedJob:
         outputs=tuple(Output(one["engine"], tuple(map(_target, one["targets"]))) for one in raw["outputs"]),
         priority=raw["priority"],
         suppressed=tuple(Suppressed(**{**one, "rules": tuple(one["rules"])}) for one in raw["suppressed"]),
+        commissioning=tuple(raw["commissioning"]),
     )
 
 

@@ -34,7 +34,8 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DerivedOutgoing:
-    """Where derived instances go, and which series' originals go first until `hold_until`."""
+    """Where derived instances go, and which series' originals go first until `hold_until`. `withheld` is why they wait
+    for a person or a check (`dicomnode.core.withholding`), or None."""
 
     destination: str
     rules: tuple[str, ...]
@@ -42,6 +43,7 @@ class DerivedOutgoing:
     priority: int
     after_series: int
     hold_until: float
+    withheld: str | None = None
 
 
 def enqueue_derived(session: Session, instances: Sequence[Instance], to: DerivedOutgoing, now: float) -> None:
@@ -61,8 +63,8 @@ def enqueue_derived(session: Session, instances: Sequence[Instance], to: Derived
             rules=list(to.rules),
             calling_ae=to.calling_ae,
             priority=to.priority,
-            state=OutboxState.READY.value,
-            reason=None,
+            state=(OutboxState.READY if to.withheld is None else OutboxState.WITHHELD).value,
+            reason=to.withheld,
             after_series=to.after_series,
             hold_until=to.hold_until,
             attempts=0,
