@@ -7,7 +7,7 @@ C-CANCEL. Nothing that a peer answers is trusted: neither how much it is nor wha
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -92,6 +92,7 @@ def find(association: Association, level: Level, keys: Mapping[str, str], most: 
     if kind.sop_class_uid == PATIENT_ROOT.find:
         keys = {"PatientID": "", **keys}  # the unique key above all others there (PS3.4 C.6.1.1.2)
     association.ask(kind, CommandField.C_FIND_RQ, {}, encode_identifier(level, keys, kind.transfer_syntax_uid))
+    keywords = {*keys, "QueryRetrieveLevel"}
     with closing(_identifiers(association, kind)) as identifiers:
         for count, identifier in enumerate(identifiers):
             if count >= most:
@@ -99,7 +100,7 @@ def find(association: Association, level: Level, keys: Mapping[str, str], most: 
                 raise PeerError(f"more than {most} matches: the query was ended", hint)
             if not identifier:  # against PS3.7 9.1.2.1.5
                 continue
-            yield _read(identifier, kind.transfer_syntax_uid, keys)
+            yield read_match(identifier, kind.transfer_syntax_uid, keywords)
 
 
 def accepted_kind(association: Association, *sop_class_uids: str) -> Kind:
@@ -203,9 +204,9 @@ def stop(association: Association, kind: Kind) -> None:
         association.abort()
 
 
-def _read(identifier: bytes, transfer_syntax_uid: str, keys: Mapping[str, str]) -> Header:
-    """The values of the keys, as far as they can be made sense of."""
+def read_match(identifier: bytes, transfer_syntax_uid: str, keywords: Collection[str]) -> Header:
+    """The values of an identifier, as far as they can be made sense of."""
     try:
-        return scan_header(identifier, transfer_syntax_uid, {*keys, "QueryRetrieveLevel"})
+        return scan_header(identifier, transfer_syntax_uid, keywords)
     except InputError:
         return {}

@@ -54,7 +54,14 @@ _RANGES: Final = (
         ),
     ),
     (range(0xB000, 0xC000), Explanation("ended with a warning", _ASK_LOG)),
-    (range(0xC000, 0xD000), Explanation("unable to process", f"the query may be too wide for it: {_ASK_LOG}")),
+    (
+        range(0xC000, 0xD000),
+        Explanation(
+            "unable to process",
+            "the query may be too wide for it, or it holds nothing of it; where it was to send to us, it may not know "
+            f"our AE title: {_ASK_LOG}",
+        ),
+    ),
 )
 _WORDS: Final = (
     (("too many", "limit", "exceed", "maximum"), "it says that there are too many matches: narrow the query"),
