@@ -179,6 +179,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "peer sop_instance_uid state instances",
         ),
         "availability_noted": Event("info", "a peer told which instances it has available", "peer instances"),
+        "instance_version": Event(
+            "info", "other bytes came under a known SOP Instance UID, or it was sent back; all of them are kept",
+            "peer calling_ae sop_instance_uid state",
+        ),
         # completeness, rules, engines
         "series_closed": Event(
             "info", "a series was judged complete, or incomplete and no longer waited for",

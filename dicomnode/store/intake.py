@@ -30,10 +30,11 @@ from dicomnode.faults import kill_point
 from dicomnode.store.combining import Combined
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore, WritingFile, hour_of, storage_errors
-from dicomnode.store.index import arrivals, associations
+from dicomnode.store.index import arrivals, associations, versions
 from dicomnode.store.index import files as index_files
 from dicomnode.store.index.arrivals import Arrival, ForwardTo, StoredFile
 from dicomnode.store.index.recording import Recorder
+from dicomnode.store.index.versions import Again
 from dicomnode.store.reach import is_out_of_reach
 
 _ASSOCIATION_ID_BITS: Final = 62
@@ -142,18 +143,20 @@ class StoreIntake:
         arrival = pending.arrival
         same: dict[str, bool] = {}
         with _index_errors(), self._database.read() as session:
-            candidates = arrivals.of_the_same_size(session, arrival)
+            candidates = versions.of_the_same_size(session, arrival)
         while True:  # until nobody has written another that may be the same meanwhile
             same |= {key: self._files.same_content(key, arrival.file.file) for key in candidates if key not in same}
             with _index_errors(), self._database.write() as session:
-                candidates = arrivals.of_the_same_size(session, arrival)
+                candidates = versions.of_the_same_size(session, arrival)
                 if arrival.file.file in candidates:  # a try came through, though we were told that it failed
                     return True
                 if same.keys() >= set(candidates):
                     pending.is_unsure = True
                     found = next((key for key in candidates if same[key]), None)
-                    arrivals.record_again(session, arrival, found)
-                    return found is None
+                    again = versions.record_again(session, arrival, found)
+                    break
+        _tell_again(arrival, again)
+        return found is None
 
     def _record_waiting(self) -> None:
         """Commit all that waits. Never raises: each sender finds its own error."""
@@ -199,6 +202,18 @@ class StoreIntake:
             self._recorder.end_association(cursor, each.association_id, each.how, each.at)
         else:
             each.is_known = not self._recorder.record(cursor, each.arrival, self._unrecorded.get)
+
+
+def _tell_again(arrival: Arrival, again: Again) -> None:
+    """For the audit: other bytes than before came under a SOP Instance UID."""
+    if again is not Again.SAME:
+        telemetry.event(
+            "instance_version",
+            peer=arrival.sender.peer,
+            calling_ae=arrival.sender.calling_ae,
+            sop_instance_uid=arrival.file.sop_instance_uid,
+            state=again.value,
+        )
 
 
 def _note_unsure(batch: Sequence[_Pending | _End]) -> None:
@@ -375,6 +390,7 @@ def _arrival(
         destinations_of_peer=routing.destinations_of_peer(offer.sender.peer),
         derived_by_us=is_derived_by_us(header),
         policy=policy,
+        same_uid=routing.peer_policy(offer.sender.peer).same_uid,
         expected=None if expected is None else expected[0],
         expected_source="" if expected is None else expected[1],
         position_mm=None if position is None else position[0],

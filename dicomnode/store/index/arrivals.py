@@ -1,7 +1,7 @@
 """Recording instances: patient, study, series and instance rows, and the outbox rows that go with them.
 
-What nobody has sent before is recorded by `dicomnode.store.index.recording`; here is what both ways share, and what is
-rare: an instance that comes again, one that a destination sends back, our own derived ones.
+What nobody has sent before is recorded by `dicomnode.store.index.recording`, what comes again by
+`dicomnode.store.index.versions`; here is what both share, and our own derived ones.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dicomnode.core.types import CompletenessPolicy, Sender
+from dicomnode.core.types import CompletenessPolicy, SameUidPolicy, Sender
 from dicomnode.store.schema import (
     Instance,
     Origin,
-    Outbox,
     OutboxState,
     Patient,
     Series,
@@ -26,6 +25,9 @@ from dicomnode.store.schema import (
 )
 
 _EARLY_S: Final = 0.5
+
+KEY_OBJECT_SELECTION: Final = "1.2.840.10008.5.1.4.1.1.88.59"
+"""Key Object Selection Document Storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Arrival:
     rules_digest   of the rules that it was judged by
     kept_back      sentences: where the loop protection does not let it go
     round_trip_ok  a matching rule said `echo`: forward it though a destination sent it back to us
+    same_uid       what becomes of it where its UID is known, with other bytes
     destinations_of_peer  destinations that lead to the peer it came from
     """
 
@@ -85,49 +88,11 @@ class Arrival:
     destinations_of_peer: tuple[str, ...]
     derived_by_us: bool
     policy: CompletenessPolicy
+    same_uid: SameUidPolicy
     expected: int | None
     expected_source: str
     position_mm: float | None
     orientation: str | None
-
-
-def of_the_same_size(session: Session, arrival: Arrival) -> list[str]:
-    """Files of the versions of an instance that may be the very same bytes."""
-    rows = select(Instance.file).where(
-        Instance.sop_instance_uid == arrival.file.sop_instance_uid, Instance.size_bytes == arrival.file.size_bytes
-    )
-    return list(session.scalars(rows))
-
-
-def record_again(session: Session, arrival: Arrival, same_file: str | None) -> None:
-    """Record an instance whose UID is known. `same_file` holds the very same bytes, if any does.
-
-    The very same bytes again change nothing, unless the rules have changed since: then they are judged anew.
-    """
-    versions = _versions(session, arrival.file.sop_instance_uid)
-    same = next((version for version in versions if version.file == same_file), None)
-    series = _series(session, arrival.identity, Origin.RECEIVED, arrival.sender.received_at)
-    came_back = tuple(f"round trip: {name} sent it back" for name in _sent_to_sender(session, versions, arrival))
-    if same is not None and (same.active or came_back):
-        same.kept_back = list(dict.fromkeys((*same.kept_back, *came_back)))
-        if same.active and not came_back and same.rules_digest != arrival.rules_digest:
-            _judge_again(session, series, same, arrival)
-        elif same.active and series.state == SeriesState.RECEIVING:
-            _update(series, waiting(series, arrival))
-        return
-    if came_back:
-        arrival = replace(arrival, kept_back=came_back)
-        session.add(Instance(**instance_values(series.id, arrival, _next(versions), active=False)))
-        return
-    _deactivate(session, arrival.file.sop_instance_uid)
-    _update(series, waiting(series, arrival))
-    if same is not None:
-        _restore(session, same, arrival)
-        return
-    instance = Instance(**instance_values(series.id, arrival, _next(versions), active=True))
-    session.add(instance)
-    session.flush()
-    session.add_all(Outbox(**values) for values in outbox_values(instance.id, arrival))
 
 
 def record_derived(
@@ -137,16 +102,16 @@ def record_derived(
 
     Returns the active instance of each file's UID, in order.
     """
-    series = _series(session, identity, Origin.DERIVED, sender.received_at)
+    series = series_of(session, identity, Origin.DERIVED, sender.received_at)
     series.job_row = series.job_row or job_row
     series.state = SeriesState.CLOSED
     series.due_at = None
     recorded = []
     for file in files:
-        versions = _versions(session, file.sop_instance_uid)
+        versions = versions_of(session, file.sop_instance_uid)
         active = next((version for version in versions if version.active), None)
         if active is None:
-            active = Instance(**_derived_values(series.id, file, sender, _next(versions)))
+            active = Instance(**_derived_values(series.id, file, sender, next_version(versions)))
             session.add(active)
             session.flush()
         recorded.append(active)
@@ -165,28 +130,14 @@ def stored_files(session: Session, sop_instance_uids: Collection[str]) -> dict[s
     }
 
 
-def _versions(session: Session, sop_instance_uid: str) -> list[Instance]:
+def versions_of(session: Session, sop_instance_uid: str) -> list[Instance]:
+    """All that came under a SOP Instance UID."""
     return list(session.scalars(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid)))
 
 
-def _next(versions: Sequence[Instance]) -> int:
+def next_version(versions: Sequence[Instance]) -> int:
+    """The number of one more."""
     return max((version.version for version in versions), default=-1) + 1
-
-
-def _deactivate(session: Session, sop_instance_uid: str) -> None:
-    session.execute(update(Instance).where(Instance.sop_instance_uid == sop_instance_uid).values(active=False))
-
-
-def _sent_to_sender(session: Session, versions: list[Instance], arrival: Arrival) -> Sequence[str]:
-    """The destinations by which the instance's sender had it from us, in these or other bytes: it sends it back."""
-    if arrival.round_trip_ok or not versions or not arrival.destinations_of_peer:
-        return ()
-    sent = select(Outbox.destination).where(
-        Outbox.instance_row.in_([version.id for version in versions]),
-        Outbox.destination.in_(arrival.destinations_of_peer),
-        Outbox.state == OutboxState.SENT,
-    )
-    return session.scalars(sent.distinct().order_by(Outbox.destination)).all()
 
 
 def _patient(session: Session, identity: Identity) -> Patient:
@@ -213,7 +164,8 @@ def _study(session: Session, identity: Identity) -> Study:
     return found
 
 
-def _series(session: Session, identity: Identity, origin: Origin, now: float) -> Series:
+def series_of(session: Session, identity: Identity, origin: Origin, now: float) -> Series:
+    """The series that an instance belongs to; made where there is none."""
     found = session.scalars(
         select(Series)
         .join(Study, Study.id == Series.study_row)
@@ -309,9 +261,15 @@ def _moved(due_at: float | None, last_at: float, quiet_s: float) -> float:
     return exact
 
 
-def _update(series: Series, values: dict[str, Any]) -> None:
+def update_series(series: Series, values: dict[str, Any]) -> None:
+    """Write columns of a row."""
     for name, value in values.items():
         setattr(series, name, value)
+
+
+def not_held(arrival: Arrival) -> Arrival:
+    """The arrival of an instance for which its series is not opened again: nothing of it waits for that."""
+    return replace(arrival, forward=tuple(replace(forward, held=False) for forward in arrival.forward))
 
 
 def instance_values(series_row: int, arrival: Arrival, version: int, active: bool) -> dict[str, Any]:
@@ -362,32 +320,12 @@ def _file_values(series_row: int, file: StoredFile, sender: Sender, version: int
     }
 
 
-def _judge_again(session: Session, series: Series, instance: Instance, arrival: Arrival) -> None:
-    """Let other rules than before have their say: what they add is sent, and the series is closed and planned anew."""
-    instance.rules_digest = arrival.rules_digest
-    instance.matched = arrival.matched
-    instance.kept_back = list(arrival.kept_back)
-    instance.association_row = arrival.association_id
-    known = set(session.scalars(select(Outbox.destination).where(Outbox.instance_row == instance.id)))
-    session.add_all(
-        Outbox(**values) for values in outbox_values(instance.id, arrival) if values["destination"] not in known
-    )
-    _update(series, waiting(series, arrival))
-
-
-def _restore(session: Session, instance: Instance, arrival: Arrival) -> None:
-    """Make a version that another had replaced the newest again. It is sent again: destinations hold the other one."""
-    instance.active = True
-    instance.kept_back = list(arrival.kept_back)
-    sent = {row.destination: row for row in session.scalars(select(Outbox).where(Outbox.instance_row == instance.id))}
-    for values in outbox_values(instance.id, arrival):
-        row = sent.get(values["destination"])
-        if row is None:
-            session.add(Outbox(**values))
-        else:
-            row.state, row.reason, row.attempts, row.finished_at = values["state"], None, 0, None
-            row.confirmed_at = row.confirmed_by = None
-            row.created_at = row.next_attempt_at = arrival.sender.received_at
+def note_values(instance_row: int, arrival: Arrival) -> dict[str, Any] | None:
+    """The row by which a Key Object Selection Document is read later: it may be a rejection note (IHE RAD IOCM).
+    None for all else; for most arrivals this is one comparison."""
+    if arrival.file.sop_class_uid != KEY_OBJECT_SELECTION or arrival.derived_by_us:
+        return None
+    return {"instance_row": instance_row, "state": "unread", "title": "", "reason": "", "read_at": None}
 
 
 def outbox_values(instance_row: int, arrival: Arrival) -> list[dict[str, Any]]:

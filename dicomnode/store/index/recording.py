@@ -13,13 +13,16 @@ from dicomnode.store.index.arrivals import (
     Arrival,
     Identity,
     instance_values,
+    not_held,
+    note_values,
     outbox_values,
     series_values,
     waiting,
 )
 from dicomnode.store.index.associations import DUE_SOONER, END_ASSOCIATION
+from dicomnode.store.index.lateness import late_values, lateness
 from dicomnode.store.index.statements import Prepared
-from dicomnode.store.schema import Association, Base, Instance, Origin, Outbox, Patient, Series, Study
+from dicomnode.store.schema import Association, Base, Instance, Late, Origin, Outbox, Patient, Rejection, Series, Study
 
 _WAITING: Final = (
     "state", "quiet_s", "released_quiet_s", "deadline_s", "last_at", "due_at", "expected", "expected_source",
@@ -28,6 +31,7 @@ _WAITING: Final = (
 
 class _SeriesRow(NamedTuple):
     id: int
+    generation: int
     state: str
     quiet_s: float
     released_quiet_s: float
@@ -69,6 +73,8 @@ class Recorder:
         self._insert_series = _insert(Series, dialect)
         self._insert_instance = _insert(Instance, dialect)
         self._insert_outbox = _insert(Outbox, dialect)
+        self._insert_late = _insert(Late, dialect, keep_id=True)
+        self._insert_note = _insert(Rejection, dialect)
 
     def record(self, cursor: DBAPICursor, arrival: Arrival, opened: Callable[[int], Sender | None]) -> bool:
         """Insert the rows of one instance; False, and only its association is recorded, where its UID is known.
@@ -80,10 +86,18 @@ class Recorder:
         if self._any_version(cursor, {"uid": arrival.file.sop_instance_uid}).fetchone() is not None:
             return False
         series = self._series_of(cursor, arrival.identity, arrival.sender.received_at)
-        self._wait(cursor, {"row": series.id, **waiting(series, arrival)})
+        late = lateness(series, arrival.policy.late)
+        if late is not None and late.is_ignored:
+            arrival = not_held(arrival)
+        else:
+            self._wait(cursor, {"row": series.id, **waiting(series, arrival)})
         row = _id(self._insert_instance(cursor, instance_values(series.id, arrival, 0, active=True)))
         if arrival.forward:
             self._insert_outbox.many(cursor, outbox_values(row, arrival))
+        if late is not None:
+            self._insert_late(cursor, late_values(row, series.id, late))
+        if (note := note_values(row, arrival)) is not None:
+            self._insert_note(cursor, note)
         return True
 
     def end_association(self, cursor: DBAPICursor, association: int, how: AssociationEnd, now: float) -> None:
@@ -151,7 +165,7 @@ def _insert(kind: type[Base], dialect: Dialect, keep_id: bool = False) -> Prepar
     table: Any = kind.__table__
     columns = [column.name for column in table.columns if keep_id or column.name != "id"]
     statement = insert(table)
-    return Prepared(statement if keep_id or kind is Outbox else statement.returning(table.c.id), dialect, columns)
+    return Prepared(statement if keep_id or kind in (Outbox, Rejection) else statement.returning(table.c.id), dialect, columns)
 
 
 def _id(cursor: DBAPICursor) -> int:
