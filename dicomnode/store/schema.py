@@ -331,14 +331,14 @@ class Job(Base):
     """
 
     __tablename__ = "job"
-    __table_args__ = (UniqueConstraint("series_row", "generation", "ordinal"),)
+    __table_args__ = (UniqueConstraint("series_row", "generation", "ordinal"), Index(None, "state", "review"))
     id: Mapped[int] = mapped_column(primary_key=True)
     series_row: Mapped[int] = mapped_column(ForeignKey("series.id"))
     generation: Mapped[int]
     ordinal: Mapped[int]
     content: Mapped[dict[str, Any]]
     instance_rows: Mapped[list[Any]]
-    state: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str]
     reasons: Mapped[list[Any]]
     stages: Mapped[list[Any]]
     derived_series: Mapped[list[Any]]
@@ -427,14 +427,33 @@ class RejectedInstance(Base):
 
 
 class Process(Base):
-    """A running process of the node and its last sign of life."""
+    """A running process of the node and its last sign of life, by the database's clock.
+
+    `role` is its name on its machine (`flow`, `receive-1`), `roles` are those that it has. `home` is its data folder's
+    id; `executor_id` is new at each start.
+    """
 
     __tablename__ = "process"
     role: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str] = mapped_column(primary_key=True)
+    home: Mapped[str]
     pid: Mapped[int]
+    executor_id: Mapped[str] = mapped_column(unique=True)
+    roles: Mapped[list[Any]]
+    version: Mapped[str]
     started_at: Mapped[float]
     beat_at: Mapped[float]
+
+
+class Takeover(Base):
+    """A process whose workflows were given to others: it gave no sign of life. It works no more, should it wake up."""
+
+    __tablename__ = "takeover"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    executor_id: Mapped[str] = mapped_column(unique=True)
+    host: Mapped[str]
+    by_host: Mapped[str]
+    at: Mapped[float]
 
 
 class Proof(Base):
@@ -442,6 +461,8 @@ class Proof(Base):
 
     `due_at` is when it is looked at next, None where nothing is to be asked any more; it moves with each instance sent.
     `asks` counts the questions by `method` without a full answer, `resends` how often something had to be sent again.
+    `asked_at` is None unless an answer is waited for; `failures` holds the Failure Reason (0008,1197) of each SOP Instance
+    UID that the latest answer does not confirm.
     """
 
     __tablename__ = "proof"
@@ -453,16 +474,19 @@ class Proof(Base):
     began_at: Mapped[float]
     method: Mapped[str]
     asks: Mapped[int]
+    asked_at: Mapped[float | None]
+    answered_at: Mapped[float | None]
+    failures: Mapped[dict[str, Any]]
     resends: Mapped[int]
     meaning: Mapped[str]
     hint: Mapped[str]
 
 
 class Commitment(Base):
-    """One Storage Commitment request (PS3.4 J.3.2) to a peer, and what its N-EVENT-REPORT said.
+    """One Storage Commitment request (PS3.4 J.3.2) to a peer.
 
-    `outbox_rows` and `sop_instance_uids` are what it asks for, in the same order; `failures` holds the Failure Reason
-    (0008,1197) by SOP Instance UID. `answered_at` is None until the report has come.
+    `outbox_rows` and `sop_instance_uids` are what it asks for, in the same order; `answered_at` is None until the
+    N-EVENT-REPORT has come.
     """
 
     __tablename__ = "commitment"
@@ -474,7 +498,6 @@ class Commitment(Base):
     sop_instance_uids: Mapped[list[Any]]
     asked_at: Mapped[float]
     answered_at: Mapped[float | None]
-    failures: Mapped[dict[str, Any]]
 
 
 class ProcedureStep(Base):
@@ -492,3 +515,51 @@ class ProcedureStep(Base):
     series: Mapped[list[Any]]
     created_at: Mapped[float]
     updated_at: Mapped[float]
+
+
+class Retrieval(Base):
+    """A study or series to be fetched from a peer (`dicomnode.core.retrieving`): one row a request, and how it ended.
+
+    Asked for by `study_instance_uid` or by `accession_number`; no `series_instance_uids` are all series. `expected` and
+    `held` count instances: what the peer lists, and what of that is in our index. `missing` names what did not come, as
+    far as the peer named it; `sub_operations` are the latest counts that the peer gave.
+    """
+
+    __tablename__ = "retrieval"
+    __table_args__ = (Index(None, "state", "next_attempt_at"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    peer: Mapped[str]
+    study_instance_uid: Mapped[str]
+    accession_number: Mapped[str]
+    series_instance_uids: Mapped[list[Any]]
+    method: Mapped[str]
+    requested_by: Mapped[str]
+    requested_at: Mapped[float]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    next_attempt_at: Mapped[float]
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    used: Mapped[str]
+    expected: Mapped[int | None]
+    held: Mapped[int | None]
+    missing: Mapped[list[Any]]
+    sub_operations: Mapped[dict[str, Any]]
+    reason: Mapped[str]
+    hint: Mapped[str]
+
+
+class RetrievalSeries(Base):
+    """A series of a retrieval as the peer listed it; what it listed once is looked for though it lists it no more."""
+
+    __tablename__ = "retrieval_series"
+    __table_args__ = (UniqueConstraint("retrieval_row", "series_instance_uid"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    retrieval_row: Mapped[int] = mapped_column(ForeignKey("retrieval.id"))
+    study_instance_uid: Mapped[str]
+    series_instance_uid: Mapped[str] = mapped_column(index=True)
+    instances: Mapped[int | None]
+    sop_instance_uids: Mapped[list[Any] | None]
+    sop_class_uids: Mapped[list[Any]]
+    held: Mapped[int]

@@ -104,10 +104,25 @@ def upgrade() -> None:
         "process",
         sa.Column("role", sa.String(), nullable=False),
         sa.Column("host", sa.String(), nullable=False),
+        sa.Column("home", sa.String(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("executor_id", sa.String(), nullable=False),
+        sa.Column("roles", sa.JSON(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
         sa.Column("started_at", sa.Double(), nullable=False),
         sa.Column("beat_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("role", "host", name=op.f("pk_process")),
+        sa.UniqueConstraint("executor_id", name=op.f("uq_process_executor_id")),
+    )
+    op.create_table(
+        "takeover",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("executor_id", sa.String(), nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
+        sa.Column("by_host", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_takeover")),
+        sa.UniqueConstraint("executor_id", name=op.f("uq_takeover_executor_id")),
     )
     op.create_table(
         "study",
@@ -205,7 +220,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("series_row", "generation", "ordinal", name=op.f("uq_job_series_row_generation_ordinal")),
     )
     with op.batch_alter_table("job", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_job_state"), ["state"], unique=False)
+        batch_op.create_index(batch_op.f("ix_job_state_review"), ["state", "review"], unique=False)
 
     op.create_table(
         "plan",
@@ -301,6 +316,9 @@ def upgrade() -> None:
         sa.Column("began_at", sa.Double(), nullable=False),
         sa.Column("method", sa.String(), nullable=False),
         sa.Column("asks", sa.Integer(), nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=True),
+        sa.Column("answered_at", sa.Double(), nullable=True),
+        sa.Column("failures", sa.JSON(), nullable=False),
         sa.Column("resends", sa.Integer(), nullable=False),
         sa.Column("meaning", sa.String(), nullable=False),
         sa.Column("hint", sa.String(), nullable=False),
@@ -321,7 +339,6 @@ def upgrade() -> None:
         sa.Column("sop_instance_uids", sa.JSON(), nullable=False),
         sa.Column("asked_at", sa.Double(), nullable=False),
         sa.Column("answered_at", sa.Double(), nullable=True),
-        sa.Column("failures", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["proof_row"], ["proof.id"], name=op.f("fk_commitment_proof_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_commitment")),
         sa.UniqueConstraint("transaction_uid", name=op.f("uq_commitment_transaction_uid")),
@@ -433,9 +450,67 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("rejected_instance", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_rejected_instance_sop_instance_uid"), ["sop_instance_uid"], unique=False)
+    op.create_table(
+        "retrieval",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("peer", sa.String(), nullable=False),
+        sa.Column("study_instance_uid", sa.String(), nullable=False),
+        sa.Column("accession_number", sa.String(), nullable=False),
+        sa.Column("series_instance_uids", sa.JSON(), nullable=False),
+        sa.Column("method", sa.String(), nullable=False),
+        sa.Column("requested_by", sa.String(), nullable=False),
+        sa.Column("requested_at", sa.Double(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.Double(), nullable=False),
+        sa.Column("lease_owner", sa.String(), nullable=True),
+        sa.Column("lease_until", sa.Double(), nullable=True),
+        sa.Column("finished_at", sa.Double(), nullable=True),
+        sa.Column("used", sa.String(), nullable=False),
+        sa.Column("expected", sa.Integer(), nullable=True),
+        sa.Column("held", sa.Integer(), nullable=True),
+        sa.Column("missing", sa.JSON(), nullable=False),
+        sa.Column("sub_operations", sa.JSON(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("hint", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_retrieval")),
+    )
+    with op.batch_alter_table("retrieval", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_retrieval_state_next_attempt_at"), ["state", "next_attempt_at"], unique=False
+        )
+
+    op.create_table(
+        "retrieval_series",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("retrieval_row", sa.Integer(), nullable=False),
+        sa.Column("study_instance_uid", sa.String(), nullable=False),
+        sa.Column("series_instance_uid", sa.String(), nullable=False),
+        sa.Column("instances", sa.Integer(), nullable=True),
+        sa.Column("sop_instance_uids", sa.JSON(), nullable=True),
+        sa.Column("sop_class_uids", sa.JSON(), nullable=False),
+        sa.Column("held", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["retrieval_row"], ["retrieval.id"], name=op.f("fk_retrieval_series_retrieval_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_retrieval_series")),
+        sa.UniqueConstraint(
+            "retrieval_row", "series_instance_uid", name=op.f("uq_retrieval_series_retrieval_row_series_instance_uid")
+        ),
+    )
+    with op.batch_alter_table("retrieval_series", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_retrieval_series_series_instance_uid"), ["series_instance_uid"], unique=False
+        )
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("retrieval_series", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_retrieval_series_series_instance_uid"))
+
+    op.drop_table("retrieval_series")
+    with op.batch_alter_table("retrieval", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_retrieval_state_next_attempt_at"))
+
+    op.drop_table("retrieval")
 
     with op.batch_alter_table("rejected_instance", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_rejected_instance_sop_instance_uid"))
@@ -490,7 +565,7 @@ def downgrade() -> None:
 
     op.drop_table("plan")
     with op.batch_alter_table("job", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_job_state"))
+        batch_op.drop_index(batch_op.f("ix_job_state_review"))
 
     op.drop_table("job")
     with op.batch_alter_table("instance", schema=None) as batch_op:
@@ -506,6 +581,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_study_accession_number"))
 
     op.drop_table("study")
+    op.drop_table("takeover")
     op.drop_table("process")
     op.drop_table("patient")
     with op.batch_alter_table("action", schema=None) as batch_op:
