@@ -80,6 +80,34 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """An Expectation beside what is here. `missing` names those that are not, where `source` named its instances."""
+
+    source: str
+    peer: str
+    instances: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """How long each kind of silence is waited out, in seconds (`dicomnode.core.quiet`).
+
+    open_s      while an association that carried the series is open
+    released_s  once all of them are released
+    broken_s    after one broke off
+    moved_on_s  once the sender has sent another series of the study
+    series      of how many series of the sender this was learned; 0: it is what is configured
+    """
+
+    open_s: float
+    released_s: float
+    broken_s: float
+    moved_on_s: float
+    series: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ArrivalEvidence:
     """What is known of a series' arrival when its completeness is judged.
 
@@ -87,9 +115,16 @@ class ArrivalEvidence:
     last_at             when the last one was stored
     open_associations   associations that carried this series and are still open
     ended               how the ended ones ended
-    expected            how many instances the series should have, where anything says so
-    expected_source     what says so ("ImagesInAcquisition", "C-FIND", ...)
+    expected            how many instances the series should have, where its headers say so
+    expected_source     what says so ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition")
     positions_mm        positions along the normal, one tuple for each orientation that has any
+    opened_at           when the first instance of this opening came; None: `first_at`
+    expectations        what others say
+    resumed             how many broken associations are left out of `ended`, since the sender has opened others after
+    senders             AE titles of those whose associations carried it
+    moved_on            whether the sender has sent another series of the study since `last_at`
+    siblings_arriving   other series of the study that are still arriving
+    quiet               what is learned of the sender; None: what is configured
     """
 
     instances: int
@@ -100,6 +135,13 @@ class ArrivalEvidence:
     expected: int | None = None
     expected_source: str = ""
     positions_mm: tuple[tuple[float, ...], ...] = ()
+    opened_at: float | None = None
+    expectations: tuple[Expected, ...] = ()
+    resumed: int = 0
+    senders: tuple[str, ...] = ()
+    moved_on: bool = False
+    siblings_arriving: int = 0
+    quiet: Quiet | None = None
 
 
 class LatePolicy(StrEnum):
@@ -141,20 +183,44 @@ class RejectsPolicy(StrEnum):
     NONE = "none"
 
 
+class OnDeadline(StrEnum):
+    """What becomes of a series that is incomplete at its deadline, from the least strict on."""
+
+    PROCEED = "proceed"
+    FLAG = "flag"
+    HOLD = "hold"
+
+    def tightened(self, other: OnDeadline | None) -> OnDeadline:
+        """The stricter of the two."""
+        return self if other is None else max(self, other, key=list(OnDeadline).index)
+
+
 @dataclass(frozen=True, slots=True)
 class CompletenessPolicy:
-    """How long to wait. A peer's own values override the node's; a rule may only tighten the deadline.
+    """How long to wait. A peer's own values override the node's; a rule may only tighten.
 
-    quiet_s           silence after which a series is complete though its association is open
-    released_quiet_s  silence that is enough once every association that carried it was released
+    quiet_s           silence after which a series is complete though its association is open, until more is learned
+    released_quiet_s  silence that is enough once every association that carried it was released, until more is learned
     deadline_s        after the last instance, judged incomplete rather than waited for (gaps, missing count)
+    quiet_min_s       no learned time is shorter
+    quiet_max_s       no learned time is longer; 0: nothing is learned
+    longest_s         after the first instance, judged incomplete though more may come
+    on_deadline       what becomes of an incomplete series
     late              what becomes of instances that come after the series was closed
     """
 
     quiet_s: float = 60.0
     released_quiet_s: float = 5.0
     deadline_s: float = 600.0
+    quiet_min_s: float = 1.0
+    quiet_max_s: float = 120.0
+    longest_s: float = 14400.0
+    on_deadline: OnDeadline = OnDeadline.FLAG
     late: LatePolicy = LatePolicy.SUPERSEDE
+
+    @property
+    def shortest_quiet_s(self) -> float:
+        return min(self.quiet_s, self.released_quiet_s)
 
 
 class Completeness(StrEnum):
@@ -217,7 +283,7 @@ class Stack:
 class Outcome(StrEnum):
     """What became of one instance at one destination, in one attempt.
 
-    EXCLUDED: our configuration keeps it from there, and nothing was attempted.
+    ABORTED: the association broke off at it. EXCLUDED: our configuration keeps it from there, nothing was attempted.
     """
 
     SENT = "sent"
@@ -225,6 +291,7 @@ class Outcome(StrEnum):
     DUPLICATE = "duplicate"
     REFUSED = "refused"
     FAILED = "failed"
+    ABORTED = "aborted"
     EXCLUDED = "excluded"
 
     @property

@@ -11,8 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomnode.core.completeness import CONFIDENCE, find_gaps, judge
-from dicomnode.core.types import ArrivalEvidence, AssociationEnd, Completeness, CompletenessPolicy
+from dicomnode.core.completeness import CONFIDENCE, LOOK_AHEAD_S, close_now, find_gaps, judge, look_ahead_s
+from dicomnode.core.types import (
+    ArrivalEvidence,
+    AssociationEnd,
+    Completeness,
+    CompletenessPolicy,
+    Expected,
+    Quiet,
+)
 from tests.shared import shared_data
 
 POLICY = CompletenessPolicy(quiet_s=60, released_quiet_s=5, deadline_s=600)
@@ -85,6 +92,98 @@ def test_reasons_say_what_and_how_many(known: dict[str, object], reason: str) ->
     evidence = _evidence(**known)
     assert reason in judge(evidence, POLICY, evidence.last_at + 600).reasons
     assert reason in judge(evidence, POLICY, evidence.last_at - 1).reasons
+
+
+def _by(source: str, instances: int, *missing: str) -> Expected:
+    return Expected(source, "pacs", instances, missing)
+
+
+LEARNED = Quiet(open_s=9.0, released_s=1.5, broken_s=30.0, moved_on_s=1.0, series=1000)
+
+WIDER_CASES = [
+    # case, evidence, verdict after so many seconds of silence
+    ("the count of a C-FIND is met",
+     {"expectations": (_by("C-FIND", 4),), "ended": (RELEASED,)}, {0: COMPLETE}),
+    ("one number is met, a larger one is not: it is waited for, and then told",
+     {"expectations": (_by("MPPS", 4), _by("C-FIND", 6)), "ended": (RELEASED,)}, {0: WAIT, 599: WAIT, 600: INCOMPLETE}),
+    ("an older, smaller number beside one that is met",
+     {"expectations": (_by("C-FIND", 2), _by("IAN", 4)), "ended": (RELEASED,)}, {0: COMPLETE}),
+    ("the number is met, but by others than those that are listed",
+     {"expectations": (_by("IAN", 4, "1.2.9"),), "ended": (RELEASED,)}, {0: WAIT, 600: INCOMPLETE}),
+    ("what was acquired and what is listed contradict: the deadline ends it",
+     {"expected": 3, "expectations": (_by("IAN", 4, "1.2.9"),)}, {599: WAIT, 600: INCOMPLETE}),
+    ("ImagesInAcquisition is larger: a little longer",
+     {"expected": 9, "expected_source": "ImagesInAcquisition", "ended": (RELEASED,)}, {5: WAIT, 10: COMPLETE}),
+    ("ImagesInAcquisition is met: no sooner",
+     {"expected": 4, "expected_source": "ImagesInAcquisition", "ended": (RELEASED,)}, {4.9: WAIT, 5: COMPLETE}),
+    ("ImagesInAcquisition is smaller: nothing",
+     {"expected": 2, "expected_source": "ImagesInAcquisition", "ended": (RELEASED,)}, {4.9: WAIT, 5: COMPLETE}),
+    ("learned: an association is open",
+     {"quiet": LEARNED, "open_associations": 1}, {8.9: WAIT, 9: COMPLETE}),
+    ("learned: released", {"quiet": LEARNED, "ended": (RELEASED,)}, {1.4: WAIT, 1.5: COMPLETE}),
+    ("learned: broken off", {"quiet": LEARNED, "ended": (ABORTED,)}, {29: WAIT, 30: COMPLETE}),
+    ("learned: gone on to another series",
+     {"quiet": LEARNED, "open_associations": 1, "moved_on": True}, {0.9: WAIT, 1: COMPLETE}),
+    ("learned: broken off, then another series: the sender may yet try this one again",
+     {"quiet": LEARNED, "ended": (LOST,), "moved_on": True}, {29: WAIT, 30: COMPLETE}),
+    ("one broke off and was resumed", {"ended": (RELEASED,), "resumed": 1}, {4.9: WAIT, 5: COMPLETE}),
+    ("it has been arriving for too long",
+     {"opened_at": -12_000.0, "open_associations": 1}, {10: WAIT, 1390: INCOMPLETE}),
+    ("it has been arriving for too long, but all are here",
+     {"opened_at": -20_000.0, "expectations": (_by("C-FIND", 4),), "ended": (RELEASED,)}, {0: COMPLETE}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("known", "verdicts"), [case[1:] for case in WIDER_CASES], ids=[case[0] for case in WIDER_CASES]
+)
+def test_wider_evidence_is_judged_so(known: dict[str, object], verdicts: dict[float, Completeness]) -> None:
+    evidence = _evidence(**known)
+    policy = replace(POLICY, quiet_s=2000, deadline_s=2000) if "opened_at" in known else POLICY
+    judged = {silence_s: judge(evidence, policy, evidence.last_at + silence_s).state for silence_s in verdicts}
+    assert judged == verdicts
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        ({"expectations": (_by("C-FIND", 6),)}, "2 of 6 expected instances are missing (C-FIND by pacs)"),
+        ({"expectations": (_by("MPPS", 4), _by("C-FIND", 6))}, "the numbers differ: MPPS by pacs 4, C-FIND by pacs 6"),
+        (
+            {"expectations": (_by("IAN", 6, *(f"1.2.{number}" for number in range(7))),)},
+            "not here, though listed (IAN by pacs): 1.2.0, 1.2.1, 1.2.2, 1.2.3, 1.2.4 and 2 more",
+        ),
+        ({"senders": ("CT1",), "ended": (RELEASED,)}, "every association that carried it was released by CT1"),
+        ({"ended": (RELEASED,), "resumed": 1}, "1 association broke off, and the sender went on by another"),
+        ({"ended": (RELEASED,), "moved_on": True}, "its sender has gone on to another series of the study"),
+        ({"ended": (RELEASED,), "siblings_arriving": 2}, "2 other series of the study are still arriving"),
+        ({"ended": (RELEASED,), "quiet": LEARNED}, "its pauses are learned from 1000 series of this sender"),
+        ({"opened_at": -1e6}, "still arriving 14400 s after its first instance"),
+    ],
+)
+def test_reasons_tell_the_wider_evidence(known: dict[str, object], reason: str) -> None:
+    evidence = _evidence(**known)
+    assert reason in judge(evidence, POLICY, evidence.last_at + 600).reasons
+
+
+def test_what_is_learned_makes_surer() -> None:
+    silent = _evidence(open_associations=1)
+    learned = [replace(LEARNED, series=series) for series in (0, 20, 200, 2000)]
+    sure = [judge(replace(silent, quiet=quiet), POLICY, 1e9).confidence for quiet in learned]
+    assert sure == [CONFIDENCE["silence, association still open"], pytest.approx(0.62), 0.8, 0.8]
+
+
+def test_a_person_closes_at_once_and_what_is_missing_is_told_all_the_same() -> None:
+    whole, holed = _evidence(open_associations=1), _evidence(positions_mm=HOLED)
+    assert close_now(whole, POLICY, "operator").state is COMPLETE
+    verdict = close_now(holed, POLICY, "operator")
+    assert (verdict.state, verdict.until) == (INCOMPLETE, None)
+    assert verdict.reasons == ("closed by operator", "1 slice is missing by position: 1 at 10.00 mm")
+
+
+@pytest.mark.parametrize(("quiet_s", "first_s"), [(60.0, LOOK_AHEAD_S), (5.0, LOOK_AHEAD_S), (0.3, 0.3), (0.0, 0.0)])
+def test_a_series_is_first_judged_soon(quiet_s: float, first_s: float) -> None:
+    assert look_ahead_s(quiet_s) == first_s
 
 
 def test_many_gaps_are_not_all_named() -> None:
@@ -166,6 +265,13 @@ def test_any_slice_left_out_of_a_real_series_is_found(left_out: int) -> None:
 
 
 SECONDS = st.floats(0, 1e5)
+EXPECTED = st.builds(
+    Expected,
+    source=st.sampled_from(["C-FIND", "C-MOVE", "MPPS", "IAN", "ImagesInAcquisition"]),
+    peer=st.sampled_from(["", "pacs"]),
+    instances=st.integers(0, 20),
+    missing=st.lists(st.sampled_from(["1.2.1", "1.2.2"]), max_size=2).map(tuple),
+)
 EVIDENCE = st.builds(
     ArrivalEvidence,
     instances=st.integers(0, 20),
@@ -176,8 +282,17 @@ EVIDENCE = st.builds(
     expected=st.none() | st.integers(0, 20),
     expected_source=st.just("C-FIND"),
     positions_mm=st.lists(st.lists(st.floats(-1e4, 1e4), max_size=8).map(tuple), max_size=2).map(tuple),
+    opened_at=st.none() | st.floats(0, 2e9),
+    expectations=st.lists(EXPECTED, max_size=3).map(tuple),
+    resumed=st.integers(0, 2),
+    senders=st.sampled_from([(), ("CT1",), ("CT1", "CT2")]),
+    moved_on=st.booleans(),
+    siblings_arriving=st.integers(0, 2),
+    quiet=st.none() | st.builds(Quiet, SECONDS, SECONDS, SECONDS, SECONDS, st.integers(0, 3000)),
 )
-POLICIES = st.builds(CompletenessPolicy, quiet_s=SECONDS, released_quiet_s=SECONDS, deadline_s=SECONDS)
+POLICIES = st.builds(
+    CompletenessPolicy, quiet_s=SECONDS, released_quiet_s=SECONDS, deadline_s=SECONDS, longest_s=SECONDS
+)
 
 
 @settings(deadline=None)
@@ -208,7 +323,7 @@ def test_time_alone_never_undoes_a_verdict(
 def test_nothing_is_waited_for_longer_than_the_deadline(evidence: ArrivalEvidence, policy: CompletenessPolicy) -> None:
     verdict = judge(evidence, policy, evidence.last_at + policy.deadline_s)
     assert verdict.state is not WAIT
-    assert verdict.confidence in CONFIDENCE.values()
+    assert 0 < verdict.confidence <= 1
     assert verdict.reasons
 
 
