@@ -24,7 +24,7 @@ Settings = Mapping[str, Any]
 NODE_AE: Final = "DICOMNODE"
 SCANNER_AE: Final = "SCANNER"
 
-_UNFINISHED: Final = """
+UNFINISHED: Final = """
     SELECT (SELECT count(*) FROM series WHERE origin = 'received' AND (state <> 'closed' OR NOT EXISTS
                (SELECT 1 FROM plan WHERE plan.series_row = series.id AND plan.generation = series.generation)))
          + (SELECT count(*) FROM job WHERE state IN ('planned', 'enhanced'))
@@ -175,7 +175,7 @@ class Node(ServerProcess):
         with contextlib.closing(
             sqlite3.connect(f"{(self.data / 'node.sqlite').as_uri()}?mode=ro", uri=True)
         ) as database:
-            (count,) = database.execute(_UNFINISHED).fetchone()
+            (count,) = database.execute(UNFINISHED).fetchone()
         return int(count)
 
     def wait_until_idle(self, timeout_s: float = 120.0) -> None:
