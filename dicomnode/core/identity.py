@@ -89,7 +89,7 @@ def derived_sop_instance_uid(
     role    which output this is, such as `IMAGE_ROLE`
     """
     sources = stack if chain_influence(stages) == "volume" else (own,)
-    return _named({"own": _source(own), "role": role, "sources": _sources(sources), "stages": _stages(stages)})
+    return named_uid({"own": _source(own), "role": role, "sources": _sources(sources), "stages": _stages(stages)})
 
 
 def derived_series_instance_uid(
@@ -102,7 +102,7 @@ def derived_series_instance_uid(
                    slice joins a slice-wise series, and makes a new series where it changes every slice
     """
     sources = stack if chain_influence(stages) == "volume" else ()
-    return _named({"series": source_series, "role": role, "sources": _sources(sources), "stages": _stages(stages)})
+    return named_uid({"series": source_series, "role": role, "sources": _sources(sources), "stages": _stages(stages)})
 
 
 def _source(source: SourceInstance) -> list[str]:
@@ -119,7 +119,7 @@ def _stages(stages: Sequence[StageIdentity]) -> list[dict[str, Any]]:
     ]  # influence is part of what the digest covers
 
 
-def _named(parts: Mapping[str, Any]) -> str:
+def named_uid(parts: Mapping[str, Any]) -> str:
     """2.25 and the decimal of a name-based UUID (RFC 9562, version 5) of the parts in canonical JSON."""
     name = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return f"2.25.{uuid.uuid5(_NAMESPACE, name).int}"

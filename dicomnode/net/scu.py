@@ -43,6 +43,8 @@ from dicomnode.net.upload import DataSetWriter, Upload
 
 _SEND_BUFFER_BYTES: Final = 1 << 20
 _MEDIUM_PRIORITY: Final = 0
+_OF_REQUESTED_INSTANCES: Final = frozenset({CommandField.N_ACTION_RQ})
+"""Requests about an instance that is there: they name it in other elements, and have no priority (PS3.7 E.1)."""
 
 _REJECTIONS: Final[Mapping[tuple[int, int], tuple[str, str]]] = {
     (1, 1): ("no reason given", "look at its log; most often it does not know our AE title or address"),
@@ -334,7 +336,9 @@ class Association:
 
         Raises AssociationRejectedError where its kind was not accepted, AssociationLostError.
         """
-        values = {Element.PRIORITY: _MEDIUM_PRIORITY, Element.COMMAND_DATA_SET_TYPE: DATA_SET, **values}
+        values = {Element.COMMAND_DATA_SET_TYPE: DATA_SET, **values}
+        if field not in _OF_REQUESTED_INSTANCES:
+            values[Element.PRIORITY] = _MEDIUM_PRIORITY
         head = self._request(kind, field, values)
         with self._closing_on_loss():
             self._wire.send(*head, *fragments(self._contexts[kind], False, identifier, self._maximum_bytes))
@@ -426,9 +430,10 @@ class Association:
                 "the peer does not store this kind of object, or not in this transfer syntax",
             )
         self._message_id = self._message_id % 0xFFFF + 1
+        is_requested = field in _OF_REQUESTED_INSTANCES
         encoded = command(
             {
-                Element.AFFECTED_SOP_CLASS_UID: kind.sop_class_uid,
+                Element.REQUESTED_SOP_CLASS_UID if is_requested else Element.AFFECTED_SOP_CLASS_UID: kind.sop_class_uid,
                 Element.COMMAND_FIELD: field,
                 Element.MESSAGE_ID: self._message_id,
                 **values,

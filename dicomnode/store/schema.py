@@ -111,8 +111,9 @@ class Study(Base):
 class Series(Base):
     """`generation` counts how often the series was closed: a late slice opens it again.
 
-    `due_at` is when its completeness is judged next; None while it is closed. `job_row` is the first job that made a
-    derived series (no foreign key: jobs refer to the series they came from).
+    `due_at` is when its completeness is judged next; None while it is closed. `opened_at` is when the first instance of
+    this opening came. `close_by` is the person who wants it closed now. `job_row` is the first job that made a derived
+    series (no foreign key: jobs refer to the series they came from).
     """
 
     __tablename__ = "series"
@@ -130,11 +131,27 @@ class Series(Base):
     quiet_s: Mapped[float]
     released_quiet_s: Mapped[float]
     deadline_s: Mapped[float]
+    quiet_min_s: Mapped[float]
+    quiet_max_s: Mapped[float]
+    longest_s: Mapped[float]
+    on_deadline: Mapped[str]
+    opened_at: Mapped[float]
+    close_by: Mapped[str | None]
     first_at: Mapped[float]
     last_at: Mapped[float]
     due_at: Mapped[float | None]
     closed_at: Mapped[float | None]
     verdict: Mapped[dict[str, Any] | None]
+
+
+class PaceRow(Base):
+    """What is learned of one sender's pauses (`dicomnode.core.quiet.Pace`). `sender` is `Pace`'s key: a peer, or the
+    AE title and address of a caller that has no name."""
+
+    __tablename__ = "pace"
+    sender: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[dict[str, Any]]
+    updated_at: Mapped[float]
 
 
 class ExpectationRow(Base):
@@ -461,8 +478,8 @@ class Proof(Base):
 
     `due_at` is when it is looked at next, None where nothing is to be asked any more; it moves with each instance sent.
     `asks` counts the questions by `method` without a full answer, `resends` how often something had to be sent again.
-    `asked_at` is None unless an answer is waited for; `failures` holds the Failure Reason (0008,1197) of each SOP Instance
-    UID that the latest answer does not confirm.
+    `asked_at` is None unless an answer is waited for; `failures` holds the Failure Reason (0008,1197) of each SOP
+    Instance UID that the latest answer does not confirm.
     """
 
     __tablename__ = "proof"
