@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test lint bench bench-full soak fuzz format clean
+.PHONY: demo serve test lint bench bench-full soak chaos fuzz format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
@@ -30,6 +30,10 @@ bench-full: $(VENV)/test.stamp ## the same with CT and MR, and 1, 4 and 16 assoc
 soak: MINUTES ?= 60
 soak: $(VENV)/test.stamp ## mixed load with all that goes wrong; nothing may be lost or leak: make soak MINUTES=60
 	@$(BIN)/python -m bench.soak --minutes $(MINUTES)
+
+chaos: SEEDS ?= 20
+chaos: $(VENV)/test.stamp ## three machines and all that breaks; nothing may be lost or doubled: make chaos SEEDS=20
+	@$(BIN)/python -m chaos --seeds $(SEEDS)
 
 fuzz: MINUTES ?= 10
 fuzz: $(VENV)/test.stamp ## what reads bytes from outside, fed with odd ones: make fuzz MINUTES=60

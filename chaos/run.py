@@ -14,7 +14,7 @@ from typing import Final
 from chaos import holdings
 from chaos.faults import EVERYWHERE, Extent, Fault, Kind, drawn
 from chaos.scanner import Scanner, Sending, generated, sendings
-from chaos.site import ARCHIVE, MACHINES, PACS, Site
+from chaos.site import ARCHIVE, MACHINES, PACS, Site, fill
 from chaos.story import TIMES, Happened, Moment, explained, moments
 from chaos.verdict import Verdict, judged
 
@@ -228,7 +228,7 @@ def _end_destination(site: Site, fault: Fault) -> str:
 
 
 def _fill_disk(site: Site, fault: Fault) -> str:
-    ballast = site.fill_disk()
+    ballast = fill(site.files)
     time.sleep(fault.for_s)
     ballast.unlink()
     return ""

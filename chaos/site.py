@@ -123,7 +123,7 @@ class Site:
 
     def __enter__(self) -> Self:
         with self._stack as stack:
-            self.why_no_disk = stack.enter_context(_small_disk(self.files))
+            self.why_no_disk = stack.enter_context(small_disk(self.files))
             server = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dicomnode-")))
             self.database = stack.enter_context(Database(server))
             stack.callback(shutil.copy, self.database.output, self._folder)
@@ -156,14 +156,6 @@ class Site:
     def destination(self, name: str) -> Orthanc | StoreScp:
         return self.pacs if name == PACS else self.archive
 
-    def fill_disk(self) -> Path:
-        """Leave too little for a few instances on the small disk; the file to remove."""
-        ballast = self.files / "ballast"
-        free = os.statvfs(self.files)
-        with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - _DISK_LEFT_BYTES))
-        return ballast
-
     def _machine(self, name: str) -> Machine:
         url = make_url(self.database.url()).set(port=self.lines[name].port)
         node = {
@@ -177,8 +169,17 @@ class Site:
         return Machine(self._folder / name, tree, "" if name == MACHINES[0] else "receive")
 
 
+def fill(folder: Path) -> Path:
+    """Leave too little for a few instances on the disk of a folder; the file to remove."""
+    ballast = folder / "ballast"
+    disk = os.statvfs(folder)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - _DISK_LEFT_BYTES))
+    return ballast
+
+
 @contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[str]:
+def small_disk(folder: Path) -> Iterator[str]:
     """A tmpfs mounted there; gives why not, where that is not allowed."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK},mode=0700", "tmpfs", str(folder)]
     try:
