@@ -22,12 +22,16 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from dicomnode.core.hours import WorkingHours, parse_hours
+from dicomnode.core.proof import ProofKind
 from dicomnode.core.rules import RuleSet, load_rules, rule_spec
 from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError, EngineError
+from dicomnode.local_time import local_zone
 from dicomnode.net.tls import ClientSecurity, Credentials, Profile, ServerSecurity
 from dicomnode.settings import (
     BucketSettings,
+    ClusterSettings,
     CompletenessSettings,
     DerivedSettings,
     DestinationSettings,
@@ -37,6 +41,7 @@ from dicomnode.settings import (
     Name,
     NodeSettings,
     PeerSettings,
+    RetrieveSettings,
     RetentionSettings,
     TlsSettings,
     ae_title,
@@ -64,11 +69,13 @@ class Config(BaseSettings):
 
     node: NodeSettings = NodeSettings()
     bucket: BucketSettings = BucketSettings()
+    cluster: ClusterSettings = ClusterSettings()
     tls: TlsSettings = TlsSettings()
     limits: LimitSettings = LimitSettings()
     peer: Mapping[Name, PeerSettings] = {}
     destination: Mapping[Name, DestinationSettings] = {}
     completeness: CompletenessSettings = CompletenessSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
     rule: tuple[Mapping[str, Any], ...] = ()
     derived: DerivedSettings = DerivedSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -112,6 +119,11 @@ class Config(BaseSettings):
     def peers(self) -> tuple[Peer, ...]:
         """The configured peers, in the order of the file."""
         return tuple(Peer(name, peer.ae_title, peer.host, peer.port) for name, peer in self.peer.items())
+
+    def hours_of(self, destination: str) -> WorkingHours:
+        """When a destination may be sent to, in this machine's local time."""
+        written = self.destination[destination].hours
+        return WorkingHours(tuple(map(parse_hours, written)), local_zone()) if written else WorkingHours()
 
     def peer_of(self, destination: str) -> Peer:
         """The peer behind a destination: it has host and port."""
@@ -401,8 +413,8 @@ def _check_peers(config: Config) -> Iterator[ConfigError]:
 def _check_destinations(config: Config) -> Iterator[ConfigError]:
     for name, destination in config.destination.items():
         place = f"[destination.{name}]"
-        if destination.commit:
-            yield ConfigError(f"{place} commit: Storage Commitment is not there yet", "remove it")
+        if destination.commit and destination.proof not in (ProofKind.AUTO, ProofKind.COMMITMENT):
+            yield ConfigError(f'{place} commit: contradicts proof = "{destination.proof}"', "keep one of the two")
         if destination.calling_ae not in ("node", "sender"):
             try:
                 ae_title(destination.calling_ae)

@@ -77,6 +77,9 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             ("peer", "kind"),
         ),
         "dicomnode_notifications_refused_total": Metric("counter", "the same, not taken", ("peer",)),
+        "dicomnode_retrievals_total": Metric(
+            "counter", "retrievals that ended: complete, partial or failed", ("peer", "state")
+        ),
         # delivery
         "dicomnode_deliveries_total": Metric(
             "counter", "answers of destinations, and instances given up", ("destination", "outcome")

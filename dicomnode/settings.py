@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from dicomnode.core import registry
+from dicomnode.core.hours import parse_hours
 from dicomnode.core.identity import is_valid_uid
-from dicomnode.core.types import LatePolicy, RejectsPolicy, SameUidPolicy
+from dicomnode.core.proof import ProofKind
+from dicomnode.core.types import LatePolicy, OnDeadline, RejectsPolicy, SameUidPolicy
 
 _SIZE_UNITS: Final = {
     "": 1,
@@ -138,10 +140,17 @@ def _transfer_syntaxes(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uid for text in texts for uid in registry.transfer_syntaxes(text)))
 
 
+def _hours(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        parse_hours(text)
+    return texts
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Name = Annotated[str, AfterValidator(section_name)]
 Uid = Annotated[str, AfterValidator(_uid)]
 Certificates = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_certificates)]
+HoursList = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_hours)]
 SopClasses = Annotated[tuple[str, ...], AfterValidator(_storage_classes)]
 TransferSyntaxes = Annotated[tuple[str, ...], AfterValidator(_transfer_syntaxes)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
@@ -234,6 +243,15 @@ class BucketSettings(Section):
     cache: Bytes = Field(
         default=50 * 2**30,
         description="how much of it is kept in the folder of stored files as well: what was used last",
+    )
+
+
+class ClusterSettings(Section):
+    """`[cluster]`: several machines that share a database."""
+
+    dead_after_s: Annotated[float, Field(ge=2, le=3600)] = Field(
+        default=30.0,
+        description="a process that gave no sign of life for so long is taken for dead; others go on with its work",
     )
 
 
@@ -345,6 +363,14 @@ class PeerSettings(Section):
     quiet_s: Seconds | None = Field(default=None, description="`completeness.quiet_s` for series from this peer")
     released_quiet_s: Seconds | None = Field(default=None, description="`completeness.released_quiet_s` for this peer")
     deadline_s: Seconds | None = Field(default=None, description="`completeness.deadline_s` for this peer")
+    quiet_min_s: Seconds | None = Field(default=None, description="`completeness.quiet_min_s` for this peer")
+    quiet_max_s: Seconds | None = Field(default=None, description="`completeness.quiet_max_s` for this peer")
+    longest_s: Annotated[float, Field(gt=0, le=7 * 86400)] | None = Field(
+        default=None, description="`completeness.longest_s` for series from this peer"
+    )
+    on_deadline: OnDeadline | None = Field(
+        default=None, description="`completeness.on_deadline` for series from this peer"
+    )
     late: LatePolicy | None = Field(default=None, description="`completeness.late` for series from this peer")
     same_uid: SameUidPolicy = Field(
         default=SameUidPolicy.NEWEST,
@@ -356,6 +382,29 @@ class PeerSettings(Section):
         description='what its rejection notes may reject: "own" (what it sent, and what was delivered to it), "any" '
         '(for a workstation of quality control), or "none"',
     )
+    retrieve: Literal["auto", "get", "move"] = Field(
+        default="auto",
+        description='how `dicomnode fetch` asks it: "get" (C-GET), "move" (C-MOVE, for which it has to know our AE '
+        'title, host and port), or "auto": by C-GET, and by C-MOVE what that does not bring',
+    )
+
+
+class RetrieveSettings(Section):
+    """`[retrieve]`: how patiently we fetch from peers."""
+
+    response_s: IdleSeconds = Field(
+        default=600.0, description="how long a peer may say nothing while it fetches: some say nothing until the end"
+    )
+    initial_s: Seconds = Field(
+        default=30.0, gt=0, description="wait after a peer failed; doubled after each further failure"
+    )
+    maximum_s: Seconds = Field(default=1800.0, gt=0, description="longest wait between two attempts")
+    patience_h: float = Field(
+        default=24.0, gt=0, le=24 * 365, description="after so many hours what did not come is given up"
+    )
+    at_once: int = Field(
+        default=4, ge=1, le=32, description="from how many peers is fetched at once; of each there is one at a time"
+    )
 
 
 class RetrySettings(Section):
@@ -365,8 +414,32 @@ class RetrySettings(Section):
         default=30.0, gt=0, description="wait after the first failure; doubled after each further one"
     )
     maximum_s: Seconds = Field(default=1800.0, gt=0, description="longest wait between two attempts")
+    probe_s: Seconds = Field(
+        default=60.0, gt=0, description="longest wait between two C-ECHOs to a destination that is down"
+    )
     patience_h: float = Field(
-        default=72.0, gt=0, le=24 * 365, description="after so many hours a delivery counts as failed"
+        default=72.0,
+        gt=0,
+        le=24 * 365,
+        description="after so many hours a delivery counts as failed; while it is closed or paused none go by",
+    )
+
+
+class ProvingSettings(Section):
+    """`[destination.NAME.proving]`: when and how long a destination is asked whether it holds what it was sent."""
+
+    after_s: Seconds = Field(default=5.0, description="pause after the last instance of a series before it is asked")
+    report_s: Seconds = Field(
+        default=5.0,
+        description="how long the result of a Storage Commitment is waited for on the association that asked; later "
+        "ones come on an association that the destination opens to us",
+    )
+    answer_s: Seconds = Field(
+        default=600.0, gt=0, description="how long such a result may take at all before it is asked for again"
+    )
+    again_s: Seconds = Field(default=60.0, gt=0, description="pause before it is asked again; doubled each time")
+    patience_h: float = Field(
+        default=24.0, gt=0, le=24 * 365, description="after so many hours without proof it is not asked any more"
     )
 
 
@@ -392,7 +465,16 @@ class DestinationSettings(Section):
         description="before derived objects leave, ask it by C-FIND whether patient and study are still the same; "
         '"if-possible": what it cannot be asked leaves unchecked',
     )
-    commit: bool = Field(default=False, description="must be false: Storage Commitment is not there yet")
+    commit: bool = Field(
+        default=False, description='ask for Storage Commitment, and be content with no less: `proof = "commitment"`'
+    )
+    proof: ProofKind = Field(
+        default=ProofKind.AUTO,
+        description='how it is to prove that it holds what it was sent: "commitment" (Storage Commitment, or C-FIND '
+        'where that is never answered), "find" (C-FIND), "receipts" (its answers to C-STORE), or "auto": the best of '
+        "these that it offers",
+    )
+    proving: ProvingSettings = Field(default=ProvingSettings(), description="when and how long it is asked for proof")
     associations: int = Field(
         default=4, ge=1, le=32, description="how many associations with it may be open at once; few instances need one"
     )
@@ -419,6 +501,14 @@ class DestinationSettings(Section):
     response_s: Seconds = Field(
         default=120.0, gt=0, description="how long it may take to answer an instance, or to take more of one"
     )
+    hours: HoursList = Field(
+        default=(),
+        description='when it may be sent to, in local time: "18:00-06:00", "mon-fri 18:00-06:00", or a list of such; '
+        "empty is always",
+    )
+    urgent_anytime: bool = Field(
+        default=True, description='send what rules with `priority = "urgent"` send outside of `hours` too'
+    )
     retry: RetrySettings = Field(default=RetrySettings(), description="how often and how long to try again")
 
 
@@ -429,7 +519,22 @@ class CompletenessSettings(Section):
     released_quiet_s: Seconds = Field(
         default=5.0, description="silence that is enough once its associations were released"
     )
-    deadline_s: Seconds = Field(default=600.0, description="after so long a series with gaps is no longer waited for")
+    deadline_s: Seconds = Field(
+        default=600.0,
+        description="after so long without an instance a series with something missing is no longer waited for",
+    )
+    quiet_min_s: Seconds = Field(default=1.0, description="no silence that was learned of a sender is shorter")
+    quiet_max_s: Seconds = Field(
+        default=120.0, description="no silence that was learned of a sender is longer; 0: nothing is learned"
+    )
+    longest_s: Annotated[float, Field(gt=0, le=7 * 86400)] = Field(
+        default=4 * 3600.0, description="so long after its first instance a series is no longer waited for at all"
+    )
+    on_deadline: OnDeadline = Field(
+        default=OnDeadline.FLAG,
+        description='what becomes of a series that is incomplete then: "proceed" (it goes on), "flag" (what is derived '
+        'of it says so), or "hold" (it waits for a person: dicomnode close)',
+    )
     late: LatePolicy = Field(
         default=LatePolicy.SUPERSEDE,
         description='what instances do that come after their series was closed: "supersede" (what was derived is made '

@@ -48,6 +48,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "series_id": "row id of a series",
         "job_id": "row id of an enhancement job",
         "outbox_id": "row id of a delivery",
+        "retrieval_id": "row id of a retrieval",
         "instances": "how many instances",
         "bytes": "how many bytes",
         "seconds": "how long it took",
@@ -61,6 +62,9 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "proof": "how it was proved that a destination holds something: commitment, find or receipts",
         "state": "what it was judged to be",
         "role": "role of a process",
+        "machine": "name of a machine",
+        "executor": "a process in one of its lives",
+        "workflows": "how many workflows",
         "pid": "process id",
         "exit_status": "exit status of a process",
         "version": "version of the node",
@@ -119,6 +123,13 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "error", "the database is out of reach; what needs it waits, and C-STORE answers 0xA700", "error hint",
         ),
         "database_found": Event("info", "the database answers again", "seconds"),
+        "work_taken_over": Event(
+            "warning", "a process gave no sign of life; what it had begun was given back to the queues",
+            "machine executor workflows",
+        ),
+        "place_lost": Event(
+            "error", "a process ends: another has its place by now, or its work was taken over", "role",
+        ),
         "process_waiting": Event("warning", "a process waits for one before it to end", "role reason"),
         "metrics_unavailable": Event(
             "error", "a process measures nothing: its files could not be made",
@@ -188,6 +199,13 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "info", "a series was judged complete, or incomplete and no longer waited for",
             "series_id series_instance_uid state instances reason",
         ),
+        "series_held": Event(
+            "warning", "a series is incomplete at its deadline and waits for a person: dicomnode close",
+            "series_id series_instance_uid instances reason",
+        ),
+        "series_close_asked": Event(
+            "info", "a person had a series closed before it was judged complete", "series_id series_instance_uid",
+        ),
         "series_routed": Event(
             "info", "the rules were applied to a complete series",
             "series_id series_instance_uid rules rule",
@@ -216,9 +234,65 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "error", "an enhancement failed",
             "job_id series_id engine attempt retry_s error reason hint",
         ),
+        "job_repeated": Event(
+            "info", "what an engine reads has not changed since it ran: nothing was computed again",
+            "job_id series_id engine",
+        ),
+        "rejection_applied": Event(
+            "warning", "a rejection note (IHE IOCM) was read, and what it rejects is cancelled",
+            "peer sop_instance_uid state instances reason",
+        ),
+        "rejection_ignored": Event(
+            "warning", "a rejection note rejects nothing that its sender may reject, or cannot be read",
+            "peer sop_instance_uid instances reason hint",
+        ),
+        "derived_withdrawn": Event(
+            "warning", "a destination is sent a rejection note on derived objects that hold no longer",
+            "destination sop_instance_uid instances reason",
+        ),
         "series_derived": Event(
             "info", "a derived series was built and stored",
             "job_id series_id series_instance_uid engine instances seconds",
+        ),
+        # review, quarantine, retention and the disk
+        "review_decided": Event(
+            "info", "a person released, discarded, requeued or dismissed something",
+            "state job_id series_id series_instance_uid instances",
+        ),
+        "job_released": Event(
+            "info", "a result that a gate withheld goes on, as a person released it", "job_id series_id engine"
+        ),
+        "commissioning_keeps": Event(
+            "warning", "commissioning has begun: what is derived and has not left yet is kept back", "instances"
+        ),
+        "stray_taken_in": Event("info", "a file without a row was taken in after all", "path sop_instance_uid"),
+        "stray_refused": Event(
+            "warning", "a file without a row cannot be taken in; it stays where it was", "path error reason hint"
+        ),
+        "series_purged": Event(
+            "info", "the files of a series were deleted by retention; its rows stay",
+            "series_id series_instance_uid instances bytes reason",
+        ),
+        "disk_changed": Event(
+            "warning", "the disk has become fuller than a limit allows, or is emptier again", "state bytes reason hint"
+        ),
+        "patient_differs": Event(
+            "warning", "a destination has another patient or study than a derived series says: it is kept back",
+            "destination series_id series_instance_uid instances reason",
+        ),
+        # retrieval
+        "retrieval_started": Event("info", "a peer is asked for what was to be fetched", "retrieval_id peer attempt"),
+        "retrieval_ended": Event(
+            "info", "all that a peer listed was fetched, by our own count",
+            "retrieval_id peer state instances seconds reason hint",
+        ),
+        "retrieval_incomplete": Event(
+            "error", "something that was to be fetched did not come, and is not asked for any more",
+            "retrieval_id peer state instances seconds reason hint",
+        ),
+        "retrieval_postponed": Event(
+            "warning", "a peer could not be fetched from now; it will be tried again",
+            "retrieval_id peer attempt retry_s error reason hint",
         ),
         # delivery
         "delivery_sent": Event(
@@ -235,7 +309,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "outbox_id destination sop_instance_uid status reason hint",
         ),
         "delivery_failed": Event(
-            "error", "a delivery is given up",
+            "warning", "a delivery has failed for good: the destination does not take it, or breaks off at it",
             "outbox_id destination sop_instance_uid status attempt error reason hint",
         ),
         "proof_asked": Event(
@@ -258,11 +332,27 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a destination cannot be asked now what it holds; it will be tried again",
             "destination address retry_s error reason hint",
         ),
+        "delivery_held": Event(
+            "error", "a destination has not taken deliveries within its patience; said once in an outage",
+            "destination instances reason hint",
+        ),
+        "delivery_delayed": Event(
+            "warning", "files to be sent are out of reach; their deliveries wait",
+            "destination reason hint",
+        ),
         "destination_down": Event(
             "warning", "a destination cannot be reached; its deliveries wait",
             "destination address attempt retry_s error reason hint",
         ),
-        "destination_up": Event("info", "a destination answers again", "destination address"),
+        "destination_still_down": Event(
+            "info", "a destination was tried again and cannot be reached",
+            "destination address attempt retry_s error reason hint",
+        ),
+        "destination_up": Event("info", "a destination answers again", "destination address seconds"),
+        "destination_paused": Event("info", "a person wants nothing to be sent to a destination", "destination reason"),
+        "destination_resumed": Event("info", "a person wants a destination to be sent to again", "destination"),
+        "deliveries_retried": Event("info", "a person wants deliveries to be tried again", "destination instances"),
+        "deliveries_cancelled": Event("info", "a person wants deliveries not to be made", "destination instances"),
     }
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ level, else how many instances it says that each series has; and what arrived is
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -117,6 +117,13 @@ def _requests_of(one: SeriesCount) -> Iterator[Wanted]:
     for start in range(0, len(one.missing), _MOST_AT_ONCE):
         some = one.missing[start : start + _MOST_AT_ONCE]
         yield Wanted(whole.study_instance_uid, whole.series_instance_uid, some, whole.patient_id)
+
+
+def one_by_one(wanted: Wanted) -> tuple[Wanted, ...]:
+    """The instances of a request that names several, by themselves; none for any other request."""
+    if len(wanted.sop_instance_uids) < 2:
+        return ()
+    return tuple(replace(wanted, sop_instance_uids=(uid,)) for uid in reversed(wanted.sop_instance_uids))
 
 
 def end_of(counts: Sequence[SeriesCount]) -> tuple[RetrievalState, str]:

@@ -57,22 +57,29 @@ def request(session: Session, wanted: Request, now: float) -> Retrieval:
     return row
 
 
-def lease_next(session: Session, owner: str, now: float, until: float) -> Retrieval | None:
-    """Take the one that waits longest of a peer that is asked for nothing else; None where there is none.
-
-    The session is one of `Database.write`.
-    """
+def next_due(session: Session, now: float) -> Retrieval | None:
+    """The one that waits longest of a peer that is asked for nothing else; None where there is none."""
     busy = select(Retrieval.peer).where(_is_ready(), Retrieval.lease_until > now)
-    row = session.scalars(
+    return session.scalars(
         select(Retrieval)
         .where(_is_ready(), Retrieval.next_attempt_at <= now, Retrieval.peer.not_in(busy))
         .order_by(Retrieval.next_attempt_at, Retrieval.id)
         .limit(1)
     ).first()
+
+
+def lease_next(session: Session, owner: str, now: float, until: float) -> Retrieval | None:
+    """Take what is due next. The session is one of `Database.write`."""
+    row = next_due(session, now)
     if row is not None:
         row.lease_owner, row.lease_until = owner, until
         row.attempts += 1
     return row
+
+
+def is_held_by(session: Session, owner: str) -> bool:
+    """Whether an owner works at any."""
+    return session.scalars(select(Retrieval.id).where(_is_ready(), Retrieval.lease_owner == owner)).first() is not None
 
 
 def renew(session: Session, owner: str, until: float) -> int:
