@@ -134,7 +134,7 @@ MISTAKES = [
     ('[tls]\ncertificate = "a"\nca = "b"\nport = 11112', "[tls] port: the same as node.port", "2762"),
     (SITE + "[destination.x]\npeer = 'pcs'", "[destination.x] peer: there is no [peer.pcs]", "did you mean 'pacs'?"),
     (SITE + "[destination.x]\npeer = 'ct1'", "[peer.ct1]: host is missing", "destination 'x' sends there"),
-    (SITE + "[destination.x]\npeer = 'pacs'\ncommit = true", "Storage Commitment is not there yet", "remove it"),
+    (SITE + "[destination.x]\npeer = 'pacs'\ncommit = true\nproof = 'find'", "commit: contradicts", "keep one"),
     (SITE + "[destination.x]\npeer = 'pacs'\ncalling_ae = 'a\\b'", "[destination.x] calling_ae", '"sender"'),
     (SITE + "[destination.x]\npeer = 'pacs'\nretry = { patience = 1 }", "patience: unknown key", "'patience_h'"),
     (SITE + "[destination.x]\npeer='pacs'\nretry = { initial_s = 9, maximum_s = 1 }", "retry.maximum_s", "grows"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -70,10 +70,17 @@ class ProofRoute:
 class Prover:
     """Asks one destination until it is stopped."""
 
-    def __init__(self, database: Database, notifications: Notifications, route: ProofRoute) -> None:
+    def __init__(
+        self,
+        database: Database,
+        notifications: Notifications,
+        route: ProofRoute,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._database = database
         self._notifications = notifications
         self.route = route
+        self._now = now
         self._interruption = Interruption()
         self._opening = replace(route.opening, interruption=self._interruption)
         self._failures = 0
@@ -101,10 +108,11 @@ class Prover:
     def _run(self) -> None:
         pause_s = 0.0
         while not self._stopping.wait(pause_s):
-            pause_s = 0.0 if self.prove(time.time()) else _POLL_S
+            pause_s = 0.0 if self.prove() else _POLL_S
 
-    def prove(self, now: float) -> bool:
+    def prove(self) -> bool:
         """Look at what is due; whether there was anything."""
+        now = self._now()
         if now < self._down_until:
             return False
         with self._database.read() as session:
@@ -191,7 +199,7 @@ class Prover:
 
     def _ask_about(self, case: Case, association: Association, offered: frozenset[Method]) -> list[str]:
         """Ask about one series; Transaction UIDs of commitments whose results are to come."""
-        now = time.time()
+        now = self._now()
         method = method_for(self.route.policy, case.sight, offered)
         match method:
             case Method.COMMITMENT:
@@ -255,7 +263,7 @@ class Prover:
         missing = {
             each.sop_instance_uid: NO_SUCH_INSTANCE for each in case.unproved if each.sop_instance_uid not in held
         }
-        self._confirm(case, Method.FIND, found, time.time())
+        self._confirm(case, Method.FIND, found, self._now())
         if missing:
             count = len(missing)
             told = (
@@ -265,7 +273,7 @@ class Prover:
             self._answered(case, attempt, missing, told)
 
     def _answered(self, case: Case, attempt: int, failures: dict[str, int], told: tuple[str, str]) -> None:
-        now = time.time()
+        now = self._now()
         with self._database.write() as session:
             proofs.answered(session, case, failures, told, now)
             proofs.put_off(session, case, now + self.route.policy.pause_s(attempt))
@@ -282,7 +290,7 @@ class Prover:
     def _postpone(self, cases: Sequence[Case], error: PeerError) -> None:
         """The destination is out of reach: whatever was not asked waits, and so do all others."""
         self._failures += 1
-        now = time.time()
+        now = self._now()
         pause_s = self.route.policy.pause_s(self._failures)
         self._down_until = now + pause_s
         with self._database.write() as session:

@@ -1,23 +1,30 @@
-"""The deliver process: one drainer for each destination."""
+"""The deliver process: one drainer for each destination, on any number of machines."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from functools import partial
 from typing import Final
 
+from dicomnode.bell import Bell
 from dicomnode.config import Config
 from dicomnode.core.ports import Transcoder
 from dicomnode.deliver.decoding import WorkerTranscoder
 from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.deliver.forms import Allowed
-from dicomnode.flow.delivering import Drainers, Route
+from dicomnode.flow.delivering import Opening, Route
+from dicomnode.flow.drainers import Drainers
+from dicomnode.flow.proving import Provers
 from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
+from dicomnode.serve import wiring
+from dicomnode.serve.prove import proof_routes
 from dicomnode.serve.wiring import Store
-from dicomnode.store.index import outbox
-from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.index import leases
+from dicomnode.store.index.retrying import RetryPolicy
+from dicomnode.store.notifications import StoreNotifications
 from dicomnode.workers import WorkerPool
 
 _DECODERS: Final = 2
@@ -27,10 +34,12 @@ _DECODERS: Final = 2
 class DeliverRole:
     """One drainer for each destination."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, bell: Bell) -> None:
         self._config = config
         self._database = store.database
-        self._drainers = Drainers(store.database, store.files.path)
+        owner = leases.owner_on(wiring.machine(config), uuid.uuid4().hex)
+        self._drainers = Drainers(store.database, store.files, owner, bell)
+        self._provers = Provers(store.database, StoreNotifications(store.database))
         self._decoded = config.node.data / "decoded"
         self._pixels = WorkerPool(
             "dicomnode.pixels.service", min(_DECODERS, os.cpu_count() or 1), config.limits.worker_memory_mb << 20
@@ -38,19 +47,26 @@ class DeliverRole:
 
     @property
     def is_alive(self) -> bool:
-        return self._drainers.are_alive
+        return self._drainers.are_alive and self._provers.are_alive
 
     def start(self) -> None:
         with self._database.write() as session:
-            outbox.break_leases(session)  # a killed process could not give them up, and we are the only one here
+            if self._database.is_shared:
+                leases.release_of_machine(session, wiring.machine(self._config))
+            else:
+                leases.break_all(session)  # a killed process could not give them up
         shutil.rmtree(self._decoded, ignore_errors=True)  # nor remove what it had decoded
         self._decoded.mkdir()
         self._drainers.follow(self._routes(self._config))
+        self._drainers.start()
+        self._provers.follow(proof_routes(self._config))
 
     def reload(self, config: Config) -> None:
         self._drainers.follow(self._routes(config))
+        self._provers.follow(proof_routes(config))
 
     def stop(self) -> None:
+        self._provers.stop()
         self._drainers.stop()
         self._pixels.close()
 
@@ -69,7 +85,7 @@ def _route(config: Config, name: str, transcoder: Transcoder) -> Route:
     settings = delivery_settings(config, name)
     make = partial(DicomDeliverer, address, settings, transcoder if config.destination[name].decompress else None)
     compared = (settings, config.destination[name].decompress)
-    return Route(name, str(address), retry_policy(config, name), make, security, compared)
+    return Route(name, str(address), retry_policy(config, name), make, security, compared, opening(config, name))
 
 
 def delivery_settings(config: Config, name: str) -> DeliverySettings:
@@ -89,4 +105,10 @@ def delivery_settings(config: Config, name: str) -> DeliverySettings:
 
 def retry_policy(config: Config, destination: str) -> RetryPolicy:
     retry = config.destination[destination].retry
-    return RetryPolicy(retry.initial_s, retry.maximum_s, retry.patience_h * 3600.0)
+    return RetryPolicy(retry.initial_s, retry.maximum_s, retry.patience_h * 3600.0, retry.probe_s)
+
+
+def opening(config: Config, name: str) -> Opening:
+    """When a destination may be sent to."""
+    destination = config.destination[name]
+    return Opening(config.hours_of(name), destination.urgent_anytime)

@@ -9,9 +9,11 @@ from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import Caller, ScpLimits, ScpSettings
 from dicomnode.net.trace import TRACES
 from dicomnode.serve import wiring
+from dicomnode.serve.places import receiver
 from dicomnode.serve.process import Inherited, receiver_index
 from dicomnode.serve.wiring import Store
 from dicomnode.store.intake import StoreIntake
+from dicomnode.store.notifications import StoreNotifications
 
 ASSOCIATION_GRACE_S: Final = 20.0
 """How long open associations may go on after a stop was asked for."""
@@ -22,10 +24,18 @@ class ReceiveRole:
 
     def __init__(self, config: Config, store: Store, process: str, inherited: Inherited) -> None:
         self._files = store.files
-        self._intake = StoreIntake(store.database, store.files, wiring.routing(config), wiring.owner(config, process))
-        self._former = _former(config, store) if process == wiring.receiver(0) else ()
+        self._intake = StoreIntake(
+            store.database, store.files, wiring.routing(config), wiring.owner(config, process), inherited.bell.ring
+        )
+        self._former = _former(config, store) if process == receiver(0) else ()
         slots = inherited.slots.of(receiver_index(process))
-        self._server = StorageServer(scp_settings(config), self._intake, inherited.listeners, slots=slots)
+        self._server = StorageServer(
+            scp_settings(config),
+            self._intake,
+            inherited.listeners,
+            slots=slots,
+            notifications=StoreNotifications(store.database),
+        )
 
     @property
     def is_alive(self) -> bool:
