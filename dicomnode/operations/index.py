@@ -25,3 +25,15 @@ def reading(config: Config) -> Iterator[Session]:
         raise NotFoundError(f"nothing has been stored in {data} yet", "start the node with: dicomnode serve")
     with closing(Database(index_url(config.database, data))) as database, database.read() as session:
         yield session
+
+
+@contextmanager
+def writing(config: Config) -> Iterator[Session]:
+    """One transaction that changes the index, beside a running node or without one. Raises NotFoundError where there
+    is none yet."""
+    data = config.node.data
+    if not has_index(config):
+        raise NotFoundError(f"nothing has been stored in {data} yet", "start the node with: dicomnode serve")
+    url = index_url(config.database, data)
+    with closing(Database(url, config.node.durability)) as database, database.write() as session:
+        yield session

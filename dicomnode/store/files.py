@@ -92,6 +92,15 @@ class FileStore:
         """Forget a file that no row names."""
         self.path(key).unlink(missing_ok=True)
 
+    def remove_all(self, keys: Collection[str]) -> None:
+        """Forget files for good: durable when this returns. Those that are gone already do not matter."""
+        with storage_errors():
+            for key in keys:
+                self.remove(key)
+            if self.syncs:
+                for folder in {self.path(key).parent for key in keys}:
+                    sync_folder(folder)
+
     def same_content(self, key: str, other: str) -> bool:
         """Whether two files hold the same bytes; one that is not there does not. Raises StoreError where one cannot be
         read.

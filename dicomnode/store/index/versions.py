@@ -6,7 +6,7 @@ bytes come is the sender's policy (`SameUidPolicy`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -27,6 +27,7 @@ from dicomnode.store.index.arrivals import (
     waiting,
 )
 from dicomnode.store.index.lateness import late_values, lateness_again
+from dicomnode.store.index.purges import file_is_gone, without_file
 from dicomnode.store.schema import Instance, Late, Origin, Outbox, OutboxState, Rejection, Series, SeriesState
 
 
@@ -46,7 +47,9 @@ class Again(StrEnum):
 def of_the_same_size(session: Session, arrival: Arrival) -> list[str]:
     """Files of the versions of an instance that may be the very same bytes."""
     rows = select(Instance.file).where(
-        Instance.sop_instance_uid == arrival.file.sop_instance_uid, Instance.size_bytes == arrival.file.size_bytes
+        Instance.sop_instance_uid == arrival.file.sop_instance_uid,
+        Instance.size_bytes == arrival.file.size_bytes,
+        ~file_is_gone(),
     )
     return list(session.scalars(rows))
 
@@ -67,7 +70,8 @@ def record_again(session: Session, arrival: Arrival, same_file: str | None) -> A
         elif same.active and series.state == SeriesState.RECEIVING:
             update_series(series, waiting(series, arrival))
         return Again.SAME
-    beside = came_back or _stays_beside(versions, arrival)
+    gone = without_file(session, [arrival.file.sop_instance_uid])
+    beside = came_back or _stays_beside(versions, arrival, gone)
     if not beside:
         _replace(session, (series, versions), same, arrival)
         return Again.NEWEST
@@ -77,8 +81,11 @@ def record_again(session: Session, arrival: Arrival, same_file: str | None) -> A
     return Again.RETURNED if came_back else Again.BESIDE
 
 
-def _stays_beside(versions: Sequence[Instance], arrival: Arrival) -> tuple[str, ...]:
-    """Why the version that is active stays so; nothing where this one takes its place."""
+def _stays_beside(versions: Sequence[Instance], arrival: Arrival, gone: Collection[int]) -> tuple[str, ...]:
+    """Why the version that is active stays so; nothing where this one takes its place. Where retention has deleted
+    its file it does: nothing is left that could be compared."""
+    if any(version.active and version.id in gone for version in versions):
+        return ()
     first = min(versions, key=lambda version: version.version)
     if arrival.same_uid is SameUidPolicy.FIRST:
         return ('other bytes under a known SOP Instance UID: the first version counts (same_uid = "first")',)
