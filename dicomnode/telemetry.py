@@ -250,6 +250,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a destination is sent a rejection note on derived objects that hold no longer",
             "destination sop_instance_uid instances reason",
         ),
+        "withdrawal_failed": Event(
+            "error", "a rejection note on derived objects that hold no longer could not be written; it is tried again",
+            "destination error reason hint",
+        ),
         "series_derived": Event(
             "info", "a derived series was built and stored",
             "job_id series_id series_instance_uid engine instances seconds",

@@ -4,18 +4,18 @@ A workflow is a plain function of JSON arguments that runs named steps. A step r
 runs again after the restart; once its result is recorded it never runs again. So steps are idempotent, and a workflow's
 body holds nothing but steps and enqueueing, under ids that are computed from rows.
 
-Embedded, exactly one process runs workflows (`dicomnode.store.locks`). Whatever a former process left unfinished is
-therefore nobody else's, and is taken over at the start. The engine's own tables share our database, so that both commit
-together; it creates and updates them at its start.
+On SQLite exactly one process runs workflows (`dicomnode.store.locks`), on PostgreSQL any number on any machines, each
+serving the queues of its roles. The engine itself leaves alone what a process that died had begun; who is dead we find
+out ourselves (`dicomnode.flow.takeover`). Its own tables share our database, so that both commit together; it creates
+and updates them at its start.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import socket
-import uuid
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -57,21 +57,24 @@ class Call:
 class Workflows:
     """The engine of this process.
 
-    workflows  by name, the functions that may be run
-    queues     by name, how many of its workflows run at once
+    workflows    by name, the functions that may be run
+    queues       by name, how many of its workflows run at once in a process that serves it; of processes that ask for
+                 different numbers, the one that started last is followed by all
+    executor_id  this process's in this life: never used again
     """
 
-    def __init__(self, url: str, workflows: Mapping[str, Callable[..., None]], queues: Mapping[str, int]) -> None:
+    def __init__(
+        self, url: str, workflows: Mapping[str, Callable[..., None]], queues: Mapping[str, int], executor_id: str
+    ) -> None:
         self._url = url
         self._queues = queues
-        self._executor_id = f"{socket.gethostname()}:{uuid.uuid4().hex}"
         self._client: dbos.DBOSClient | None = None
         _quiet_logger()
         dbos.DBOS(
             config={
                 "name": _NAME,
                 "system_database_url": url,
-                "executor_id": self._executor_id,
+                "executor_id": executor_id,
                 "application_version": APPLICATION_VERSION,
                 "serializer": _JsonSerializer(),
                 "sys_db_pool_size": 8,
@@ -81,15 +84,14 @@ class Workflows:
         for name, function in workflows.items():
             dbos.DBOS.workflow(name=name, max_recovery_attempts=_MAX_RECOVERIES)(function)
 
-    def start(self) -> int:
-        """Begin to work, taking over what a killed process had left; how many workflows that were."""
+    def start(self) -> None:
+        """Begin to serve the queues."""
         dbos.DBOS.listen_queues(list(self._queues))
         dbos.DBOS.launch()
         for name, concurrency in self._queues.items():
             dbos.DBOS.register_queue(
                 name, worker_concurrency=concurrency, polling_interval_sec=_POLL_S, on_conflict="always_update"
             )
-        return self._take_over()
 
     def stop(self, grace_s: int) -> None:
         """Take no more work and wait for what runs; what is left goes on at the next start."""
@@ -129,13 +131,39 @@ class Workflows:
             dbos.DBOS.delete_workflows([workflow.workflow_id for workflow in ended])
         return len(ended)
 
-    def _take_over(self) -> int:
-        pending = dbos.DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-        owners = {workflow.executor_id for workflow in pending if workflow.executor_id is not None}
-        dead = owners - {self._executor_id}
-        # Not part of the engine's public interface; the public way (resume_workflows) would reset the counter that
-        # ends a workflow which kills its process every time.
-        return len(dbos.DBOS._recover_pending_workflows(sorted(dead))) if dead else 0
+    def owners(self) -> frozenset[str]:
+        """The executor ids of all workflows that were begun and have not ended."""
+        begun = dbos.DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        return frozenset(workflow.executor_id for workflow in begun if workflow.executor_id is not None)
+
+    def recover(self, executor_ids: Collection[str]) -> int:
+        """Put what these executors had begun back into its queues; how many workflows. Again, it does nothing.
+
+        Only one process may do so at a time: the caller sees to that.
+        """
+        return RECOVERIES["private"](sorted(executor_ids))
+
+
+def _recover_privately(executor_ids: list[str]) -> int:
+    """Not part of the engine's public interface. It keeps count of attempts, which ends a workflow that kills its
+    process every time, and moves only what still belongs to these executors."""
+    return len(dbos.DBOS._recover_pending_workflows(executor_ids))
+
+
+def _recover_publicly(executor_ids: list[str]) -> int:
+    """For an engine that has no such call any more. It forgets the count of attempts."""
+    by_queue: dict[str | None, list[str]] = defaultdict(list)
+    for workflow in dbos.DBOS.list_workflows(
+        status="PENDING", executor_id=executor_ids, load_input=False, load_output=False
+    ):
+        by_queue[workflow.queue_name].append(workflow.workflow_id)
+    for queue, ids in by_queue.items():  # without a name it would go to a queue that every process serves
+        dbos.DBOS.resume_workflows(ids, queue_name=queue)
+    return sum(map(len, by_queue.values()))
+
+
+RECOVERIES: Final = {"private": _recover_privately, "public": _recover_publicly}
+"""Two ways to the same end, so that the loss of the first is one changed word; the same tests run on both."""
 
 
 def step(name: str, function: Callable[..., _Result], *arguments: Any) -> _Result:

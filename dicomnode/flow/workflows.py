@@ -43,11 +43,20 @@ class _JobCall:
         return Call(self.what, self.what, identity, (self.row, self.attempt, self.priority), self.priority, delay_s)
 
 
-class SeriesWorkflows:
-    """The workflows over one pipeline."""
+def derive_call(job_row: int, priority: int) -> Call:
+    """The workflow that derives from a result which a person released."""
+    return Call("derive", "derive", f"derive:{job_row}:released", (job_row, 1, priority), priority)
 
-    def __init__(self, pipeline: Pipeline) -> None:
+
+class SeriesWorkflows:
+    """The workflows over one pipeline.
+
+    admit  called before any work is begun; waits while this process may be taken for dead
+    """
+
+    def __init__(self, pipeline: Pipeline, admit: Callable[[], None]) -> None:
         self._pipeline = pipeline
+        self._admit = admit
 
     def table(self) -> Mapping[str, Callable[..., None]]:
         """The workflows by the names that `Call.workflow` uses."""
@@ -98,6 +107,7 @@ class SeriesWorkflows:
 
     def _attempt(self, work: Callable[[], Any]) -> dict[str, Any]:
         """Run a step's work; its failure is a result like any other, recorded and acted on."""
+        self._admit()
         try:
             return {"result": work()}
         except (DicomNodeError, EngineError) as error:

@@ -20,11 +20,10 @@ from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
 from dicomnode.store.index import overview
+from dicomnode.store.index import processes as signs
 from dicomnode.store.schema import Instance, Job, JobState, Outbox, Receipt, Series
 
 _LISTED: Final = 20
-_ALIVE_S: Final = 20.0
-"""A process that has given no sign of life for so long is taken for dead; they give one every 5 s."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,11 @@ def status(config: Config) -> Status:
 def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
     now = time.time()
     destinations = _destinations(config, session, now)
+    clock = signs.clock(session)
     processes = tuple(
-        ProcessStatus(row.role, row.host, row.pid, now - row.beat_at < _ALIVE_S, now - row.started_at)
+        ProcessStatus(
+            row.role, row.host, row.pid, clock - row.beat_at < config.cluster.dead_after_s, clock - row.started_at
+        )
         for row in overview.processes(session)
     )
     return Status(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 from typing import Final
 
@@ -13,8 +14,10 @@ from dicomnode.flow import port
 from dicomnode.flow.closing import Closer
 from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
 from dicomnode.flow.repeating import Repeating
+from dicomnode.flow.takeover import Successor
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
 from dicomnode.serve import wiring
+from dicomnode.serve.heart import Heart
 from dicomnode.serve.wiring import Store
 from dicomnode.store.intake import set_strays_aside
 from dicomnode.workers import WorkerPool
@@ -32,7 +35,7 @@ class FlowRole:
     must bear others of its kind beside it.
     """
 
-    def __init__(self, config: Config, store: Store, roles: Collection[str]) -> None:
+    def __init__(self, config: Config, store: Store, roles: Collection[str], heart: Heart) -> None:
         cores = os.cpu_count() or 1
         memory_bytes = config.limits.worker_memory_mb << 20
         self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
@@ -42,10 +45,13 @@ class FlowRole:
         slots = {"route": _ROUTED_AT_ONCE, "enhance": cores, "derive": cores}
         self._workflows = port.Workflows(
             store.database.url,
-            SeriesWorkflows(self._pipeline).table(),
+            SeriesWorkflows(self._pipeline, heart.await_sign).table(),
             {role: slots[role] for role in roles},
+            heart.executor_id,
         )
-        self._loops = self._loops_of_route(store) if "route" in roles else ()
+        cadence = wiring.cadence(config)
+        self._successor = Successor(store.database, self._workflows, heart, wiring.machine(config), cadence)
+        self._loops = (self._successor, *(self._loops_of_route(store) if "route" in roles else ()))
         self._store = store
 
     def _loops_of_route(self, store: Store) -> tuple[Repeating, ...]:
@@ -61,6 +67,7 @@ class FlowRole:
     def start(self) -> None:
         set_strays_aside(self._store.database, self._store.files)
         self._workflows.start()
+        self._successor.take_over(time.time())  # what our own former life had begun need not wait for a beat
         for loop in self._loops:
             loop.start()
 

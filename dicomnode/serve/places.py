@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicomnode.errors import UsageError
-from dicomnode.serve import wiring
 
-PROCESSES: Final = {"receive": ("receive",), "deliver": ("deliver",), "flow": ("route", "enhance", "derive")}
+PROCESSES: Final = {
+    "receive": ("receive",),
+    "deliver": ("deliver",),
+    "retrieve": ("retrieve",),
+    "flow": ("route", "enhance", "derive"),
+}
 """Each kind of process and the roles that it may have. There may be several receivers, `receive-1` and so on."""
+
+RECEIVE: Final = "receive-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +49,14 @@ def places(only: Collection[str] | None, receivers: int, *, apart: bool) -> tupl
                 "cannot run",
                 "on SQLite these roles share one process: name them together",
             )
-        names = [wiring.receiver(index) for index in range(receivers)] if kind == "receive" else [kind]
+        names = [receiver(index) for index in range(receivers)] if kind == "receive" else [kind]
         found += [Place(name, here) for name in names]
     return tuple(found)
+
+
+def receiver(index: int) -> str:
+    """The name of one of the receivers, counted from 0."""
+    return f"{RECEIVE}{index + 1}"
 
 
 def _checked(wanted: set[str]) -> set[str]:

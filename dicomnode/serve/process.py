@@ -5,7 +5,6 @@ The channel to the supervisor is also the lifeline: where it closes, the supervi
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import socket
@@ -16,23 +15,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from sqlalchemy import delete
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode import metrics, telemetry
+from dicomnode.bell import Bell
 from dicomnode.config import Config, load_config
 from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.net.scp.listener import Listener
 from dicomnode.net.scp.slots import Slots
 from dicomnode.serve import wiring
+from dicomnode.serve.heart import Heart
 from dicomnode.serve.places import Place
 from dicomnode.serve.wiring import Store, open_store
 from dicomnode.store.claims import Claim
 from dicomnode.store.database import Database
 from dicomnode.store.locks import exclusive_after_others
-from dicomnode.store.schema import Process
+from dicomnode.store.reach import is_out_of_reach
 
-BEAT_S: Final = 5.0
 FORMER_S: Final = 45.0
 """How long a former process of this kind, whose supervisor was killed, may take to end."""
 CANNOT_START: Final = 78
@@ -41,13 +41,11 @@ CANNOT_START: Final = 78
 HELD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that are held back while a process is forked."""
 
-CLAIM_LOST: Final = 75
-"""Exit status of a process whose part another machine has taken (EX_TEMPFAIL of sysexits.h)."""
+PLACE_LOST: Final = 75
+"""Exit status of a process whose place or whose work another has taken by now (EX_TEMPFAIL of sysexits.h)."""
 
-_CLAIM_RETRY_S: Final = 2.0
-
-ONE_OF_ALL: Final = ("deliver", "flow")
-"""Processes of which there is one among all machines that share a database."""
+_LOOK_S: Final = 5.0
+_RETRY_S: Final = 2.0
 
 THREAD_DIED: Final = 70
 """Exit status of a process one of whose threads ended by an error; the log says where (EX_SOFTWARE of sysexits.h)."""
@@ -59,24 +57,17 @@ class Inherited:
 
     listeners  where receivers accept; each inherits the same sockets
     slots      where they count open associations
+    bell       rung by who makes deliveries, heard by who makes them happen
     """
 
     listeners: tuple[Listener, ...] = ()
     slots: Slots = field(default_factory=Slots)
+    bell: Bell = field(default_factory=Bell)
 
     def close(self) -> None:
         """Let go of it: what is not ours, and what we no longer want."""
         for listener in self.listeners:
             listener.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Post:
-    """The place that a process fills: its name, its machine's, and the claim that keeps other machines from it."""
-
-    name: str
-    machine: str
-    claim: Claim
 
 
 class Role(Protocol):
@@ -152,63 +143,97 @@ def receiver_index(name: str) -> int:
 
 
 def run(place: Place, config: Config, channel: socket.socket, inherited: Inherited) -> int:
-    """Run one process until it is asked to stop. Embedded, each is the only one of its name on the data folder."""
-    name = place.name
+    """Run one process until it is asked to stop. It is the only one of its name on the data folder, and on a machine of
+    this name."""
     signals = Signals(channel)
-    store = open_store(config, name)
+    store = open_store(config, place.name)
     with ExitStack() as stack:
+        stack.callback(store.database.close)
         try:
-            stack.enter_context(exclusive_after_others(config.node.data, f"{name}.lock", FORMER_S))
-            post = _Post(name, wiring.machine(config), stack.enter_context(_claimed(name, config, store.database)))
-            _measure(name, config)
-            role = _role(place, config, store, inherited)
+            stack.enter_context(exclusive_after_others(config.node.data, f"{place.name}.lock", FORMER_S))
+            if not _await_database(store.database, signals):
+                return 0
+            heart = stack.enter_context(_beating(place, config, store.database, stack))
+            _measure(place.name, config)
+            role = _role(place, config, store, inherited, heart)
             role.start()
         except ConfigError as error:
             with suppress(OSError):  # another process could not start either, and the supervisor is gone
                 channel.sendall(f"{error}\n{error.hint}\n".encode())
             return CANNOT_START
         try:
-            return _live(post, role, signals, store, config)
+            return _live(place, role, signals, heart, config)
         finally:  # threads that went on without us could neither be stopped nor restarted
             role.stop()
-            _leave(store.database, post)
-            store.database.close()
 
 
-def _live(post: _Post, role: Role, signals: Signals, store: Store, config: Config) -> int:
-    """Give signs of life and do what is asked, until the process is to end; its exit status."""
-    started_at = time.time()
-    _beat(store.database, post, started_at)
+def _live(place: Place, role: Role, signals: Signals, heart: Heart, config: Config) -> int:
+    """Do what is asked, until the process is to end; its exit status."""
     signals.say_ready()
     while not signals.stop:
-        signals.wait(BEAT_S)
-        if not role.is_alive:
+        signals.wait(_LOOK_S)
+        if not (role.is_alive and heart.is_alive):
             return THREAD_DIED
-        if not post.claim.holds():
-            return CLAIM_LOST
-        _beat(store.database, post, started_at)
+        if heart.is_lost:
+            telemetry.event("place_lost", role=place.name)
+            return PLACE_LOST
         if signals.reload:
             signals.reload = False
-            _reload(post.name, role, config.source)
+            _reload(place.name, role, config.source)
     return 0
+
+
+def _await_database(database: Database, signals: Signals) -> bool:
+    """Wait for a server that is away: a process that died for want of it would only be started again. False where it
+    was asked to stop."""
+    while not signals.stop:
+        if _answers(database):
+            return True
+        signals.wait(_RETRY_S)
+    return False
+
+
+def _answers(database: Database) -> bool:
+    try:
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        if not is_out_of_reach(error):
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _beating(place: Place, config: Config, database: Database, stack: ExitStack) -> Iterator[Heart]:
+    """Take the process's place among all machines, and give signs of life meanwhile."""
+    claim = stack.enter_context(_claimed(place.name, config, database))
+    heart = Heart(database, wiring.sign(place, config), claim, wiring.cadence(config))
+    heart.start()
+    try:
+        yield heart
+    finally:
+        heart.stop()
 
 
 @contextmanager
 def _claimed(name: str, config: Config, database: Database) -> Iterator[Claim]:
-    """Claim a process's part among all machines. One that a server still holds dear may have died with its machine."""
-    what, hint = f"{name} of {config.node.name}", "give each machine a node.name of its own"
-    if name in ONE_OF_ALL:
-        what, hint = name, "run only receivers here: dicomnode serve --only receive"
+    """Claim the name of a process. One that a server still holds dear may have died with its machine: that one had our
+    data folder, and is waited for; any other is another machine."""
     give_up_at = time.monotonic() + FORMER_S
+    is_told = False
     while True:
         try:
-            claim = Claim(database, what, hint)
+            claim = Claim(database, f"{name} of {config.node.name}", wiring.NAMESAKE_HINT)
             break
         except ConfigError as error:
+            wiring.require_own_name(config, database)
             if time.monotonic() > give_up_at:
                 raise
-            telemetry.event("process_waiting", role=name, reason=str(error))
-        time.sleep(_CLAIM_RETRY_S)
+            if not is_told:
+                telemetry.event("process_waiting", role=name, reason=str(error))
+            is_told = True
+        time.sleep(_RETRY_S)
     with closing(claim):
         yield claim
 
@@ -222,7 +247,7 @@ def _measure(name: str, config: Config) -> None:
         telemetry.event("metrics_unavailable", role=name, reason=error.strerror or type(error).__name__)
 
 
-def _role(place: Place, config: Config, store: Store, inherited: Inherited) -> Role:
+def _role(place: Place, config: Config, store: Store, inherited: Inherited, heart: Heart) -> Role:
     """What a process runs; only its own rooms are imported."""
     name = place.name
     if is_receiver(name):
@@ -232,14 +257,18 @@ def _role(place: Place, config: Config, store: Store, inherited: Inherited) -> R
     if name == "deliver":
         from dicomnode.serve.deliver import DeliverRole
 
-        return DeliverRole(config, store)
+        return DeliverRole(config, store, inherited.bell)
+    if name == "retrieve":
+        from dicomnode.serve.retrieve import RetrieveRole
+
+        return RetrieveRole(config, store)
     if name == "metrics":
         from dicomnode.serve.metrics import MetricsRole
 
         return MetricsRole(config, inherited.slots)
     from dicomnode.serve.flow import FlowRole
 
-    return FlowRole(config, store, place.roles)
+    return FlowRole(config, store, place.roles, heart)
 
 
 def _reload(name: str, role: Role, source: Path) -> None:
@@ -248,21 +277,3 @@ def _reload(name: str, role: Role, source: Path) -> None:
         telemetry.event("config_applied", role=name)
     except DicomNodeError as error:  # the supervisor has checked it: it changed in between
         telemetry.event("config_rejected", path=str(source), error=type(error).__name__, reason=str(error))
-
-
-def _leave(database: Database, post: _Post) -> None:
-    """A process that ended in good order is not a dead one."""
-    mine = delete(Process).where(Process.role == post.name, Process.host == post.machine, Process.pid == os.getpid())
-    with suppress(SQLAlchemyError), database.write() as session:
-        session.execute(mine)
-
-
-def _beat(database: Database, post: _Post, started_at: float) -> None:
-    """Give a sign of life. On a full disk none can be given, and the work goes on: a receiver has to answer 0xA700."""
-    now = time.time()
-    sign = Process(role=post.name, host=post.machine, pid=os.getpid(), started_at=started_at, beat_at=now)
-    try:
-        with database.write() as session:
-            session.merge(sign)
-    except SQLAlchemyError as error:
-        telemetry.event("sign_of_life_failed", role=post.name, error=type(error).__name__)

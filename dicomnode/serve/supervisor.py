@@ -15,7 +15,6 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
-from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
 from dicomnode import __version__, metrics, telemetry
@@ -28,9 +27,9 @@ from dicomnode.serve.places import METRICS, Place, places
 from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, receiver_index, run
 from dicomnode.store.database import Database, migrate
 from dicomnode.store.folders import make_folder
+from dicomnode.store.index.processes import forget_former
 from dicomnode.store.inspection import require_durable
 from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
-from dicomnode.store.schema import Process
 
 _STOP_S: Final = 60.0
 _LOOK_S: Final = 0.5
@@ -106,7 +105,7 @@ class Supervisor:
             if self._config.database is not None and self._config.node.durability == "power":
                 require_durable(url)
             migrate(url)
-            _forget_processes(url, wiring.machine(self._config))
+            self._forget_former_processes(url)
         except OperationalError as error:
             if self._config.database is None:
                 raise
@@ -114,6 +113,14 @@ class Supervisor:
                 f"[node] database: the server cannot be used ({type(error).__name__})",
                 "is it up, and may we in? psql URL says more",
             ) from None
+
+    def _forget_former_processes(self, url: str) -> None:
+        """Drop the signs of life of a node that was killed; we hold its lock. Those that we start give new ones."""
+        with closing(Database(url)) as database:
+            wiring.require_own_name(self._config, database)
+            with database.write() as session:
+                names = [place.name for place in self._places]
+                forget_former(session, wiring.machine(self._config), names, alone=not database.is_shared)
 
     def _open_what_is_inherited(self) -> Inherited:
         """Bind the ports once, before any process starts: a receiver that is restarted refuses nobody meanwhile."""
@@ -282,15 +289,6 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
-def _forget_processes(url: str, machine: str) -> None:
-    """Drop the signs of life of a node that was killed; we hold its lock, so it is gone."""
-    with closing(Database(url)) as database, database.write() as session:
-        if database.is_shared:
-            session.execute(delete(Process).where(Process.host == machine))
-        else:
-            session.execute(delete(Process))
-
-
 def _listen(config: Config) -> tuple[Listener, ...]:
     """Bind the ports of the configuration, or none of them."""
     listeners: list[Listener] = []
@@ -310,6 +308,7 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
         "node": ("port", "host", "receivers", "data", "name", "database", "files", "durability"),
         "bucket": ("url", "endpoint", "region", "access_key", "secret_key", "cache"),
         "tls": ("port", "only"),
+        "cluster": ("dead_after_s",),
         "limits": ("worker_memory_mb",),
         "log": ("format", "level"),
         "metrics": ("host", "port"),

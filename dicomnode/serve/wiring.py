@@ -5,21 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from dicomnode import __version__
 from dicomnode.config import Config
 from dicomnode.core.routing import DestinationPolicy, PeerPolicy, Routing
 from dicomnode.core.withholding import CheckPatient
+from dicomnode.errors import ConfigError
+from dicomnode.flow.takeover import Cadence
+from dicomnode.serve.places import RECEIVE, Place, receiver
 from dicomnode.store.bucket import Bucket, BucketAddress, BucketResults, BucketStore
 from dicomnode.store.database import Database, index_url
 from dicomnode.store.files import FileStore
 from dicomnode.store.folders import make_folder
+from dicomnode.store.index import processes
+from dicomnode.store.index.processes import Sign
 from dicomnode.store.locks import holder
 from dicomnode.store.results import ResultStore
 
-_RECEIVE: Final = "receive-"
+NAMESAKE_HINT: Final = "give each machine a node.name of its own"
+
+_HOME: Final = "node.id"
 _MOST_RECEIVERS: Final = 4
 """What `node.receivers = "auto"` makes at most: more wait for the index's one writer, or for the disk."""
 
@@ -43,6 +52,39 @@ def owner(config: Config, process: str) -> str:
     Alone it needs no machine's name: that changes when a data folder moves, or with every start of a container.
     """
     return f"{config.node.name or ''}/{process}"
+
+
+def sign(place: Place, config: Config) -> Sign:
+    """What a process that starts now will tell of itself."""
+    host = machine(config)
+    executor_id = f"{host}:{place.name}:{uuid.uuid4().hex}"
+    return Sign(place.name, host, home(config), os.getpid(), executor_id, place.roles, __version__)
+
+
+def home(config: Config) -> str:
+    """What tells this machine's data folder from any other, for ever; drawn when it is first asked for."""
+    path = config.node.data / _HOME
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        drawn = path.with_suffix(".new")
+        drawn.write_text(uuid.uuid4().hex)
+        drawn.replace(path)
+        return path.read_text()
+
+
+def cadence(config: Config) -> Cadence:
+    """How often signs of life come, and what silence means."""
+    return Cadence.of(config.cluster.dead_after_s)
+
+
+def require_own_name(config: Config, database: Database) -> None:
+    """Raise ConfigError where another machine has this one's name."""
+    if not database.is_shared:
+        return
+    with database.read() as session:
+        if processes.has_namesake(session, machine(config), home(config), config.cluster.dead_after_s):
+            raise ConfigError(f"another machine that shares the database is {machine(config)!r} already", NAMESAKE_HINT)
 
 
 def database_url(config: Config) -> str:
@@ -95,15 +137,10 @@ def receivers(config: Config) -> int:
     return max(1, min(_MOST_RECEIVERS, len(os.sched_getaffinity(0)) // 2)) if wanted == "auto" else wanted
 
 
-def receiver(index: int) -> str:
-    """The name of one of them, counted from 0."""
-    return f"{_RECEIVE}{index + 1}"
-
-
 def former_receivers(config: Config) -> tuple[str, ...]:
     """Receivers that this machine had, and has no more since there were to be fewer; none of them runs."""
     data, now = config.node.data, {receiver(index) for index in range(receivers(config))}
-    known = sorted(lock.stem for lock in data.glob(f"{_RECEIVE}*.lock"))
+    known = sorted(lock.stem for lock in data.glob(f"{RECEIVE}*.lock"))
     return tuple(name for name in known if name not in now and holder(data, f"{name}.lock") is None)
 
 

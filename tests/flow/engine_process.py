@@ -68,12 +68,12 @@ WORKFLOWS: dict[str, Callable[..., None]] = {"pair": pair, "failing": failing}
 
 
 @contextmanager
-def engine(*, start: bool = True) -> Iterator[tuple[Workflows, Database]]:
+def engine() -> Iterator[tuple[Workflows, Database]]:
     url = sqlite_url(FOLDER)
     migrate(url)
-    workflows = Workflows(url, WORKFLOWS, QUEUE)
-    taken_over = workflows.start() if start else 0
-    note(f"taken over {taken_over}")
+    workflows = Workflows(url, WORKFLOWS, QUEUE, f"process {os.getpid()}")
+    workflows.start()
+    note(f"taken over {workflows.recover(workflows.owners() - {f'process {os.getpid()}'})}")
     with closing(Database(url)) as database:
         yield workflows, database
     workflows.stop(10)

@@ -40,7 +40,7 @@ def _queue(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def run(flow: Flow, call: Call) -> None:
-    SeriesWorkflows(flow.pipeline).table()[call.workflow](*call.arguments)
+    SeriesWorkflows(flow.pipeline, lambda: None).table()[call.workflow](*call.arguments)
 
 
 def run_all(flow: Flow, queue: list[Call]) -> list[Call]:

@@ -12,8 +12,8 @@ from sqlalchemy import update
 from dicomnode.core.types import Outcome
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.status import Problem, Status, status
-from dicomnode.store.index import outbox
-from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.index import health, leases
+from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.schema import Job, Outbox, Process, Series
 from tests.flow.rooms import Flow, phantom
 from tests.operations.sites import answer, index_of, site
@@ -179,8 +179,9 @@ def test_a_destination_that_is_down_is_told_with_what_to_do(tmp_path: Path) -> N
     with index_of(config) as flow:
         now = time.time()
         with flow.reception.database.write() as session:
-            outbox.lease(session, "pacs", "one", now, now + 60)
-            outbox.destination_failed(session, "pacs", ("no connection\x1b[2J", "start it"), RetryPolicy(100.0), now)
+            leases.know(session, ["pacs"])
+            retry = RetryPolicy(100.0, probe_s=100.0)
+            health.failed(session, "pacs", ("no connection\x1b[2J", "start it"), retry, now)
         told = status(config)
     pacs = told.destinations[0]
     assert (pacs.failures, pacs.last_hint) == (1, "start it")
@@ -204,24 +205,30 @@ def test_a_destination_that_was_removed_is_listed_while_rows_wait_for_it(tmp_pat
     assert status(config).problems == ()
 
 
+def process(role: str, host: str, pid: int, started_at: float, beat_at: float) -> Process:
+    identity = f"{host}:{role}:{pid}"
+    life = {"started_at": started_at, "beat_at": beat_at}
+    return Process(role=role, host=host, home=host, pid=pid, executor_id=identity, roles=[role], version="1", **life)
+
+
 def test_processes_are_alive_while_they_say_so(tmp_path: Path) -> None:
     config = site(tmp_path)
     now = time.time()
     with index_of(config) as flow:
         with flow.reception.database.write() as session:
-            session.add(Process(role="receive", host="h", pid=1, started_at=now - 4000, beat_at=now - 1))
+            session.add(process(role="receive", host="h", pid=1, started_at=now - 4000, beat_at=now - 1))
         told = status(config)
         assert told.running
         assert "up 1 h 6 min" in text(told)
         with flow.reception.database.write() as session:
-            session.add(Process(role="deliver", host="h", pid=2, started_at=now - 70, beat_at=now - 21))
+            session.add(process(role="deliver", host="h", pid=2, started_at=now - 70, beat_at=now - 31))
         told = status(config)
         assert not told.running
         assert [process.alive for process in told.processes] == [False, True]
         assert "DEAD" in text(told)
         assert [(problem.kind, problem.about) for problem in told.problems] == [("dead", "deliver")]
         with flow.reception.database.write() as session:
-            session.execute(update(Process).values(beat_at=now - 21))
+            session.execute(update(Process).values(beat_at=now - 31))
         assert status(config).problems == (), "it is not running, which is no process's fault"
 
 
@@ -231,7 +238,7 @@ def test_the_machine_is_told_where_there_are_several(tmp_path: Path) -> None:
     with index_of(config) as flow:
         for host in ("one", "two"):
             with flow.reception.database.write() as session:
-                session.add(Process(role="receive-1", host=host, pid=1, started_at=now - 1, beat_at=now - 1))
+                session.add(process(role="receive-1", host=host, pid=1, started_at=now - 1, beat_at=now - 1))
             assert (f"on {host}" in text(status(config))) == (host == "two")
 
 

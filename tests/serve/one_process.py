@@ -26,6 +26,8 @@ class StubRole:
 
     @property
     def is_alive(self) -> bool:
+        if self._mode == "an error":
+            raise LookupError("something that nobody thought of")
         return self._mode != "a thread died"
 
     def start(self) -> None:
@@ -42,19 +44,13 @@ class StubRole:
 def main() -> int:
     mode, source, descriptor = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     process._role = lambda *_: StubRole(mode)  # type: ignore[assignment]
-    if mode == "an error":
-        process._beat = _fail  # type: ignore[assignment]
     if mode == "full disk":
         Database.write = _full  # type: ignore[assignment]
     telemetry.configure("json", "debug")
     return process.run(Place("stub", ()), load_config(source), socket.socket(fileno=descriptor), process.Inherited())
 
 
-def _fail(*_: object) -> None:
-    raise LookupError("something that nobody thought of")
-
-
-def _full(*_: object) -> None:
+def _full(*_: object, **__: object) -> None:
     raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
 

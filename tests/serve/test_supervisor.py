@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from dicomnode.serve.places import places
 from dicomnode.store.locks import exclusive
 from dicomnode.testing.node import Node, settings
 from dicomnode.testing.processes import wait_until
@@ -23,6 +24,11 @@ def processes(node: Node) -> dict[str, int]:
     """Process ids by role, as they last gave a sign of life."""
     with closing(sqlite3.connect(f"{(node.data / 'node.sqlite').as_uri()}?mode=ro", uri=True)) as database:
         return dict(database.execute("SELECT role, pid FROM process").fetchall())
+
+
+def names(receivers: int) -> set[str]:
+    """The processes of a node."""
+    return {place.name for place in places(None, receivers, apart=False)}
 
 
 def is_running(pid: int) -> bool:
@@ -47,7 +53,7 @@ def session_of(session: int) -> list[int]:
 
 def test_what_dies_is_restarted_and_nothing_outlives_the_first_process(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [])) as node:
-        wait_until(lambda: len(processes(node)) == 3, TIMEOUT_S, "each has given a sign of life")
+        wait_until(lambda: processes(node).keys() == names(1), TIMEOUT_S, "each has given a sign of life")
         before = processes(node)
         os.kill(before["receive-1"], signal.SIGKILL)
         node.wait_for_log("process_ended")
@@ -76,7 +82,7 @@ def test_a_receiver_that_is_restarted_refuses_nobody(tmp_path: Path) -> None:
 
 def test_several_receivers_share_the_port_and_one_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [], node={"receivers": 2})) as node:
-        wait_until(lambda: len(processes(node)) == 4, TIMEOUT_S, "each has given a sign of life")
+        wait_until(lambda: processes(node).keys() == names(2), TIMEOUT_S, "each has given a sign of life")
         before = processes(node)
         os.kill(before["receive-2"], signal.SIGKILL)
         assert all(echo(node.call()) for _ in range(4))

@@ -17,7 +17,7 @@ from dicomnode.serve.flow import deriving
 from dicomnode.serve.receive import scp_settings
 from dicomnode.serve.supervisor import _changed_until_restart
 from dicomnode.serve.wiring import former_receivers, open_store, receivers, routing
-from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.locks import exclusive
 from dicomnode.testing.node import toml
 
