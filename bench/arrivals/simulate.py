@@ -139,7 +139,7 @@ class Judgement:
             found,
             silence_of(self._carriers(series)),
             self._moved_on(series.key[0], series.last_at, float("inf")),
-            self._policy.quiet_max_s,
+            self._policy.longest_quiet_s,
         )
         self._pace = self._pace.learned(longest, learning)
         series.learned_until = series.last_at

@@ -111,6 +111,20 @@ def look_ahead_s(quiet_s: float) -> float:
     return min(quiet_s, LOOK_AHEAD_S)
 
 
+def tightest(policy: CompletenessPolicy, other: CompletenessPolicy) -> CompletenessPolicy:
+    """Of two policies for one series the tighter value of each kind; what late instances do is no matter of it."""
+    return replace(
+        policy,
+        quiet_s=min(policy.quiet_s, other.quiet_s),
+        released_quiet_s=min(policy.released_quiet_s, other.released_quiet_s),
+        deadline_s=min(policy.deadline_s, other.deadline_s),
+        quiet_min_s=min(policy.quiet_min_s, other.quiet_min_s),
+        quiet_max_s=min(policy.quiet_max_s, other.quiet_max_s),
+        longest_s=min(policy.longest_s, other.longest_s),
+        on_deadline=policy.on_deadline.tightened(other.on_deadline),
+    )
+
+
 def close_now(evidence: ArrivalEvidence, policy: CompletenessPolicy, who: str) -> Verdict:
     """The verdict where a person (`who`) says that nothing more comes: what is missing is told all the same."""
     finding = _weigh(evidence, policy)

@@ -142,11 +142,11 @@ class Pace:
 
     def _quiet_s(self, kind: Silence, configured_s: float, policy: CompletenessPolicy, learning: Learning) -> float:
         series = self.series(kind)
-        if policy.quiet_max_s <= 0 or not series:
+        if not policy.longest_quiet_s or not series:
             return configured_s
         longest_s = self.sketches[kind].longest_s(learning.above)
         unlearned_s = max(configured_s * min(1.0, learning.configured / series), policy.quiet_min_s)
-        return max(min(longest_s * learning.margin, policy.quiet_max_s), min(configured_s, unlearned_s))
+        return max(min(longest_s * learning.margin, policy.longest_quiet_s), min(configured_s, unlearned_s))
 
 
 def configured_quiet(policy: CompletenessPolicy) -> Quiet:

@@ -203,7 +203,7 @@ class CompletenessPolicy:
     released_quiet_s  silence that is enough once every association that carried it was released, until more is learned
     deadline_s        after the last instance, judged incomplete rather than waited for (gaps, missing count)
     quiet_min_s       no learned time is shorter
-    quiet_max_s       no learned time is longer; 0: nothing is learned
+    quiet_max_s       no learned time is longer, but for one that is configured; 0: nothing is learned
     longest_s         after the first instance, judged incomplete though more may come
     on_deadline       what becomes of an incomplete series
     late              what becomes of instances that come after the series was closed
@@ -221,6 +221,11 @@ class CompletenessPolicy:
     @property
     def shortest_quiet_s(self) -> float:
         return min(self.quiet_s, self.released_quiet_s)
+
+    @property
+    def longest_quiet_s(self) -> float:
+        """The longest pause that is one; 0 where nothing is learned."""
+        return max(self.quiet_max_s, self.quiet_s) if self.quiet_max_s > 0 else 0.0
 
 
 class Completeness(StrEnum):

@@ -7,12 +7,13 @@ Closing is one transaction: the series' state, the originals that waited for it,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.orm import Session
 
-from dicomnode.core.completeness import judge
-from dicomnode.core.types import Completeness
+from dicomnode.core.completeness import close_now, judge
+from dicomnode.core.types import Completeness, OnDeadline, Verdict
 from dicomnode.faults import kill_point
 from dicomnode.flow.port import Call
 from dicomnode.flow.repeating import Repeating
@@ -42,30 +43,60 @@ class Closer(Repeating):
 
     def judge_due(self, now: float) -> int:
         """Judge every series that is due; how many were closed."""
-        with self._database.read() as session:
-            due = series_index.due_series(session, now)
-        return sum(self._judge(series, now) for series in due)
+        with self._database.read() as session:  # nobody who writes waits while evidence is gathered
+            judged = [_judged(session, series, now) for series in series_index.due_series(session, now)]
+        return sum(self._act(one, now) for one in judged)
 
-    def _judge(self, series: Series, now: float) -> bool:
-        with self._database.write() as session:
-            evidence = series_index.evidence(session, series)
-            verdict = judge(evidence, series_index.policy(series), now)
-            if verdict.state == Completeness.WAIT:
-                until = now + _MIN_WAIT_S if verdict.until is None else max(verdict.until, now + _MIN_WAIT_S)
+    def _act(self, judged: _Judged, now: float) -> bool:
+        series, verdict = judged.series, judged.verdict
+        if verdict.state == Completeness.WAIT:
+            until = now + _MIN_WAIT_S if verdict.until is None else max(verdict.until, now + _MIN_WAIT_S)
+            with self._database.write() as session:
                 series_index.postpone(session, series, until)
-                return False
+            return False
+        if judged.is_to_be_held:
+            with self._database.write() as session:
+                held = series_index.hold(session, series, verdict)
+            if held:
+                event("series_held", **_told(judged))
+            return False
+        with self._database.write() as session:
             generation = series_index.close(session, series, verdict, now)
             if generation is None:
                 return False
             kill_point("route.before_enqueue")
             self._enqueue(session, route_call(series.id, generation))
         kill_point("route.after_enqueue")
-        event(
-            "series_closed",
-            series_id=series.id,
-            series_instance_uid=series.series_instance_uid,
-            state=verdict.state.value,
-            instances=evidence.instances,
-            reason="; ".join(verdict.reasons),
-        )
+        event("series_closed", state=verdict.state.value, **_told(judged))
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A series with the verdict on it, and on how many instances that rests."""
+
+    series: Series
+    verdict: Verdict
+    instances: int
+
+    @property
+    def is_to_be_held(self) -> bool:
+        """Whether a person is to look at it first; who closed it has."""
+        incomplete = self.verdict.state == Completeness.INCOMPLETE
+        return incomplete and self.series.on_deadline == OnDeadline.HOLD and self.series.close_by is None
+
+
+def _judged(session: Session, series: Series, now: float) -> _Judged:
+    evidence, policy = series_index.evidence(session, series), series_index.policy(series)
+    if series.close_by is not None:
+        return _Judged(series, close_now(evidence, policy, series.close_by), evidence.instances)
+    return _Judged(series, judge(evidence, policy, now), evidence.instances)
+
+
+def _told(judged: _Judged) -> dict[str, str | int]:
+    return {
+        "series_id": judged.series.id,
+        "series_instance_uid": judged.series.series_instance_uid,
+        "instances": judged.instances,
+        "reason": "; ".join(judged.verdict.reasons),
+    }

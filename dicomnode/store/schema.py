@@ -329,9 +329,14 @@ class Purge(Base):
 
 
 class DiskUse(Base):
-    """How full the disk of the stored files was, about once an hour. `level` is a `dicomnode.core.disk.Level`."""
+    """How full a disk of a machine was, about once an hour and whenever its level changed.
+
+    `disk` is "files" or, where the index is a file on another one, "index"; `level` a `dicomnode.core.disk.Level`.
+    """
 
     __tablename__ = "disk_use"
+    machine: Mapped[str] = mapped_column(primary_key=True)
+    disk: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[float] = mapped_column(primary_key=True, autoincrement=False)
     free_bytes: Mapped[int] = mapped_column(_LARGE)
     total_bytes: Mapped[int] = mapped_column(_LARGE)

@@ -70,7 +70,7 @@ def settings(
     tree: dict[str, Any] = {
         "node": {"ae_title": NODE_AE, "host": "127.0.0.1", "durability": "power", "receivers": 1},
         "limits": {"disk_reserve": "1 MB"},
-        "completeness": {"quiet_s": 4.0, "released_quiet_s": 0.5, "deadline_s": 6.0},
+        "completeness": {"quiet_s": 4.0, "released_quiet_s": 0.5, "deadline_s": 6.0, "quiet_max_s": 0.0},
         "peer": {"scanner": {"ae_title": SCANNER_AE}},
         "destination": {},
         "log": {"format": "json", "level": "debug"},

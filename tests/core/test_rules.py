@@ -27,7 +27,7 @@ from dicomnode.core.rules import (
     rule_spec,
     tightened,
 )
-from dicomnode.core.types import CompletenessPolicy, Header, Sender, Slice, Stack
+from dicomnode.core.types import CompletenessPolicy, Header, OnDeadline, Sender, Slice, Stack
 from dicomnode.errors import ConfigError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -277,8 +277,10 @@ def test_rules_only_tighten() -> None:
         {**SEND_ALL, "match": {"Modality": "MR"}, "quiet_s": 1},
         {**SEND_ALL, "deadline_s": 100},
     )
-    assert tightened(policy, rules, _facts(CT)) == replace(policy, quiet_s=20, deadline_s=100)
+    assert tightened(policy, rules, _facts(CT)) == replace(policy, quiet_s=20, quiet_max_s=20, deadline_s=100)
     assert tightened(policy, _rules(SEND_ALL), _facts(CT)) == policy
+    held = _rules({**SEND_ALL, "on_deadline": "hold", "longest_s": 60}, {**SEND_ALL, "on_deadline": "proceed"})
+    assert tightened(policy, held, _facts(CT)) == replace(policy, on_deadline=OnDeadline.HOLD, longest_s=60)
 
 
 def test_keywords_are_the_rules_and_the_loop_protections() -> None:

@@ -41,8 +41,8 @@ def test_a_series_is_due_once_it_has_been_quiet(reception: Reception) -> None:
     reception.receive(ct_header(1), at=1000.0)
     reception.receive(ct_header(2), at=1003.0)
     with reception.database.read() as session:
-        assert series_index.due_series(session, 1007.9) == []
-        assert [series.id for series in series_index.due_series(session, 1008.0)] == [only_series(reception).id]
+        assert series_index.due_series(session, 1003.9) == []
+        assert [series.id for series in series_index.due_series(session, 1004.0)] == [only_series(reception).id]
 
 
 def test_the_longest_due_comes_first(reception: Reception) -> None:
@@ -114,7 +114,7 @@ def test_a_late_slice_opens_it_again_and_the_generation_grows(reception: Recepti
     close(reception, only_series(reception))
     reception.receive(ct_header(2), at=5000.0)
     series = only_series(reception)
-    assert (series.state, series.generation, series.due_at) == ("receiving", 1, 5005.0)
+    assert (series.state, series.generation, series.due_at) == ("receiving", 1, 5001.0)
     assert close(reception, series) == 2
     with reception.database.read() as session:
         assert len(series_index.active_instances(session, series.id)) == 2
@@ -129,7 +129,7 @@ def test_a_judgement_is_postponed_unless_an_instance_came_in_between(reception: 
     reception.receive(ct_header(2), at=1010.0)
     with reception.database.write() as session:
         series_index.postpone(session, judged, 1600.0)
-    assert only_series(reception).due_at == 1015.0
+    assert only_series(reception).due_at == 1011.0
 
 
 def test_of_several_limits_the_tightest_holds_until_it_is_closed(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_of_several_limits_the_tightest_holds_until_it_is_closed(tmp_path: Path)
     with receiving(tmp_path, routing(tight, loose)) as reception:
         reception.receive(ct_header(1, InstanceNumber=1))
         reception.receive(ct_header(2, InstanceNumber=2))
-        assert series_index.policy(only_series(reception)) == CompletenessPolicy(2.0, 5.0, 30.0)
+        assert series_index.policy(only_series(reception)) == CompletenessPolicy(2.0, 5.0, 30.0, quiet_max_s=2.0)
         close(reception, only_series(reception))
         reception.receive(ct_header(3, InstanceNumber=3))
         assert series_index.policy(only_series(reception)) == CompletenessPolicy(60.0, 5.0, 600.0)

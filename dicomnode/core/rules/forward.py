@@ -9,7 +9,7 @@ from functools import reduce
 from dicomnode.core.rules.explain import RuleExplanation, explain, nearest, stops_forwarding
 from dicomnode.core.rules.facts import Facts
 from dicomnode.core.rules.ruleset import Priority, Rule, RuleSet
-from dicomnode.core.types import CompletenessPolicy, LatePolicy
+from dicomnode.core.types import CompletenessPolicy, LatePolicy, OnDeadline
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,26 @@ def forward(ruleset: RuleSet, facts: Facts) -> Forwarding:
 
 
 def tightened(policy: CompletenessPolicy, ruleset: RuleSet, facts: Facts) -> CompletenessPolicy:
-    """The policy with the waiting times that matching rules lower, and the tightest of their ways with late instances;
-    a rule never makes it looser."""
-    if all(rule.quiet_s is rule.deadline_s is None and rule.late is None for rule in ruleset.rules):
+    """The policy with the waiting times that matching rules lower, and the tightest of their ways with incomplete
+    series and late instances; a rule never makes it looser."""
+    if not any(_tightens(rule) for rule in ruleset.rules):
         return policy
     rules = tuple(_matching(ruleset, facts))
+    quiet_s = [rule.quiet_s for rule in rules if rule.quiet_s is not None]
     return replace(
         policy,
-        quiet_s=min([policy.quiet_s, *(rule.quiet_s for rule in rules if rule.quiet_s is not None)]),
+        quiet_s=min([policy.quiet_s, *quiet_s]),
+        quiet_max_s=min([policy.quiet_max_s, *quiet_s]),
         deadline_s=min([policy.deadline_s, *(rule.deadline_s for rule in rules if rule.deadline_s is not None)]),
+        longest_s=min([policy.longest_s, *(rule.longest_s for rule in rules if rule.longest_s is not None)]),
+        on_deadline=reduce(OnDeadline.tightened, (rule.on_deadline for rule in rules), policy.on_deadline),
         late=reduce(LatePolicy.tightened, (rule.late for rule in rules), policy.late),
     )
+
+
+def _tightens(rule: Rule) -> bool:
+    limits = (rule.quiet_s, rule.deadline_s, rule.longest_s, rule.on_deadline, rule.late)
+    return any(limit is not None for limit in limits)
 
 
 def aim(

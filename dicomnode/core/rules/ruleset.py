@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from dicomnode.core.rules.clauses import Clause, nearest_word, parse_clause
 from dicomnode.core.rules.facts import GUARD_KEYWORDS, SENDER_KEYS
-from dicomnode.core.types import LatePolicy
+from dicomnode.core.types import LatePolicy, OnDeadline
 from dicomnode.errors import ConfigError
 from engines.card import SettingValue
 
@@ -39,6 +39,8 @@ class RuleSpec:
     echo: bool = False
     quiet_s: float | None = None
     deadline_s: float | None = None
+    longest_s: float | None = None
+    on_deadline: str | None = None
     late: str | None = None
     priority: Priority = "normal"
     commissioning: bool = False
@@ -52,7 +54,8 @@ class Rule:
     deliver    which of them have their output delivered, in the chain's order
     originals  destinations of matching originals        results  destinations of what is derived
     settings   by engine reference, for those that have any
-    quiet_s, deadline_s   upper limits on the waiting times of a matching series, or None
+    quiet_s, deadline_s, longest_s   upper limits on the waiting times of a matching series, or None
+    on_deadline  the least strict that a matching series may be with an incomplete one, or None
     late       the least tight that a matching series may be with instances that come late, or None
     commissioning   what it derives is kept here until a person releases it
     """
@@ -68,6 +71,8 @@ class Rule:
     echo: bool
     quiet_s: float | None
     deadline_s: float | None
+    longest_s: float | None
+    on_deadline: OnDeadline | None
     late: LatePolicy | None
     priority: Priority
     commissioning: bool = False
@@ -157,6 +162,8 @@ def _rule(spec: RuleSpec, known: _Known) -> Rule:
         echo=spec.echo,
         quiet_s=_seconds("quiet_s", spec.quiet_s),
         deadline_s=_seconds("deadline_s", spec.deadline_s),
+        longest_s=_seconds("longest_s", spec.longest_s),
+        on_deadline=None if spec.on_deadline is None else OnDeadline(spec.on_deadline),
         late=None if spec.late is None else LatePolicy(spec.late),
         priority=spec.priority,
         commissioning=spec.commissioning,
@@ -269,6 +276,8 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
     "echo": _FLAG,
     "quiet_s": _SECONDS,
     "deadline_s": _SECONDS,
+    "longest_s": _SECONDS,
+    "on_deadline": (lambda value: value in tuple(OnDeadline), '"proceed", "flag" or "hold"'),
     "late": (lambda value: value in tuple(LatePolicy), '"supersede", "separate" or "ignore"'),
     "priority": (lambda value: value in ("urgent", "normal"), '"urgent" or "normal"'),
     "commissioning": _FLAG,

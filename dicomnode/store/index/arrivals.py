@@ -13,7 +13,9 @@ from typing import Any, Final, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dicomnode.core.types import CompletenessPolicy, SameUidPolicy, Sender
+from dicomnode.core.completeness import look_ahead_s, tightest
+from dicomnode.core.types import CompletenessPolicy, OnDeadline, SameUidPolicy, Sender
+from dicomnode.store.index.purges import file_is_gone, without_file
 from dicomnode.store.schema import (
     Instance,
     Origin,
@@ -98,7 +100,8 @@ class Arrival:
 def record_derived(
     session: Session, identity: Identity, files: list[StoredFile], job_row: int, sender: Sender
 ) -> list[Instance]:
-    """Insert the rows of a derived series; an instance whose UID is known stays as it is (the first result wins).
+    """Insert the rows of a derived series; an instance whose UID is known stays as it is (the first result wins),
+    unless retention has deleted its file.
 
     Returns the active instance of each file's UID, in order.
     """
@@ -107,9 +110,12 @@ def record_derived(
     series.state = SeriesState.CLOSED
     series.due_at = None
     recorded = []
+    gone = without_file(session, [file.sop_instance_uid for file in files])
     for file in files:
         versions = versions_of(session, file.sop_instance_uid)
         active = next((version for version in versions if version.active), None)
+        if active is not None and active.id in gone:
+            active.active, active = False, None
         if active is None:
             active = Instance(**_derived_values(series.id, file, sender, next_version(versions)))
             session.add(active)
@@ -121,7 +127,7 @@ def record_derived(
 
 def stored_files(session: Session, sop_instance_uids: Collection[str]) -> dict[str, StoredFile]:
     """Those of the instances that are stored, by UID: the active version of each."""
-    rows = select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids), Instance.active)
+    rows = select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids), Instance.active, ~file_is_gone())
     return {
         row.sop_instance_uid: StoredFile(
             row.sop_instance_uid, row.sop_class_uid, row.transfer_syntax_uid, row.file, row.size_bytes
@@ -197,6 +203,12 @@ def series_values(study_row: int, identity: Identity, origin: Origin, now: float
         "quiet_s": none.quiet_s,
         "released_quiet_s": none.released_quiet_s,
         "deadline_s": none.deadline_s,
+        "quiet_min_s": none.quiet_min_s,
+        "quiet_max_s": none.quiet_max_s,
+        "longest_s": none.longest_s,
+        "on_deadline": none.on_deadline.value,
+        "opened_at": now,
+        "close_by": None,
         "first_at": now,
         "last_at": now,
         "due_at": None,
@@ -217,6 +229,16 @@ class SeriesWaiting(Protocol):
     @property
     def deadline_s(self) -> float: ...
     @property
+    def quiet_min_s(self) -> float: ...
+    @property
+    def quiet_max_s(self) -> float: ...
+    @property
+    def longest_s(self) -> float: ...
+    @property
+    def on_deadline(self) -> str: ...
+    @property
+    def opened_at(self) -> float: ...
+    @property
     def last_at(self) -> float: ...
     @property
     def due_at(self) -> float | None: ...
@@ -231,24 +253,50 @@ def waiting(series: SeriesWaiting, arrival: Arrival) -> dict[str, Any]:
 
     Its due time moves with the instances; of several rules' limits the tightest holds.
     """
-    policy = arrival.policy
-    if series.state == SeriesState.CLOSED:
-        quiet_s, released_quiet_s, deadline_s = policy.quiet_s, policy.released_quiet_s, policy.deadline_s
-    else:
-        quiet_s = min(series.quiet_s, policy.quiet_s)
-        released_quiet_s = min(series.released_quiet_s, policy.released_quiet_s)
-        deadline_s = min(series.deadline_s, policy.deadline_s)
+    policy, opened_at = arrival.policy, series.opened_at
+    values = waiting_values(policy)
+    if series.state != SeriesState.RECEIVING:
+        opened_at = arrival.sender.received_at
+    elif any(getattr(series, name) != value for name, value in values.items()):  # rules differ: rare, and not cheap
+        policy = tightest(waiting_policy(series), policy)
+        values = waiting_values(policy)
     last_at = max(series.last_at, arrival.sender.received_at)
+    first_judged_at = _moved(series.due_at, last_at, look_ahead_s(policy.shortest_quiet_s))
     told = arrival.expected is not None
     return {
+        **values,
         "state": SeriesState.RECEIVING.value,
-        "quiet_s": quiet_s,
-        "released_quiet_s": released_quiet_s,
-        "deadline_s": deadline_s,
+        "opened_at": opened_at,
         "last_at": last_at,
-        "due_at": _moved(series.due_at, last_at, min(quiet_s, released_quiet_s)),
+        "due_at": min(first_judged_at, opened_at + policy.longest_s),
         "expected": arrival.expected if told else series.expected,
         "expected_source": arrival.expected_source if told else series.expected_source,
+    }
+
+
+def waiting_policy(series: SeriesWaiting) -> CompletenessPolicy:
+    """How long a series is waited for, by its row."""
+    return CompletenessPolicy(
+        quiet_s=series.quiet_s,
+        released_quiet_s=series.released_quiet_s,
+        deadline_s=series.deadline_s,
+        quiet_min_s=series.quiet_min_s,
+        quiet_max_s=series.quiet_max_s,
+        longest_s=series.longest_s,
+        on_deadline=OnDeadline(series.on_deadline),
+    )
+
+
+def waiting_values(policy: CompletenessPolicy) -> dict[str, Any]:
+    """The columns that hold how long a series is waited for."""
+    return {
+        "quiet_s": policy.quiet_s,
+        "released_quiet_s": policy.released_quiet_s,
+        "deadline_s": policy.deadline_s,
+        "quiet_min_s": policy.quiet_min_s,
+        "quiet_max_s": policy.quiet_max_s,
+        "longest_s": policy.longest_s,
+        "on_deadline": policy.on_deadline.value,
     }
 
 

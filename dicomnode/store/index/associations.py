@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Double, bindparam, case, exists, select, update
 from sqlalchemy.orm import Session
 
+from dicomnode.core.completeness import LOOK_AHEAD_S
 from dicomnode.core.types import AssociationEnd
 from dicomnode.store.schema import Association, Instance, Series, SeriesState
 
@@ -16,11 +17,12 @@ END_ASSOCIATION: Final = (
     .values(ended_at=bindparam("now"), ended=bindparam("how"))
 )
 
-_SHORTER_QUIET_S: Final = case(
+_SHORTEST_QUIET_S: Final = case(
     (Series.released_quiet_s < Series.quiet_s, Series.released_quiet_s), else_=Series.quiet_s
 )
+_LOOK_AHEAD_S: Final = case((_SHORTEST_QUIET_S < LOOK_AHEAD_S, _SHORTEST_QUIET_S), else_=LOOK_AHEAD_S)
 _NOW: Final = bindparam("now", type_=Double)
-_SOONEST: Final = case((Series.last_at + _SHORTER_QUIET_S > _NOW, Series.last_at + _SHORTER_QUIET_S), else_=_NOW)
+_SOONEST: Final = case((Series.last_at + _LOOK_AHEAD_S > _NOW, Series.last_at + _LOOK_AHEAD_S), else_=_NOW)
 DUE_SOONER: Final = (
     update(Series)
     .where(
@@ -31,7 +33,7 @@ DUE_SOONER: Final = (
     )
     .values(due_at=case((Series.due_at < _SOONEST, Series.due_at), else_=_SOONEST))
 )
-"""The series that an association carried are judged again once their shorter quiet time is over. Few have had an
+"""The series that an association carried are judged again as soon as a learned quiet time may be over. Few have had an
 instance since it began: they are looked through, and no index by association has to be kept for every instance."""
 
 

@@ -25,7 +25,8 @@ from dicomnode.store.index.statements import Prepared
 from dicomnode.store.schema import Association, Base, Instance, Late, Origin, Outbox, Patient, Rejection, Series, Study
 
 _WAITING: Final = (
-    "state", "quiet_s", "released_quiet_s", "deadline_s", "last_at", "due_at", "expected", "expected_source",
+    "state", "quiet_s", "released_quiet_s", "deadline_s", "quiet_min_s", "quiet_max_s", "longest_s", "on_deadline",
+    "opened_at", "last_at", "due_at", "expected", "expected_source",
 )  # fmt: skip
 
 
@@ -36,6 +37,11 @@ class _SeriesRow(NamedTuple):
     quiet_s: float
     released_quiet_s: float
     deadline_s: float
+    quiet_min_s: float
+    quiet_max_s: float
+    longest_s: float
+    on_deadline: str
+    opened_at: float
     last_at: float
     due_at: float | None
     expected: int | None
@@ -165,7 +171,9 @@ def _insert(kind: type[Base], dialect: Dialect, keep_id: bool = False) -> Prepar
     table: Any = kind.__table__
     columns = [column.name for column in table.columns if keep_id or column.name != "id"]
     statement = insert(table)
-    return Prepared(statement if keep_id or kind in (Outbox, Rejection) else statement.returning(table.c.id), dialect, columns)
+    return Prepared(
+        statement if keep_id or kind in (Outbox, Rejection) else statement.returning(table.c.id), dialect, columns
+    )
 
 
 def _id(cursor: DBAPICursor) -> int:

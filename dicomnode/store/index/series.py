@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
-from dicomnode.core.types import ArrivalEvidence, AssociationEnd, CompletenessPolicy, Verdict
-from dicomnode.store.schema import Association, Instance, Outbox, OutboxState, Series, SeriesState
+from dicomnode.core.quiet import Carried, unresumed
+from dicomnode.core.types import ArrivalEvidence, AssociationEnd, CompletenessPolicy, Expected, Verdict
+from dicomnode.store.index import pace
+from dicomnode.store.index.arrivals import waiting_policy
+from dicomnode.store.index.expectations import expectations_of
+from dicomnode.store.schema import (
+    Association,
+    ExpectationRow,
+    Instance,
+    Outbox,
+    OutboxState,
+    Series,
+    SeriesState,
+    Study,
+)
 
 
 def due_series(session: Session, now: float, limit: int = 50) -> list[Series]:
@@ -20,22 +34,30 @@ def due_series(session: Session, now: float, limit: int = 50) -> list[Series]:
 
 def evidence(session: Session, series: Series) -> ArrivalEvidence:
     """What is known of the arrival of a series."""
-    carriers = select(Instance.association_row).where(Instance.series_row == series.id).distinct()
-    ends = session.scalars(select(Association.ended).where(Association.id.in_(carriers))).all()
+    known = list(pace.carriers(session, series.id).values())
+    resumed = _resumed(known)
+    sender = pace.last_sender(session, series.id)
     return ArrivalEvidence(
         instances=session.scalar(select(func.count()).select_from(Instance).where(_active_in(series))) or 0,
         first_at=series.first_at,
         last_at=series.last_at,
-        open_associations=sum(end is None for end in ends),
-        ended=tuple(AssociationEnd(end) for end in ends if end is not None),
+        open_associations=sum(one.how is None for one in known),
+        ended=tuple(one.how for one in known if one.how is not None and one not in resumed),
         expected=series.expected,
         expected_source=series.expected_source,
         positions_mm=_positions(session, series),
+        opened_at=series.opened_at,
+        expectations=_expectations(session, series),
+        resumed=len(resumed),
+        senders=_senders(session, series),
+        moved_on=sender is not None and pace.moved_on(session, series, sender),
+        siblings_arriving=_siblings_arriving(session, series),
+        quiet=None if sender is None else pace.pace_of(session, sender).quiet(policy(series)),
     )
 
 
 def policy(series: Series) -> CompletenessPolicy:
-    return CompletenessPolicy(series.quiet_s, series.released_quiet_s, series.deadline_s)
+    return waiting_policy(series)
 
 
 def postpone(session: Session, series: Series, until: float) -> None:
@@ -48,22 +70,52 @@ def postpone(session: Session, series: Series, until: float) -> None:
 
 
 def close(session: Session, series: Series, verdict: Verdict, now: float) -> int | None:
-    """Close a series and let what waited for it go; its generation, or None if an instance came in between."""
+    """Close a series and let what waited for it go; its generation, or None if an instance came in between.
+
+    What it teaches of its sender's pauses is learned.
+    """
     closed = session.execute(
         update(Series)
-        .where(Series.id == series.id, Series.state == SeriesState.RECEIVING, Series.last_at == series.last_at)
+        .where(_as_judged(series))
         .values(
             state=SeriesState.CLOSED.value,
             generation=Series.generation + 1,
             due_at=None,
             closed_at=now,
+            close_by=None,
             verdict=asdict(verdict),
         )
         .returning(Series.generation)
+        .execution_options(synchronize_session=False)
     ).scalar()
     if closed is not None:
+        pace.learn(session, series, policy(series), now)
         release_held(session, series.id, now)
     return closed
+
+
+def hold(session: Session, series: Series, verdict: Verdict) -> bool:
+    """Keep an incomplete series until a person closes it; False if an instance came in between."""
+    held = session.execute(
+        update(Series)
+        .where(_as_judged(series))
+        .values(state=SeriesState.HELD.value, due_at=None, verdict=asdict(verdict))
+        .returning(Series.id)
+        .execution_options(synchronize_session=False)
+    ).scalar()
+    return held is not None
+
+
+def ask_to_close(session: Session, series: Series, who: str, now: float) -> bool:
+    """Have a series closed at once, whatever is missing; False where it is closed. The node does it when it runs."""
+    asked = session.execute(
+        update(Series)
+        .where(Series.id == series.id, Series.state != SeriesState.CLOSED)
+        .values(state=SeriesState.RECEIVING.value, close_by=who, due_at=now)
+        .returning(Series.id)
+        .execution_options(synchronize_session=False)
+    ).scalar()
+    return asked is not None
 
 
 def release_held(session: Session, series_row: int, now: float) -> None:
@@ -82,8 +134,46 @@ def active_instances(session: Session, series_row: int) -> list[Instance]:
     return list(session.scalars(rows))
 
 
+def _as_judged(series: Series) -> ColumnElement[bool]:
+    return and_(Series.id == series.id, Series.state == SeriesState.RECEIVING.value, Series.last_at == series.last_at)
+
+
 def _active_in(series: Series) -> ColumnElement[bool]:
     return and_(Instance.series_row == series.id, Instance.active)
+
+
+def _resumed(carriers: Sequence[Carried]) -> list[Carried]:
+    """Those that broke off, but the sender has opened another since."""
+    open_ends = list(unresumed(carriers))
+    broken = [one for one in carriers if one.how not in (None, AssociationEnd.RELEASED)]
+    return [one for one in broken if one not in open_ends]
+
+
+def _senders(session: Session, series: Series) -> tuple[str, ...]:
+    carrying = select(Instance.association_row).where(Instance.series_row == series.id).distinct()
+    titles = select(Association.calling_ae).where(Association.id.in_(carrying)).distinct()
+    return tuple(session.scalars(titles.order_by(Association.calling_ae)))
+
+
+def _siblings_arriving(session: Session, series: Series) -> int:
+    beside = select(func.count()).where(
+        Series.study_row == series.study_row, Series.id != series.id, Series.state == SeriesState.RECEIVING
+    )
+    return session.scalar(beside) or 0
+
+
+def _expectations(session: Session, series: Series) -> tuple[Expected, ...]:
+    study = session.get_one(Study, series.study_row).study_instance_uid
+    told = expectations_of(session, study, series.series_instance_uid)
+    listed = any(row.sop_instance_uids for row in told)
+    here = set(session.scalars(select(Instance.sop_instance_uid).where(_active_in(series)))) if listed else set()
+    return tuple(_expected(row, here) for row in told)
+
+
+def _expected(row: ExpectationRow, here: set[str]) -> Expected:
+    uids = list(dict.fromkeys(row.sop_instance_uids or ()))
+    instances = len(uids) if row.instances is None else row.instances
+    return Expected(row.source, row.peer, instances, tuple(uid for uid in uids if uid not in here))
 
 
 def _positions(session: Session, series: Series) -> tuple[tuple[float, ...], ...]:

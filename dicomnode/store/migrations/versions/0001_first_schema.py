@@ -74,6 +74,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_action_subject"), ["subject"], unique=False)
 
     op.create_table(
+        "pace",
+        sa.Column("sender", sa.String(), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
+        sa.Column("updated_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("sender", name=op.f("pk_pace")),
+    )
+    op.create_table(
         "expectation",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("series_instance_uid", sa.String(), nullable=False),
@@ -152,6 +159,12 @@ def upgrade() -> None:
         sa.Column("quiet_s", sa.Double(), nullable=False),
         sa.Column("released_quiet_s", sa.Double(), nullable=False),
         sa.Column("deadline_s", sa.Double(), nullable=False),
+        sa.Column("quiet_min_s", sa.Double(), nullable=False),
+        sa.Column("quiet_max_s", sa.Double(), nullable=False),
+        sa.Column("longest_s", sa.Double(), nullable=False),
+        sa.Column("on_deadline", sa.String(), nullable=False),
+        sa.Column("opened_at", sa.Double(), nullable=False),
+        sa.Column("close_by", sa.String(), nullable=True),
         sa.Column("first_at", sa.Double(), nullable=False),
         sa.Column("last_at", sa.Double(), nullable=False),
         sa.Column("due_at", sa.Double(), nullable=True),
@@ -255,11 +268,13 @@ def upgrade() -> None:
 
     op.create_table(
         "disk_use",
+        sa.Column("machine", sa.String(), nullable=False),
+        sa.Column("disk", sa.String(), nullable=False),
         sa.Column("at", sa.Double(), autoincrement=False, nullable=False),
         sa.Column("free_bytes", _LARGE, nullable=False),
         sa.Column("total_bytes", _LARGE, nullable=False),
         sa.Column("level", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("at", name=op.f("pk_disk_use")),
+        sa.PrimaryKeyConstraint("machine", "disk", "at", name=op.f("pk_disk_use")),
     )
     op.create_table(
         "outbox",
