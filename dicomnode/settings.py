@@ -268,6 +268,10 @@ class LimitSettings(Section):
     disk_warning: Reserve = Field(
         default=0.20, description='free space below which the node warns: "20%" of the disk, or "100 GB"'
     )
+    workers: Receivers = Field(
+        default="auto",
+        description='how many series are enhanced at once on this machine, and how many derived: "auto" is one a core',
+    )
     worker_memory_mb: int = Field(
         default=4096, ge=256, description="address space of a decoding or engine process, in MiB"
     )

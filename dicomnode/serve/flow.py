@@ -36,7 +36,8 @@ class FlowRole:
     """
 
     def __init__(self, config: Config, store: Store, roles: Collection[str], heart: Heart) -> None:
-        cores = os.cpu_count() or 1
+        workers = config.limits.workers
+        cores = (os.cpu_count() or 1) if workers == "auto" else workers
         memory_bytes = config.limits.worker_memory_mb << 20
         self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
         self._engines = WorkerPool("dicomnode.inference.service", cores, memory_bytes)

@@ -309,7 +309,7 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
         "bucket": ("url", "endpoint", "region", "access_key", "secret_key", "cache"),
         "tls": ("port", "only"),
         "cluster": ("dead_after_s",),
-        "limits": ("worker_memory_mb",),
+        "limits": ("worker_memory_mb", "workers"),
         "log": ("format", "level"),
         "metrics": ("host", "port"),
     }
