@@ -51,6 +51,7 @@ class ReceiveRole:
         self._server.reconfigure(scp_settings(config))  # first: new certificates may be unusable
         self._intake.routing = wiring.routing(config)
         self._files.reserve_bytes = wiring.reserve_bytes(config)
+        self._files.also = wiring.other_disks(config)
 
     def stop(self) -> None:
         self._server.stop(ASSOCIATION_GRACE_S)

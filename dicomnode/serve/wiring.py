@@ -103,8 +103,11 @@ def file_store(config: Config, process: str) -> FileStore:
     """The stored files as one process writes them."""
     reserve, ours = reserve_bytes(config), owner(config, process)
     if config.bucket.url is not None:
-        return BucketStore(config.files, reserve, _bucket(config), config.bucket.cache, ours)
-    return FileStore(config.files, reserve, config.node.durability == "power", ours)
+        made: FileStore = BucketStore(config.files, reserve, _bucket(config), config.bucket.cache, ours)
+    else:
+        made = FileStore(config.files, reserve, config.node.durability == "power", ours)
+    made.also = other_disks(config)
+    return made
 
 
 def result_store(config: Config) -> ResultStore:
@@ -124,6 +127,16 @@ def _bucket(config: Config) -> Bucket:
 def reserve_bytes(config: Config) -> int:
     """Free space below which nothing is taken in."""
     return config.limits.disk_reserve_bytes(shutil.disk_usage(config.files).total)
+
+
+def other_disks(config: Config) -> tuple[tuple[Path, int], ...]:
+    """Disks that new input needs besides that of the stored files, each with its reserve: where the index is a file on
+    another one, that. It grows slowly: of a reserve in bytes a tenth of its disk is enough."""
+    data, files = config.node.data, config.files
+    if config.database is not None or data.stat().st_dev == files.stat().st_dev:
+        return ()
+    total = shutil.disk_usage(data).total
+    return ((data, min(config.limits.disk_reserve_bytes(total), total // 10)),)
 
 
 def metrics_folder(config: Config) -> Path:

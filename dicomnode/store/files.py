@@ -31,6 +31,9 @@ _HOUR: Final = "%Y%m%d/%H"
 _OWNER_DIGITS: Final = 8
 _RANDOM_BYTES: Final = 12
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_LOOKED_AT_EVERY_BYTES: Final = 64 * 2**20
+"""No request tells the size of its data set (PS3.7 9.3.1): so often it is looked whether there is still room."""
+
 _MOST_PIECES: Final = 1000  # of one writev: IOV_MAX is 1024
 
 
@@ -38,6 +41,7 @@ class FileStore:
     """Files below one folder: `objects/<yyyymmdd>/<hh>/<owner><random>.dcm`, times in UTC; the middle is the key.
 
     reserve_bytes  free space below which nothing new is taken; may be set anew
+    also           folders on other disks that new input needs, each with its own reserve; may be set anew
     sync           whether bytes and directory entries are forced to the disk before a file counts as stored
     owner          who writes: a name that no other process has that writes into this folder, on any machine
     mark           what the names of the owner's files begin with
@@ -49,6 +53,7 @@ class FileStore:
         self._objects = folder / "objects"
         self.strays = folder / "strays"
         self.reserve_bytes = reserve_bytes
+        self.also: tuple[tuple[Path, int], ...] = ()
         self.syncs = sync
         self.mark = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGITS]
         self._entered: set[Path] = set()
@@ -66,12 +71,13 @@ class FileStore:
 
     def require_space(self) -> None:
         """Raise DiskFullError where less than the reserve is left."""
-        free, _ = free_bytes(self._objects)
-        if free < self.reserve_bytes:
-            raise DiskFullError(
-                f"{free // 1_000_000} MB are left on the disk, the reserve is {self.reserve_bytes // 1_000_000} MB",
-                "free space under the data folder, or lower limits.disk_reserve",
-            )
+        for folder, reserve_bytes in ((self._objects, self.reserve_bytes), *self.also):
+            free, _ = free_bytes(folder)
+            if free < reserve_bytes:
+                raise DiskFullError(
+                    f"{free // 1_000_000} MB are left on the disk, the reserve is {reserve_bytes // 1_000_000} MB",
+                    "free space under the data folder, or lower limits.disk_reserve",
+                )
 
     def begin(self, offer: Offer) -> WritingFile:
         """Start a file for an offered instance."""
@@ -215,7 +221,9 @@ class WritingFile:
         wanted = sum(map(len, pieces))
         if os.writev(descriptor, pieces) != wanted:
             raise DiskFullError("the disk took only a part of an instance", "free space under the data folder")
-        self.size_bytes += wanted
+        former, self.size_bytes = self.size_bytes, self.size_bytes + wanted
+        if former // _LOOKED_AT_EVERY_BYTES != self.size_bytes // _LOOKED_AT_EVERY_BYTES:
+            self._store.require_space()
 
     def _close(self) -> None:
         if self._descriptor is not None:
