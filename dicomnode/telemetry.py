@@ -287,8 +287,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         # retrieval
         "retrieval_started": Event("info", "a peer is asked for what was to be fetched", "retrieval_id peer attempt"),
         "retrieval_ended": Event(
-            "info", "all that a peer listed was fetched, by our own count",
-            "retrieval_id peer state instances seconds reason hint",
+            "info", "all that a peer listed was fetched, by our own count", "retrieval_id peer instances seconds",
         ),
         "retrieval_incomplete": Event(
             "error", "something that was to be fetched did not come, and is not asked for any more",

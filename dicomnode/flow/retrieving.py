@@ -170,13 +170,20 @@ class Retrieving:
                 return
             held = session.get_one(Retrieval, row.id).held
         metrics.count("dicomnode_retrievals_total", peer=row.peer, state=ended.state.value)
-        event(
-            "retrieval_ended" if ended.state is RetrievalState.COMPLETE else "retrieval_incomplete",
-            retrieval_id=row.id,
-            peer=row.peer,
-            state=ended.state.value,
-            instances=held,
-            seconds=seconds,
-            reason=ended.reason,
-            hint=ended.hint or None,
-        )
+        _tell_end(row, ended, held, seconds)
+
+
+def _tell_end(row: Retrieval, ended: Ended, held: int | None, seconds: float) -> None:
+    if ended.state is RetrievalState.COMPLETE:
+        event("retrieval_ended", retrieval_id=row.id, peer=row.peer, instances=held, seconds=seconds)
+        return
+    event(
+        "retrieval_incomplete",
+        retrieval_id=row.id,
+        peer=row.peer,
+        state=ended.state.value,
+        instances=held,
+        seconds=seconds,
+        reason=ended.reason,
+        hint=ended.hint,
+    )

@@ -7,7 +7,7 @@ C-CANCEL. Nothing that a peer answers is trusted: neither how much it is nor wha
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -77,7 +77,9 @@ FIND_CONTEXTS: Final = contexts_of(STUDY_ROOT.find, PATIENT_ROOT.find)
 """What to propose for `find`."""
 
 
-def find(association: Association, level: Level, keys: Mapping[str, str], most: int = MOST_MATCHES) -> Iterator[Header]:
+def find(
+    association: Association, level: Level, keys: Mapping[str, str], most: int = MOST_MATCHES
+) -> Generator[Header]:
     """What the peer holds that matches: the values of `keys` of each match, as it comes.
 
     keys  values to match, by keyword: with the wildcards, lists and ranges of PS3.4 C.2.2.2, or "" for what is only

@@ -20,6 +20,7 @@ from dicomnode.core.headers import value
 from dicomnode.core.rules import RoutingPlan
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.index import reading
+from dicomnode.operations.telling.retrieval import retrieval_lines
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted, gate_sentences
 from dicomnode.pixels.read import read_header
@@ -111,7 +112,7 @@ def _story(session: Session, series: Series, subject: str) -> SeriesStory:
     return SeriesStory(
         series_instance_uid=series.series_instance_uid,
         origin=series.origin,
-        arrival=(*_arrival(session, series, instances), *_files(of_subject)),
+        arrival=(*_arrival(session, series, instances), *retrieval_lines(session, series), *_files(of_subject)),
         kept_back=_kept_back(of_subject or instances),
         completeness=_completeness(series),
         decisions=_decisions(plans, instances),

@@ -310,6 +310,7 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
         "tls": ("port", "only"),
         "cluster": ("dead_after_s",),
         "limits": ("worker_memory_mb", "workers"),
+        "retrieve": ("at_once",),
         "log": ("format", "level"),
         "metrics": ("host", "port"),
     }

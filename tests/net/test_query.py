@@ -56,7 +56,7 @@ def check_answers_of(address: PeerAddress, paths: list[Path]) -> None:
         assert sorted(value(image, "SOPInstanceUID") for image in images) == sorted(one.SOPInstanceUID for one in held)
         begun = find(association, Level.IMAGE, wanted)
         next(begun)
-        begun.close()  # type: ignore[attr-defined]
+        begun.close()
         with pytest.raises(PeerError, match="more than 3 matches"):
             list(find(association, Level.IMAGE, wanted, most=3))
         assert list(find(association, Level.STUDY, {"StudyInstanceUID": "1.2.3.4"})) == []
@@ -245,7 +245,7 @@ def test_who_does_not_care_for_a_cancel_is_cut_off() -> None:
         association = associate(address, "NODE", FIND_CONTEXTS, QUICK)
         matches = find(association, Level.STUDY, STUDIES)
         next(matches)
-        matches.close()  # type: ignore[attr-defined]
+        matches.close()
         assert not association.usable
 
 

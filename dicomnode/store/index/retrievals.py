@@ -182,7 +182,9 @@ def postpone(session: Session, row: int, owner: str, why: tuple[str, str], until
     return True
 
 
-def of_series(session: Session, study_instance_uid: str, series_instance_uid: str) -> list[tuple[Retrieval, int, int]]:
+def of_series(
+    session: Session, study_instance_uid: str, series_instance_uid: str
+) -> list[tuple[Retrieval, int | None, int]]:
     """The retrievals that had a series, the oldest first: with how many instances the peer listed, how many we had."""
     rows = (
         select(Retrieval, RetrievalSeries.instances, RetrievalSeries.held)
@@ -193,7 +195,7 @@ def of_series(session: Session, study_instance_uid: str, series_instance_uid: st
         )
         .order_by(Retrieval.id)
     )
-    return [(row, instances or 0, count) for row, instances, count in session.execute(rows)]
+    return [(row, instances, count) for row, instances, count in session.execute(rows)]
 
 
 def waiting(session: Session) -> list[Retrieval]:
