@@ -1,6 +1,7 @@
 """A process that runs the workflow engine for a test: `python -m tests.flow.engine_process FOLDER ACTION...`.
 
-Its workflow `pair` has two steps, which write what they do to `FOLDER/steps`.
+Its workflow `pair` has two steps, which write what they do to `FOLDER/steps`. The database is $ENGINE_URL, else a file
+in FOLDER.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from dicomnode.errors import InputError
-from dicomnode.flow.port import Call, Workflows, follow_up, step
+from dicomnode.flow.port import RECOVERIES, Call, Workflows, follow_up, step
 from dicomnode.store.database import Database, migrate, sqlite_url
 from dicomnode.store.schema import Patient
 
 FOLDER = Path(sys.argv[1])
 QUEUE = {"work": 2}
+URL = os.environ.get("ENGINE_URL") or sqlite_url(FOLDER)
+US = f"process {os.getpid()}"
 
 
 def note(text: str) -> None:
@@ -68,15 +71,20 @@ WORKFLOWS: dict[str, Callable[..., None]] = {"pair": pair, "failing": failing}
 
 
 @contextmanager
-def engine() -> Iterator[tuple[Workflows, Database]]:
-    url = sqlite_url(FOLDER)
-    migrate(url)
-    workflows = Workflows(url, WORKFLOWS, QUEUE, f"process {os.getpid()}")
+def serving(queues: Mapping[str, int]) -> Iterator[tuple[Workflows, Database]]:
+    migrate(URL)
+    workflows = Workflows(URL, WORKFLOWS, queues, US)
     workflows.start()
-    note(f"taken over {workflows.recover(workflows.owners() - {f'process {os.getpid()}'})}")
-    with closing(Database(url)) as database:
+    with closing(Database(URL)) as database:
         yield workflows, database
     workflows.stop(10)
+
+
+@contextmanager
+def engine() -> Iterator[tuple[Workflows, Database]]:
+    with serving(QUEUE) as (workflows, database):
+        note(f"taken over {workflows.recover(workflows.owners() - {US})}")
+        yield workflows, database
 
 
 def until(lines: int, timeout_s: float = 30.0) -> None:
@@ -102,6 +110,15 @@ def resume(ends: str) -> None:
     """Only start, and wait."""
     with engine():
         until(int(ends))
+
+
+def give_back(way: str) -> None:
+    """Find the work of the dead, and serve another queue."""
+    with serving({"other": 1}) as (workflows, _):
+        dead = sorted(workflows.owners() - {US})
+        note(f"given back {RECOVERIES[way](dead)}, then {RECOVERIES[way](dead)}")
+        time.sleep(1.0)  # several polls
+        note(f"waits {sorted(workflows.unfinished())}")
 
 
 def forget() -> None:

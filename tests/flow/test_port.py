@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -13,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from dicomnode.errors import ConfigError, InputError
-from dicomnode.flow.port import _JsonSerializer
+from dicomnode.flow.port import RECOVERIES, _JsonSerializer
 from dicomnode.store.locks import exclusive
 
 
-def engine(folder: Path, *arguments: str) -> tuple[int, list[str]]:
+def engine(folder: Path, *arguments: str, url: str = "") -> tuple[int, list[str]]:
     """Run an action of `engine_process`; its exit code and all that steps have noted."""
     command = [sys.executable, "-m", "tests.flow.engine_process", str(folder), *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, "ENGINE_URL": url}
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert process.returncode in (0, -signal.SIGKILL), process.stderr
     return process.returncode, (folder / "steps").read_text().splitlines()
 
@@ -43,12 +45,22 @@ def test_the_same_id_again_does_nothing_not_even_in_another_life(tmp_path: Path)
     assert noted.count("end result of same") == 1
 
 
-def test_after_a_kill_in_a_step_it_goes_on_and_repeats_no_finished_step(tmp_path: Path) -> None:
-    code, noted = engine(tmp_path, "run", "killed", "1")
+@pytest.fixture(name="url", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peer("postgresql"))])
+def _url(request: pytest.FixtureRequest) -> str:
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("new_postgresql_url")())
+
+
+@pytest.mark.parametrize("way", sorted(RECOVERIES))
+def test_what_a_killed_process_had_begun_goes_on_where_its_queue_is_served(tmp_path: Path, url: str, way: str) -> None:
+    code, noted = engine(tmp_path, "run", "killed", "1", url=url)
     assert code == -signal.SIGKILL
     assert noted == ["taken over 0", "first killed", "second after result of killed"]
-    _, noted = engine(tmp_path, "resume", "1")
-    assert noted[3:] == ["taken over 1", "second after result of killed", "end result of killed"]
+    _, noted = engine(tmp_path, "give_back", way, url=url)
+    assert noted[3:] == ["given back 1, then 0", "waits ['pair:killed']"], "who serves another queue does not run it"
+    _, noted = engine(tmp_path, "resume", "1", url=url)
+    assert noted[5:] == ["taken over 0", "second after result of killed", "end result of killed"], (
+        "no finished step is repeated"
+    )
 
 
 def test_one_workflow_follows_another(tmp_path: Path) -> None:
