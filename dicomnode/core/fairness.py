@@ -61,6 +61,11 @@ def next_batch(waiting: Sequence[Waiting], limit: int, owed: int) -> tuple[list[
     return batch, owed
 
 
+def surplus(mine: int, held: int, machines: int) -> int:
+    """How many of `mine` leases are more than one machine's share of all that are held."""
+    return max(0, mine - -(-held // max(machines, 1)))
+
+
 def _in_turn(waiting: Iterable[Waiting]) -> deque[Waiting]:
     """A few of each series in turn; the longest waiting stays the first."""
     by_series: dict[int, list[Waiting]] = {}

@@ -82,6 +82,9 @@ class WorkingHours:
         return datetime.fromtimestamp(at, self.zone).date()
 
 
+ALWAYS: Final = WorkingHours()
+
+
 def parse_hours(text: str) -> Hours:
     """Read "18:00-06:00" or "mon-fri,sun 18:00-06:00"; ValueError says what is wrong."""
     match = _HOURS.fullmatch(text.strip().lower())

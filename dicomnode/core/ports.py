@@ -86,6 +86,13 @@ class Deliverer(Protocol):
         """
         ...
 
+    def probe(self, calling_ae: str) -> bool:
+        """Ask whether it is there, at next to no cost to it; False where it takes no such question.
+
+        Raises PeerError where it is not there.
+        """
+        ...
+
     def finish(self) -> None:
         """Begin nothing new any more, for good; from any thread. A `deliver` that is running ends when what is being
         sent has its receipts."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dicomnode.core.ports import Transcoder
@@ -14,9 +14,9 @@ from dicomnode.core.types import Outgoing, Receipt
 from dicomnode.deliver.forms import Allowed, Forms
 from dicomnode.deliver.lane import Lane, Line, Proposal
 from dicomnode.deliver.work import Work
-from dicomnode.net.contexts import grouped
+from dicomnode.net.contexts import VERIFICATION, ProposedContext, grouped
 from dicomnode.net.pdu import MAXIMUM_LENGTH_BYTES
-from dicomnode.net.scu import Opening, PeerAddress, Timeouts
+from dicomnode.net.scu import Interruption, Opening, PeerAddress, Timeouts, associate
 from dicomnode.net.trace import PeerTrace
 
 _WORTH_AN_ASSOCIATION: Final = 4
@@ -26,6 +26,8 @@ _GRANTED_FOR_S: Final = 60.0
 """How long a destination that granted fewer associations than we may open is not asked for more."""
 
 _SIGN_OF_LIFE_S: Final = 5.0
+_ECHO: Final = (ProposedContext(VERIFICATION, ("1.2.840.10008.1.2",)),)
+_SUCCESS: Final = 0x0000
 _FINISH_S: Final = 1.0
 """How long what is being sent may still take once nobody takes receipts any more."""
 
@@ -60,7 +62,9 @@ class DicomDeliverer:
     ) -> None:
         """Without a transcoder compressed objects go as they are stored, or not at all."""
         self._settings = settings
-        opening = Opening(settings.timeouts, settings.maximum_bytes, trace=settings.trace)
+        opening = self._opening = Opening(settings.timeouts, settings.maximum_bytes, trace=settings.trace)
+        self._address = address
+        self._probing = Interruption()
         self._forms = Forms(settings.allowed, transcoder is not None)
         line = Line(address, opening, self._forms, transcoder)
         self._lanes = tuple(Lane(line) for _ in range(settings.associations))
@@ -82,6 +86,12 @@ class DicomDeliverer:
             finally:
                 self._start_timer()
 
+    def probe(self, calling_ae: str) -> bool:
+        """See `dicomnode.core.ports.Deliverer`: C-ECHO (PS3.4 annex A) on an association of its own."""
+        opening = replace(self._opening, interruption=self._probing)
+        with associate(self._address, calling_ae, _ECHO, opening) as association:
+            return bool(association.accepted) and association.echo() == _SUCCESS
+
     def finish(self) -> None:
         """See `dicomnode.core.ports.Deliverer`."""
         self._is_finishing = True
@@ -91,6 +101,7 @@ class DicomDeliverer:
     def interrupt(self) -> None:
         """See `dicomnode.core.ports.Deliverer`. A connection attempt that is under way still takes its time-out."""
         self._is_interrupted = True
+        self._probing.interrupt()
         self.finish()
         for lane in self._lanes:
             lane.cut()

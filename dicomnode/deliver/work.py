@@ -93,7 +93,7 @@ class Work:
             self._broken += 1
             if self._broken >= _BROKEN_IN_A_ROW:
                 self.error = self.error or error
-        self._news.put(Receipt(outgoing.outbox_id, Outcome.FAILED, None, str(error), error.hint, transient=True))
+        self._news.put(Receipt(outgoing.outbox_id, Outcome.ABORTED, None, str(error), error.hint, transient=True))
 
     def tell(self, receipt: Receipt) -> None:
         """An instance has its receipt."""

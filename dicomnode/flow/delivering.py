@@ -1,48 +1,62 @@
-"""Draining the outbox: one thread a destination, so that one that is down delays no other.
+"""Draining the outbox towards one destination, in a thread of its own: one that is down delays no other.
 
-A drainer works only while it holds its destination's lease, however many associations its deliverer opens. Answers are
-committed as they come, those that came during a commit together by the next: after a crash nothing that was recorded is
-sent again. A destination that fails as a whole is parked, and tried again with back-off.
+A drainer works only while this process holds its destination's lease, however many associations its deliverer opens.
+Answers are committed as they come, those that came during a commit together by the next: after a crash nothing that was
+recorded is sent again. A destination that fails as a whole is parked, and probed by C-ECHO until it answers.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-import uuid
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from dicomnode import metrics
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from dicomnode.core.hours import ALWAYS, WorkingHours
+from dicomnode.core.patience import lost_patience_before
 from dicomnode.core.ports import Deliverer
 from dicomnode.core.types import Outgoing, Receipt
-from dicomnode.errors import AssociationRejectedError, PeerError
+from dicomnode.errors import AssociationLostError, AssociationRejectedError, PeerError, StoreError
 from dicomnode.faults import kill_point
+from dicomnode.flow.leasing import Leases
+from dicomnode.flow.telling import tell_answer, tell_failure, tell_held, tell_up
 from dicomnode.net.tls import ClientSecurity
 from dicomnode.store.database import Database
-from dicomnode.store.index import outbox
-from dicomnode.store.index.outbox import RetryPolicy
-from dicomnode.store.reach import enduring
-from dicomnode.store.schema import Destination, Instance, Outbox, OutboxState
+from dicomnode.store.files import FileStore
+from dicomnode.store.index import health, outbox
+from dicomnode.store.index.outbox import Wanted
+from dicomnode.store.index.retrying import RetryPolicy
+from dicomnode.store.reach import enduring, is_out_of_reach
+from dicomnode.store.schema import Instance, Outbox, OutboxState
 from dicomnode.telemetry import event
 
-_POLL_S: Final = 0.2
-_LEASE_S: Final = 60.0
-_TOLD_AS: Final = {
-    OutboxState.SENT: "delivery_sent",
-    OutboxState.FAILED: "delivery_failed",
-    OutboxState.EXCLUDED: "delivery_excluded",
-}
 _SMALLEST_BATCH: Final = 64
 _LARGEST_BATCH: Final = 1024
 _BATCH_S: Final = 2.0
 """A batch is what the destination takes in about this time: so long waits what is urgent and comes later."""
 
-_FINISH_S: Final = 10.0
-"""How long an instance that is being sent may take once a stop was asked for."""
+_GATHER_S: Final = 0.02
+_FEW: Final = 16
+"""After a batch of so few, what comes within an instant goes together: each batch costs more than an instance."""
+
+_RECORD_AGAIN_S: Final = 0.5
+_GIVEN_UP_AT_ONCE: Final = 500
+"""Receivers must not wait for a transaction that ends the deliveries of a week."""
+
+_PATIENCE_PERIODS: Final = 50
+_LONGEST_PERIOD_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Opening:
+    """When a destination may be sent to. `urgent_anytime`: urgent deliveries go outside of the hours too."""
+
+    hours: WorkingHours = ALWAYS
+    urgent_anytime: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Route:
     make: Callable[[], Deliverer] = field(compare=False)
     security: ClientSecurity | None = None
     settings: Hashable = None
+    opening: Opening = Opening()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +84,25 @@ class _Refusal:
 
 
 class Drainer:
-    """A thread that sends what is ready for one destination until it is stopped."""
+    """A thread that sends what is ready for one destination whenever it is woken, until it is stopped."""
 
-    def __init__(self, database: Database, path_of: Callable[[str], Path], route: Route) -> None:
+    def __init__(self, database: Database, files: FileStore, route: Route, leases: Leases) -> None:
         self._database = database
-        self._path_of = path_of
+        self._files = files
         self.route = route
+        self._leases = leases
         self._deliverer = route.make()
-        self._owner = f"{socket.gethostname()}:{uuid.uuid4().hex}"
-        self._leased_until = 0.0
+        self._replacing = threading.Lock()  # of the deliverer: one that was halted sends nothing any more
+        self._is_halted = False
+        self._is_delayed = False
         self._batch = _SMALLEST_BATCH
+        self._owed = 0
         self._refused: dict[str, _Refusal] = {}
+        self._echo_tells = True
+        self._looked_at = -float("inf")  # monotonic: when patience was last looked at
+        self.is_busy = False
+        self.sends_all = False  # not only what is urgent
+        self._waking = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"deliver {route.name}")
 
@@ -94,9 +117,27 @@ class Drainer:
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
+    def wake(self) -> None:
+        """There may be something to send; from any thread."""
+        self._waking.set()
+
+    def halt(self) -> None:
+        """Begin nothing further of what is being sent, for it may not be sent any more; from any thread."""
+        with self._replacing:
+            self._is_halted = True
+            self._deliverer.finish()
+
+    def cut(self) -> None:
+        """Break off what is being sent: another machine may be sending it by now; from any thread."""
+        with self._replacing:
+            self._is_halted = True
+            self._deliverer.interrupt()
+
     def ask_stop(self) -> None:
         self._stopping.set()
-        self._deliverer.finish()
+        self._waking.set()
+        with self._replacing:
+            self._deliverer.finish()
 
     def stop(self, until: float) -> None:
         """Finish the instances that are being sent, or break them off at `until` (monotonic); give the lease up."""
@@ -106,50 +147,100 @@ class Drainer:
             self._deliverer.interrupt()
             self._thread.join()
         self._deliverer.close()
-        with enduring(), self._database.write() as session:  # else it ends by itself
-            outbox.release_leases(session, self._owner)
+        self._leases.let_go([self.route.name])
+
+    @property
+    def _period_s(self) -> float:
+        """How often patience is looked at."""
+        return min(self.route.retry.patience_s / _PATIENCE_PERIODS, _LONGEST_PERIOD_S)
 
     def _run(self) -> None:
-        pause_s = 0.0
-        while not self._stopping.wait(pause_s):
-            pause_s = _POLL_S
+        while not self._stopping.is_set():
+            is_woken = self._waking.wait(self._period_s)
+            self._waking.clear()
             with enduring():
-                pause_s = 0.0 if self.drain(time.time()) else _POLL_S
+                if is_woken or self._has_work(time.time()):
+                    self._drain_all()
+            self.is_busy = False
 
-    def drain(self, now: float) -> bool:
-        """Send one batch of what is ready; whether there was anything to send."""
-        if not self._may_send(now):
-            return False
-        refused = [title for title, refusal in self._refused.items() if refusal.until > now]
+    def _drain_all(self) -> None:
+        self.is_busy = True
+        while not self._stopping.is_set() and (sent := self.drain(time.time())):
+            if sent < _FEW:
+                self._stopping.wait(_GATHER_S)
+
+    def _has_work(self, now: float) -> bool:
+        """Whether anything waits, though it may not be sent at the moment: its patience may be over."""
         with self._database.read() as session:
-            batch = outbox.ready(session, self.route.name, now, self._batch, refused)
-        if not batch:
-            return False
+            found = health.situations(session, [self.route.name], now).get(self.route.name)
+        return found is not None and (found.urgent or found.normal)
+
+    def drain(self, now: float) -> int:
+        """Try to send one batch of what is ready; how many instances it had."""
+        if not self._leases.hold(self.route.name):
+            return 0
+        self._replace_halted()
+        self._look_at_patience(now)
+        with self._database.read() as session:
+            batch, is_parked_till_now = self._next(session, now)
+        if not batch or not self._have_files(batch):
+            return 0
+        calling_ae = batch[0][0].calling_ae
         try:
+            if is_parked_till_now and self._echo_tells:
+                self._probe(calling_ae)
             self._send(batch)
         except AssociationRejectedError as error:
-            self._pass_over(batch[0][0].calling_ae, error)
+            self._pass_over(calling_ae, error)
         except PeerError as error:
-            if not self._stopping.is_set():  # else it is we who broke it off
+            if not (self._stopping.is_set() or self._is_halted):  # else it is we who broke it off
                 self._park(error)
+        return len(batch)
+
+    def _next(self, session: Session, now: float) -> tuple[list[tuple[Outbox, Instance]], bool]:
+        """What goes next, and whether the destination was parked until now."""
+        name, opening = self.route.name, self.route.opening
+        found = health.situations(session, [name], now)[name]
+        is_open = opening.hours.is_open(now)
+        if found.paused or found.is_parked(now) or not (is_open or opening.urgent_anytime):
+            return [], False
+        refused = [title for title, refusal in self._refused.items() if refusal.until > now]
+        self.sends_all = is_open
+        wanted = Wanted(self._batch, refused, not is_open, self._owed)
+        batch, self._owed = outbox.ready(session, name, now, wanted)
+        return batch, found.down_until is not None
+
+    def _replace_halted(self) -> None:
+        with self._replacing:
+            if self._is_halted:
+                self._deliverer.close()
+                self._deliverer = self.route.make()
+                self._is_halted = False
+                if self._stopping.is_set():
+                    self._deliverer.finish()
+
+    def _have_files(self, batch: Sequence[tuple[Outbox, Instance]]) -> bool:
+        """Have the files lie here; False where they are out of reach for the moment."""
+        try:
+            self._files.bring([instance.file for _, instance in batch])
+        except StoreError as error:
+            if not self._is_delayed:
+                event("delivery_delayed", destination=self.route.name, reason=str(error), hint=error.hint)
+            self._is_delayed = True
+            return False
+        self._is_delayed = False
         return True
 
-    def _may_send(self, now: float) -> bool:
-        """Hold the lease, and find the destination not parked."""
-        if now < self._leased_until - _LEASE_S / 2:
-            with self._database.read() as session:
-                row = session.get_one(Destination, self.route.name)
-            return row.down_until is None or row.down_until <= now
-        with self._database.write() as session:
-            leased = outbox.lease(session, self.route.name, self._owner, now, now + _LEASE_S)
-            if leased is None:
-                return False
-            self._leased_until = now + _LEASE_S
-            abandoned = outbox.give_up(session, self.route.name, self.route.retry, now)
-        if abandoned:
-            metrics.count("dicomnode_deliveries_total", abandoned, destination=self.route.name, outcome="given_up")
-            event("delivery_failed", destination=self.route.name, reason=f"{abandoned} not taken within the patience")
-        return leased.down_until is None or leased.down_until <= now
+    def _probe(self, calling_ae: str) -> None:
+        """Find out by C-ECHO whether it is there again; one that takes none is tried with an instance. PeerError where
+        it is not."""
+        try:
+            answered = self._deliverer.probe(calling_ae)
+        except AssociationRejectedError:
+            return
+        if answered:
+            with self._database.write() as session:
+                self._note_works(session)
 
     def _send(self, batch: list[tuple[Outbox, Instance]]) -> None:
         started = time.monotonic()
@@ -157,128 +248,96 @@ class Drainer:
         arrived = 0
         kill_point("deliver.before_send")
         for receipts in self._deliverer.deliver([self._outgoing(row, instance) for row, instance in batch]):
-            if receipts:
-                kill_point("deliver.before_receipt")
+            if not receipts:
+                continue
+            kill_point("deliver.before_receipt")
             states = self._record(receipts)
-            if receipts:
-                kill_point("deliver.after_receipt")
-                self._refused.pop(batch[0][0].calling_ae, None)
+            kill_point("deliver.after_receipt")
+            if states is None:
+                return
+            self._refused.pop(batch[0][0].calling_ae, None)
             for receipt, state in zip(receipts, states, strict=True):
-                self._tell(receipt, rows[receipt.outbox_id], state)
+                tell_answer(self.route.name, receipt, rows[receipt.outbox_id], state)
             arrived += sum(receipt.outcome.arrived for receipt in receipts)
         seconds = time.monotonic() - started
         self._batch = max(_SMALLEST_BATCH, min(int(len(batch) / max(seconds, 0.001) * _BATCH_S), _LARGEST_BATCH))
-        self._tell_finished(arrived, seconds)
+        if arrived:
+            event("delivery_finished", destination=self.route.name, instances=arrived, seconds=seconds)
 
-    def _record(self, receipts: Sequence[Receipt]) -> Sequence[OutboxState]:
-        """Commit what was answered, all that is known by now at once; keep the lease."""
+    def _record(self, receipts: Sequence[Receipt]) -> Sequence[OutboxState] | None:
+        """Commit what was answered, whatever became of the lease; while the database is away, as soon as it is back.
+        None where a stop was asked for before it was."""
+        while True:
+            try:
+                with self._database.write() as session:
+                    if any(receipt.status is not None for receipt in receipts):
+                        self._echo_tells = True
+                        self._note_works(session)
+                    return outbox.record_answers(session, receipts, self.route.retry, time.time())
+            except SQLAlchemyError as error:
+                if not is_out_of_reach(error):
+                    raise
+            if self._stopping.wait(_RECORD_AGAIN_S):
+                return None
+
+    def _note_works(self, session: Session) -> None:
+        """It answers. While it rejects another calling AE title, that stays to be seen."""
         now = time.time()
-        renewed = now > self._leased_until - _LEASE_S / 2
-        if not receipts and not renewed:
-            return ()
-        with self._database.write() as session:
-            row = session.get_one(Destination, self.route.name)
-            if row.failures and any(receipt.status is not None for receipt in receipts):
-                outbox.destination_works(session, self.route.name)
-                event("destination_up", destination=self.route.name, address=self.route.address)
-            if renewed:
-                outbox.lease(session, self.route.name, self._owner, now, now + _LEASE_S)
-                self._leased_until = now + _LEASE_S
-            return outbox.record_answers(session, receipts, self.route.retry, now)
+        if any(refusal.until > now for refusal in self._refused.values()):
+            return
+        down_s = health.works(session, self.route.name, now)
+        if down_s is not None:
+            tell_up(self.route.name, self.route.address, down_s)
 
     def _park(self, error: PeerError) -> None:
-        """Leave the destination alone for a while."""
+        """Leave the destination alone for a while. One that breaks off while it takes instances is not believed when it
+        answers a C-ECHO."""
+        self._echo_tells = not isinstance(error, AssociationLostError)
         now = time.time()
         with self._database.write() as session:
-            until = outbox.destination_failed(session, self.route.name, (str(error), error.hint), self.route.retry, now)
-            failures = session.get_one(Destination, self.route.name).failures
-        self._tell_down(error, failures, until - now)
+            row = health.failed(session, self.route.name, (str(error), error.hint), self.route.retry, now)
+            failures, until = row.failures, row.down_until or now
+        tell_failure(self.route.name, self.route.address, error, failures, until - now)
 
     def _pass_over(self, calling_ae: str, error: AssociationRejectedError) -> None:
         """Leave one calling AE title alone for a while: the destination may know the others that we pass through."""
         failures = self._refused[calling_ae].failures + 1 if calling_ae in self._refused else 1
         delay_s = self.route.retry.delay_s(failures)
-        self._refused[calling_ae] = _Refusal(failures, time.time() + delay_s)
+        now = time.time()
+        self._refused[calling_ae] = _Refusal(failures, now + delay_s)
         with self._database.write() as session:
-            outbox.destination_refuses(session, self.route.name, (str(error), error.hint))
-        self._tell_down(error, failures, delay_s)
+            health.refuses(session, self.route.name, (str(error), error.hint), now)
+        tell_failure(self.route.name, self.route.address, error, failures, delay_s)
 
-    def _tell_down(self, error: PeerError, failures: int, retry_s: float) -> None:
-        metrics.count("dicomnode_destination_failures_total", destination=self.route.name)
-        event(
-            "destination_down",
-            destination=self.route.name,
-            address=self.route.address,
-            attempt=failures,
-            retry_s=retry_s,
-            error=type(error).__name__,
-            reason=str(error),
-            hint=error.hint,
-        )
+    def _look_at_patience(self, now: float) -> None:
+        """Fail what the destination has not taken within its patience, a part at a time; say so once in an outage."""
+        if time.monotonic() - self._looked_at < self._period_s:
+            return
+        self._looked_at = time.monotonic()
+        name, retry = self.route.name, self.route.retry
+        with self._database.read() as session:
+            oldest = outbox.oldest_ready(session, name)
+            pauses = health.pauses_since(session, name, oldest) if oldest is not None else ()
+        if oldest is None:
+            return
+        before = lost_patience_before(now, retry.patience_s, oldest, self.route.opening.hours, pauses)
+        given_up, is_first = 0, False
+        while before is not None and not self._stopping.is_set():
+            with self._database.write() as session:
+                found = outbox.give_up(session, name, before, now, _GIVEN_UP_AT_ONCE)
+                is_first = (found > 0 and outbox.is_to_be_told(session, name, retry, now)) or is_first
+            given_up += found
+            if found < _GIVEN_UP_AT_ONCE:
+                break
+        if given_up:
+            tell_held(name, given_up, is_first=is_first)
 
     def _outgoing(self, row: Outbox, instance: Instance) -> Outgoing:
         return Outgoing(
             outbox_id=row.id,
-            path=self._path_of(instance.file),
+            path=self._files.path(instance.file),
             sop_class_uid=instance.sop_class_uid,
             sop_instance_uid=instance.sop_instance_uid,
             transfer_syntax_uid=instance.transfer_syntax_uid,
             calling_ae=row.calling_ae,
         )
-
-    def _tell(self, receipt: Receipt, instance: Instance, state: OutboxState) -> None:
-        metrics.count("dicomnode_deliveries_total", destination=self.route.name, outcome=receipt.outcome.value)
-        name = _TOLD_AS.get(state, "delivery_refused")
-        why = {} if state == OutboxState.SENT else {"reason": receipt.meaning, "hint": receipt.hint}
-        event(
-            name,
-            outbox_id=receipt.outbox_id,
-            destination=self.route.name,
-            sop_instance_uid=instance.sop_instance_uid,
-            status=receipt.status,
-            **why,
-        )
-
-    def _tell_finished(self, arrived: int, seconds: float) -> None:
-        if arrived:
-            event("delivery_finished", destination=self.route.name, instances=arrived, seconds=seconds)
-
-
-class Drainers:
-    """The drainers of all destinations; `follow` goes along with a changed configuration."""
-
-    def __init__(self, database: Database, path_of: Callable[[str], Path]) -> None:
-        self._database = database
-        self._path_of = path_of
-        self.running: tuple[Drainer, ...] = ()
-
-    @property
-    def are_alive(self) -> bool:
-        return all(drainer.is_alive for drainer in self.running)
-
-    def follow(self, routes: Iterable[Route]) -> None:
-        """Have one drainer for each route. Those whose route is as before go on undisturbed."""
-        wanted = {route.name: route for route in routes}
-        kept = tuple(drainer for drainer in self.running if wanted.get(drainer.route.name) == drainer.route)
-        _stop(drainer for drainer in self.running if drainer not in kept)
-        names = {drainer.route.name for drainer in kept}
-        added = tuple(
-            Drainer(self._database, self._path_of, route) for name, route in wanted.items() if name not in names
-        )
-        self.running = (*kept, *added)
-        for drainer in added:
-            drainer.start()
-
-    def stop(self) -> None:
-        _stop(self.running)
-        self.running = ()
-
-
-def _stop(drainers: Iterable[Drainer]) -> None:
-    """All are asked before any is waited for: those that hang cost their time once, not each its own."""
-    stopping = tuple(drainers)
-    for drainer in stopping:
-        drainer.ask_stop()
-    until = time.monotonic() + _FINISH_S
-    for drainer in stopping:
-        drainer.stop(until)

@@ -74,14 +74,23 @@ class _End:
 class StoreIntake:
     """The Intake of one receiver (`dicomnode.core.ports.Intake`).
 
-    owner  this receiver's name, which no other has on any machine that shares the index
+    owner     this receiver's name, which no other has on any machine that shares the index
+    announce  called when something is to be sent; it takes no time
     """
 
-    def __init__(self, database: Database, files: FileStore, routing: Routing, owner: str = "") -> None:
+    def __init__(
+        self,
+        database: Database,
+        files: FileStore,
+        routing: Routing,
+        owner: str = "",
+        announce: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database = database
         self._files = files
         self.routing = routing
         self._owner = owner
+        self._announce = announce
         self._recorder = Recorder(database.engine.dialect, owner)
         self._conflicts = _conflicts(database)
         self._waiting: deque[_Pending | _End] = deque()
@@ -196,6 +205,8 @@ class StoreIntake:
                     each.is_committed = True
                     if each.arrival.association_id is not None:
                         self._unrecorded.pop(each.arrival.association_id, None)
+        if any(isinstance(each, _Pending) and each.arrival.forward for each in batch):
+            self._announce()
 
     def _write(self, cursor: DBAPICursor, each: _Pending | _End) -> None:
         if isinstance(each, _End):

@@ -268,7 +268,7 @@ def test_an_instance_that_breaks_the_association_costs_only_itself(start: Any, d
     pacs = start()
     pacs.abort_at = {"1.2.2"}
     receipts = flat(deliverer(pacs).deliver([outgoing(), outgoing(), outgoing()]))
-    assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, Outcome.FAILED, Outcome.SENT]
+    assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, Outcome.ABORTED, Outcome.SENT]
     assert receipts[1].transient
     assert receipts[1].hint
 
@@ -283,7 +283,7 @@ def test_instances_that_break_off_wait_their_own_time(
     receipts = flat(deliverer(pacs).deliver(rows))
     assert [receipt.outbox_id for receipt in receipts] == [row.outbox_id for row in rows]
     broken = {int(uid.rpartition(".")[2]) for uid in aborts}
-    assert {receipt.outbox_id for receipt in receipts if receipt.outcome is Outcome.FAILED} == broken
+    assert {receipt.outbox_id for receipt in receipts if receipt.outcome is Outcome.ABORTED} == broken
     assert all(receipt.transient for receipt in receipts if receipt.outbox_id in broken)
 
 
@@ -294,7 +294,7 @@ def test_a_destination_that_breaks_off_again_and_again_is_down(start: Any, deliv
     with pytest.raises(AssociationLostError):
         for known in deliverer(pacs).deliver([outgoing() for _ in range(6)]):
             receipts.extend(known)
-    assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, *[Outcome.FAILED] * 3]
+    assert [receipt.outcome for receipt in receipts] == [Outcome.SENT, *[Outcome.ABORTED] * 3]
 
 
 def test_a_destination_that_is_down_or_refuses_is_an_error(start: Any, outgoing: Any) -> None:

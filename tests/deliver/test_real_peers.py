@@ -93,7 +93,7 @@ def test_a_destination_that_aborts_everything_is_down(option: str, rows: Rows, t
     with StoreScp(tmp_path / "scp", options=(option, "--fork")) as scp, pytest.raises(PeerError):
         deliver(scp, rows(24), receipts)
     assert receipts
-    assert all(each.outcome is Outcome.FAILED and each.transient for each in receipts)
+    assert all(each.outcome is Outcome.ABORTED and each.transient for each in receipts)
     assert len({each.outbox_id for each in receipts}) == len(receipts) < 24
 
 

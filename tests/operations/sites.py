@@ -12,7 +12,7 @@ from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
 from dicomnode.serve.wiring import routing
 from dicomnode.store.index import outbox
-from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.testing.node import toml
 from tests.flow.rooms import Flow, flowing
 

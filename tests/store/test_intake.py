@@ -24,7 +24,7 @@ from dicomnode.errors import DiskFullError, InputError, MismatchError, StoreErro
 from dicomnode.store.files import FileStore
 from dicomnode.store.index import outbox
 from dicomnode.store.index.arrivals import Arrival
-from dicomnode.store.index.outbox import RetryPolicy
+from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.intake import StoreIntake
 from dicomnode.store.schema import Association, Instance, Outbox, Patient, Series, SeriesState, Study
 from dicomnode.testing.processes import wait_until
@@ -55,7 +55,7 @@ def test_an_instance_becomes_rows_and_a_file(reception: Reception) -> None:
     assert (patient.patient_id, patient.issuer) == ("P1", "")
     assert (study.patient_row, study.study_instance_uid, study.accession_number) == (patient.id, "1.2.3", "A1")
     assert (series.study_row, series.series_instance_uid, series.modality) == (study.id, "1.2.3.4", "CT")
-    assert (series.state, series.generation, series.last_at, series.due_at) == ("receiving", 0, 1000.0, 1005.0)
+    assert (series.state, series.generation, series.last_at, series.due_at) == ("receiving", 0, 1000.0, 1001.0)
     assert (instance.series_row, instance.association_row) == (series.id, row)
     assert (instance.peer, instance.calling_ae, instance.called_ae) == ("scanner", "SCANNER", "DICOMNODE")
     assert (instance.active, instance.matched, instance.derived_by_us) == (True, True, False)

@@ -15,9 +15,10 @@ from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
-from dicomnode.store.index import arrivals, outbox, overview
+from dicomnode.store.index import arrivals, health, leases, outbox, overview
 from dicomnode.store.index.arrivals import Identity, StoredFile
-from dicomnode.store.index.outbox import DerivedOutgoing, RetryPolicy
+from dicomnode.store.index.outbox import MOST_ABORTS, DerivedOutgoing, Wanted
+from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.index.series import release_held
 from dicomnode.store.schema import Destination, Instance, Outbox, OutboxState, Receipt, Series
 from tests.store.receiving import SCANNER, Reception, ct_header, receiving, routing
@@ -40,7 +41,8 @@ def _reception(tmp_path: Path) -> Iterator[Reception]:
 
 def ready(reception: Reception, destination: str = "pacs", now: float = LATER, limit: int = 64) -> list[str]:
     with reception.database.read() as session:
-        return [instance.sop_instance_uid for _, instance in outbox.ready(session, destination, now, limit)]
+        found, _ = outbox.ready(session, destination, now, Wanted(limit))
+        return [instance.sop_instance_uid for _, instance in found]
 
 
 def answer(
@@ -57,7 +59,8 @@ def row_of(reception: Reception, destination: str = "pacs", number: int = 0) -> 
 
 def lease(reception: Reception, owner: str, now: float, until: float) -> bool:
     with reception.database.write() as session:
-        return outbox.lease(session, "pacs", owner, now, until) is not None
+        leases.know(session, ["pacs"])
+        return leases.take(session, "pacs", owner, now, until)
 
 
 def test_one_owner_at_a_time_holds_a_lease_until_it_expires(reception: Reception) -> None:
@@ -72,10 +75,10 @@ def test_one_owner_at_a_time_holds_a_lease_until_it_expires(reception: Reception
 def test_a_lease_that_is_given_up_is_free(reception: Reception) -> None:
     lease(reception, "one", 100.0, 160.0)
     with reception.database.write() as session:
-        outbox.release_leases(session, "two")
+        leases.release(session, "two")
     assert not lease(reception, "two", 101.0, 161.0)
     with reception.database.write() as session:
-        outbox.release_leases(session, "one")
+        leases.release(session, "one")
     assert lease(reception, "two", 101.0, 161.0)
 
 
@@ -145,23 +148,125 @@ def test_a_wait_is_never_shorter_than_the_first_nor_longer_than_the_cap(failures
 def test_patience_ends_by_an_answer_or_by_silence(reception: Reception) -> None:
     for number in range(3):
         reception.receive(ct_header(number), at=1000.0 + 500.0 * number)
-    assert answer(reception, row_of(reception).id, Outcome.REFUSED, transient=True, now=2000.0) == OutboxState.FAILED
     with reception.database.write() as session:
-        assert outbox.give_up(session, "pacs", RETRY, 2501.0) == 1
+        assert outbox.oldest_ready(session, "pacs") == 1000.0
+        assert outbox.give_up(session, "pacs", 1501.0, 2501.0, limit=1) == 1
+        assert outbox.give_up(session, "pacs", 1501.0, 2501.0, limit=5) == 1
     assert [state for where, _, state in reception.outbox() if where == "pacs"] == ["failed", "failed", "ready"]
+    assert [row.finished_at for row in reception.rows(Outbox) if row.state == "failed"] == [2501.0, 2501.0]
     assert reception.rows(Receipt)[-1].meaning == "not taken within the destination's patience"
+
+
+def test_what_was_not_taken_in_time_is_told_once_in_an_outage(reception: Reception) -> None:
+    lease(reception, "one", 100.0, 160.0)
+    error = ("no answer", "look")
+    with reception.database.write() as session:
+        health.failed(session, "pacs", error, RETRY, 100.0)
+        told = [outbox.is_to_be_told(session, "pacs", RETRY, now) for now in (200.0, 300.0, 1100.0)]
+        assert told == [True, False, False]
+        health.works(session, "pacs", 1150.0)
+        health.failed(session, "pacs", error, RETRY, 1160.0)
+        assert outbox.is_to_be_told(session, "pacs", RETRY, 1170.0)
+        assert not outbox.is_to_be_told(session, "pacs", RETRY, 1170.0 + 999.0)
+        assert outbox.is_to_be_told(session, "pacs", RETRY, 1170.0 + 1000.0), "it is still not taken"
+
+
+def test_an_instance_that_a_working_destination_aborts_at_is_at_fault_in_the_end(reception: Reception) -> None:
+    reception.receive(ct_header())
+    row = row_of(reception).id
+    states = [answer(reception, row, Outcome.ABORTED, transient=True, now=LATER + n) for n in range(MOST_ABORTS)]
+    assert states == [OutboxState.READY] * (MOST_ABORTS - 1) + [OutboxState.FAILED]
+
+
+def test_while_the_destination_is_down_no_instance_is_at_fault(reception: Reception) -> None:
+    reception.receive(ct_header())
+    lease(reception, "one", 100.0, 160.0)
+    with reception.database.write() as session:
+        health.failed(session, "pacs", ("broke off", ""), RETRY, 100.0)
+    row = row_of(reception).id
+    for n in range(3 * MOST_ABORTS):
+        assert answer(reception, row, Outcome.ABORTED, transient=True, now=LATER + n) == OutboxState.READY
+
+
+@pytest.mark.parametrize("ended", [OutboxState.SENT, OutboxState.CANCELLED, OutboxState.FAILED])
+def test_an_answer_that_comes_late_changes_no_end_unless_it_arrived(reception: Reception, ended: OutboxState) -> None:
+    """Another machine has sent it meanwhile, or a person has cancelled it."""
+    reception.receive(ct_header())
+    row = row_of(reception).id
+    with reception.database.write() as session:
+        session.execute(update(Outbox).where(Outbox.id == row).values(state=ended.value))
+    assert answer(reception, row, Outcome.REFUSED, transient=True) == ended
+    assert row_of(reception).state == ended.value
+    assert answer(reception, row, Outcome.SENT) == OutboxState.SENT
+
+
+def test_what_came_just_now_does_not_wait_for_all_that_an_outage_has_left(reception: Reception) -> None:
+    for number in range(1, 46):
+        reception.receive(ct_header(number), at=1000.0 + number)
+    reception.receive(ct_header(99, SeriesInstanceUID="1.2.3.9"), at=2000.0)
+    assert "1.2.3.4.99" in ready(reception, limit=20), "though more than forty wait longer"
+
+
+def test_situations_tell_what_is_to_be_done_where(reception: Reception) -> None:
+    with reception.database.write() as session:
+        leases.know(session, ["pacs", "archive", "idle"])
+    reception.receive(ct_header(1, Modality="DX"))
+    with reception.database.write() as session:
+        health.pause(session, "archive", "maintenance", 1500.0)
+        release_held(session, reception.rows(Series)[0].id, LATER)
+        found = health.situations(session, ["pacs", "archive", "idle"], LATER)
+    assert {name: (one.urgent, one.normal, one.paused) for name, one in found.items()} == {
+        "pacs": (True, False, False),
+        "archive": (False, True, True),
+        "idle": (False, False, False),
+    }
+
+
+def test_a_pause_lasts_until_it_is_ended(reception: Reception) -> None:
+    with reception.database.write() as session:
+        assert health.pause(session, "pacs", "maintenance", 100.0)
+        assert not health.pause(session, "pacs", "again", 101.0)
+        assert health.resume(session, "pacs", 150.0)
+        assert not health.resume(session, "pacs", 151.0)
+        health.pause(session, "pacs", "", 300.0)
+    with reception.database.read() as session:
+        assert health.pauses_since(session, "pacs", 0.0) == [(100.0, 150.0), (300.0, None)]
+        assert health.pauses_since(session, "pacs", 200.0) == [(300.0, None)]
+        assert health.paused(session, "archive") is None
+
+
+def test_a_machine_gives_up_the_leases_of_its_former_self_only(reception: Reception) -> None:
+    lease(reception, leases.owner_on("a", "1"), 100.0, 160.0)
+    with reception.database.write() as session:
+        leases.release_of_machine(session, "b")
+        leases.release_of_machine(session, "a_")
+    assert not lease(reception, "b/1", 101.0, 161.0)
+    with reception.database.write() as session:
+        leases.release_of_machine(session, "a")
+    assert lease(reception, "b/1", 101.0, 161.0)
+
+
+def test_only_what_is_still_held_is_renewed(reception: Reception) -> None:
+    lease(reception, "one", 100.0, 160.0)
+    with reception.database.write() as session:
+        assert leases.renew(session, "one", 159.0, 220.0) == {"pacs"}
+        assert leases.renew(session, "two", 159.0, 220.0) == frozenset()
+        assert leases.holders(session, 219.0) == {"pacs": "one"}
+        assert leases.renew(session, "one", 220.0, 280.0) == frozenset(), "it has ended: another may have it"
+        assert leases.holders(session, 220.0) == {}
 
 
 def test_a_destination_that_fails_is_parked_longer_each_time_until_it_works(reception: Reception) -> None:
     lease(reception, "one", 100.0, 160.0)
     for failures, plain in ((1, 10.0), (2, 20.0), (3, 40.0)):
         with reception.database.write() as session:
-            until = outbox.destination_failed(session, "pacs", ("refused", "look"), RETRY, 200.0)
+            until = health.failed(session, "pacs", ("refused", "look"), RETRY, 200.0).down_until
+        assert until is not None
         assert 200.0 + plain <= until <= 200.0 + 1.1 * plain
         (row,) = reception.rows(Destination)
         assert (row.failures, row.down_until, row.last_error, row.last_hint) == (failures, until, "refused", "look")
     with reception.database.write() as session:
-        outbox.destination_works(session, "pacs")
+        assert health.works(session, "pacs", 260.0) == 60.0
     (row,) = reception.rows(Destination)
     assert (row.failures, row.down_until, row.last_error, row.last_hint) == (0, None, None, None)
 

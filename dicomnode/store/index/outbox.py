@@ -1,35 +1,30 @@
-"""The outbox: what is to be sent where, who drains it, and what became of each attempt.
+"""The outbox: what is to be sent where, what goes next, and what became of each attempt.
 
-A destination is drained by whoever holds its lease. A derived object waits until the originals of its source series
-have arrived at that destination, or until its time is up.
+A derived object waits until the originals of its source series have arrived at that destination, or until its time is
+up.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, func, insert, or_, select, update
+from sqlalchemy.orm import Session
 
+from dicomnode.core.fairness import Waiting, next_batch
+from dicomnode.core.routing import PRIORITIES
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
+from dicomnode.store.index import proofs
+from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.schema import Destination, Instance, Origin, Outbox, OutboxState, Receipt
 
+MOST_ABORTS: Final = 8
+"""So often a destination that works may abort at an instance before it is the instance's fault."""
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Back-off doubles from `initial_s` to `maximum_s`, each with up to 10 % jitter; `patience_s` ends it."""
-
-    initial_s: float = 30.0
-    maximum_s: float = 1800.0
-    patience_s: float = 72 * 3600.0
-
-    def delay_s(self, failures: int) -> float:
-        """Pause after the given number of failures in a row (1 or more)."""
-        plain: float = min(self.initial_s * 2.0 ** (min(failures, 64) - 1), self.maximum_s)
-        return plain * random.uniform(1.0, 1.1)  # noqa: S311  spreads retries, protects nothing
+_NO_PATIENCE_LEFT: Final = "not taken within the destination's patience"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,50 +74,32 @@ def enqueue_derived(session: Session, instances: Sequence[Instance], to: Derived
     )
 
 
-def lease(session: Session, name: str, owner: str, now: float, until: float) -> Destination | None:
-    """Take or renew the lease of a destination; None where another owner holds it."""
-    row = session.get(Destination, name)
-    if row is None:
-        row = Destination(
-            name=name,
-            lease_owner=None,
-            lease_until=None,
-            failures=0,
-            down_since=None,
-            down_until=None,
-            held_told_at=None,
-            last_error=None,
-            last_hint=None,
-        )
-        session.add(row)
-    if row.lease_owner not in (None, owner) and (row.lease_until or 0.0) > now:
-        return None
-    row.lease_owner, row.lease_until = owner, until
-    return row
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a batch may hold.
 
-
-def break_leases(session: Session) -> None:
-    """Take every lease from its owner, for who knows that none of them lives."""
-    session.execute(update(Destination).values(lease_owner=None, lease_until=None))
-
-
-def release_leases(session: Session, owner: str) -> None:
-    """Give up every lease of an owner that stops."""
-    session.execute(
-        update(Destination).where(Destination.lease_owner == owner).values(lease_owner=None, lease_until=None)
-    )
-
-
-def ready(
-    session: Session, destination: str, now: float, limit: int, refused: Collection[str] = ()
-) -> list[tuple[Outbox, Instance]]:
-    """Rows to be sent now, most urgent and oldest first, all with the calling AE title of the first.
-
-    refused  calling AE titles that the destination does not take now: their rows are passed over
+    limit        how many
+    refused      calling AE titles that the destination does not take now: their rows are passed over
+    urgent_only  whether nothing else may go now
+    owed         what is owed to normal ones (`dicomnode.core.fairness`)
     """
-    passed = Outbox.calling_ae.not_in(refused)
-    rows = session.execute(_ready(destination, now).where(passed).limit(limit)).all()
-    return [(row, instance) for row, instance in rows if row.calling_ae == rows[0][0].calling_ae]
+
+    limit: int
+    refused: Collection[str] = ()
+    urgent_only: bool = False
+    owed: int = 0
+
+
+def ready(session: Session, destination: str, now: float, wanted: Wanted) -> tuple[list[tuple[Outbox, Instance]], int]:
+    """The next rows to be sent, in order, all with one calling AE title; and what is owed after them."""
+    chosen, owed = next_batch(_waiting(session, destination, now, wanted), wanted.limit, wanted.owed)
+    if not chosen:
+        return [], owed
+    order = {each.outbox_id: place for place, each in enumerate(chosen)}
+    rows = session.execute(
+        select(Outbox, Instance).join(Instance, Instance.id == Outbox.instance_row).where(Outbox.id.in_(order))
+    )
+    return sorted(((row, instance) for row, instance in rows), key=lambda found: order[found[0].id]), owed
 
 
 def record_answers(
@@ -133,24 +110,22 @@ def record_answers(
     held = rows.all()  # in the session from here on: none is looked up again by itself
     assert len(held) == len(answers)
     with session.no_autoflush:
-        return tuple(record_answer(session, answer, retry, now) for answer in answers)
+        states = tuple(record_answer(session, answer, retry, now) for answer in answers)
+        proofs.begin(session, [row for row in held if row.state == OutboxState.SENT], now)
+        return states
 
 
 def record_answer(session: Session, answer: Answer, retry: RetryPolicy, now: float) -> OutboxState:
-    """Store a receipt and what follows from it; the row's new state."""
-    session.add(
-        Receipt(
-            outbox_row=answer.outbox_id,
-            at=now,
-            outcome=answer.outcome.value,
-            status=answer.status,
-            meaning=answer.meaning,
-            hint=answer.hint,
-        )
-    )
+    """Store a receipt and what follows from it; the row's new state.
+
+    What came to an end meanwhile, by a person or by another machine, stays there, unless it has arrived.
+    """
+    session.add(_receipt(answer, now))
     row = session.get_one(Outbox, answer.outbox_id)
     row.attempts += 1
-    state = _state_after(answer, row, retry, now)
+    if row.state not in (OutboxState.HELD, OutboxState.READY) and not answer.outcome.arrived:
+        return OutboxState(row.state)
+    state = _state_after(session, answer, row, retry, now)
     row.state = state.value
     if state == OutboxState.READY:
         row.next_attempt_at = now + retry.delay_s(row.attempts)
@@ -159,81 +134,140 @@ def record_answer(session: Session, answer: Answer, retry: RetryPolicy, now: flo
     return state
 
 
-def destination_failed(session: Session, name: str, error: tuple[str, str], retry: RetryPolicy, now: float) -> float:
-    """Park a destination after it failed as a whole; until when. `error` is what and what to do."""
-    row = session.get_one(Destination, name)
-    row.failures += 1
-    row.down_until = now + retry.delay_s(row.failures)
-    row.last_error, row.last_hint = error
-    return row.down_until
+def oldest_ready(session: Session, destination: str) -> float | None:
+    """Since when that waits which waits longest for a destination."""
+    return session.scalar(select(func.min(Outbox.created_at)).where(*_is_ready(destination)))
 
 
-def destination_refuses(session: Session, name: str, error: tuple[str, str]) -> None:
-    """Note that a destination rejects a calling AE title; it is not parked, for others may be welcome."""
-    row = session.get_one(Destination, name)
-    row.failures += 1
-    row.last_error, row.last_hint = error
-
-
-def destination_works(session: Session, name: str) -> None:
-    row = session.get_one(Destination, name)
-    row.failures, row.down_until, row.last_error, row.last_hint = 0, None, None, None
-
-
-def give_up(session: Session, destination: str, retry: RetryPolicy, now: float) -> int:
-    """Fail what the destination has not taken within its patience; how many rows."""
-    late = (
-        select(Outbox.id)
-        .where(
-            Outbox.destination == destination,
-            Outbox.state == OutboxState.READY,
-            Outbox.created_at < now - retry.patience_s,
+def give_up(session: Session, destination: str, waiting_since: float, now: float, limit: int) -> int:
+    """Fail what waits since a time or longer, at most `limit` rows; how many."""
+    late = list(
+        session.scalars(
+            select(Outbox.id)
+            .where(*_is_ready(destination), Outbox.created_at <= waiting_since)
+            .order_by(Outbox.id)
+            .limit(limit)
         )
-        .order_by(Outbox.id)
     )
-    rows = list(session.scalars(late))
-    for row in rows:
-        answer = Answer(row, Outcome.FAILED, None, "not taken within the destination's patience", "see status", False)
-        record_answer(session, answer, retry, now)
-    return len(rows)
+    if late:
+        session.execute(
+            insert(Receipt),
+            [
+                {
+                    "outbox_row": row, "at": now, "outcome": Outcome.FAILED.value, "status": None,
+                    "meaning": _NO_PATIENCE_LEFT, "hint": "dicomnode jobs retry, once it is up again",
+                }
+                for row in late
+            ],
+        )  # fmt: skip
+        session.execute(
+            update(Outbox).where(Outbox.id.in_(late)).values(state=OutboxState.FAILED.value, finished_at=now)
+        )
+    return len(late)
 
 
-def _state_after(answer: Answer, row: Outbox, retry: RetryPolicy, now: float) -> OutboxState:
+def is_to_be_told(session: Session, destination: str, retry: RetryPolicy, now: float) -> bool:
+    """Whether it is to be said that something was not taken in time, and note that it is: once in each outage, and for
+    a destination that answers and refuses, once in the time of its patience."""
+    row = session.get_one(Destination, destination)
+    if row.held_told_at is not None and now - row.held_told_at < retry.patience_s:
+        return False
+    row.held_told_at = now
+    return True
+
+
+def _receipt(answer: Answer, now: float) -> Receipt:
+    return Receipt(
+        outbox_row=answer.outbox_id,
+        at=now,
+        outcome=answer.outcome.value,
+        status=answer.status,
+        meaning=answer.meaning,
+        hint=answer.hint,
+    )
+
+
+def _state_after(session: Session, answer: Answer, row: Outbox, retry: RetryPolicy, now: float) -> OutboxState:
     if answer.outcome.arrived:
         return OutboxState.SENT
     if answer.outcome is Outcome.EXCLUDED:
         return OutboxState.EXCLUDED
-    if answer.transient and now - row.created_at < retry.patience_s:
-        return OutboxState.READY
-    return OutboxState.FAILED
+    if answer.outcome is Outcome.ABORTED and _is_at_fault(session, row):
+        return OutboxState.FAILED
+    return OutboxState.READY if answer.transient else OutboxState.FAILED
 
 
-def _ready(destination: str, now: float) -> Select[Outbox, Instance]:
-    sources_first = or_(Outbox.after_series.is_(None), Outbox.hold_until <= now, ~_originals_waiting())
+def _is_at_fault(session: Session, row: Outbox) -> bool:
+    """Whether a destination that takes others has aborted at it often enough, counting the last time."""
+    destination = session.get(Destination, row.destination)
+    if destination is not None and destination.failures:
+        return False
+    aborts = select(func.count()).where(Receipt.outbox_row == row.id, Receipt.outcome == Outcome.ABORTED)
+    session.flush()  # the last receipt is among them
+    return (session.scalar(aborts) or 0) >= MOST_ABORTS
+
+
+def _waiting(session: Session, destination: str, now: float, wanted: Wanted) -> list[Waiting]:
+    """More than fits a batch of what may go now, of each kind those that wait longest first."""
+    kinds = ("urgent",) if wanted.urgent_only else ("urgent", "normal")
+    return [each for kind in kinds for each in _waiting_of(session, destination, now, wanted, kind)]
+
+
+def _waiting_of(session: Session, destination: str, now: float, wanted: Wanted, kind: str) -> list[Waiting]:
+    """Those that wait longest, and, where there are many, the newest too: a study of just now must not wait until all
+    is sent that an outage has left. Both are read in the order of an index."""
+    blocked: set[int] = set()
+    free: set[int] = set()
+    while True:
+        rows = _window(session, _due(destination, now, PRIORITIES[kind], wanted.refused, blocked), wanted.limit)
+        sources = {row.after_series for row in rows if row.after_series is not None and row.hold_until > now} - free
+        newly = _with_originals_waiting(session, destination, sources) if sources else set()
+        if not newly:
+            return [Waiting(row.id, kind == "urgent", row.calling_ae, row.series_row) for row in rows]
+        blocked |= newly
+        free |= sources - newly
+
+
+def _window(session: Session, due: Select[*tuple[Any, ...]], limit: int) -> list[Any]:
+    rows = session.execute(due.order_by(Outbox.next_attempt_at, Outbox.id).limit(2 * limit)).all()
+    if len(rows) < 2 * limit:
+        return list(rows)
+    newest = session.execute(due.order_by(Outbox.next_attempt_at.desc(), Outbox.id.desc()).limit(limit // 2)).all()
+    known = {row.id for row in rows}
+    return [*rows, *(row for row in reversed(newest) if row.id not in known)]
+
+
+def _due(
+    destination: str, now: float, priority: int, refused: Collection[str], blocked: Collection[int]
+) -> Select[*tuple[Any, ...]]:
     return (
-        select(Outbox, Instance)
+        select(Outbox.id, Outbox.calling_ae, Outbox.after_series, Outbox.hold_until, Instance.series_row)
         .join(Instance, Instance.id == Outbox.instance_row)
         .where(
-            Outbox.destination == destination,
-            Outbox.state == OutboxState.READY,
+            *_is_ready(destination),
+            Outbox.priority == priority,
             Outbox.next_attempt_at <= now,
-            sources_first,
+            Outbox.calling_ae.not_in(refused),
+            or_(Outbox.after_series.is_(None), Outbox.hold_until <= now, Outbox.after_series.not_in(blocked)),
         )
-        .order_by(Outbox.priority, Outbox.id)
     )
 
 
-def _originals_waiting() -> ColumnElement[bool]:
-    other, member = aliased(Outbox), aliased(Instance)
-    return exists(
-        select(other.id)
-        .join(member, member.id == other.instance_row)
+def _is_ready(destination: str) -> tuple[ColumnElement[bool], ...]:
+    return Outbox.destination == destination, Outbox.state == OutboxState.READY
+
+
+def _with_originals_waiting(session: Session, destination: str, series: Collection[int]) -> set[int]:
+    """Those of the series of which originals are still to go to a destination."""
+    rows = (
+        select(Instance.series_row)
+        .join(Outbox, Outbox.instance_row == Instance.id)
         .where(
-            and_(
-                other.destination == Outbox.destination,
-                other.origin == Origin.RECEIVED.value,
-                other.state.in_([OutboxState.HELD, OutboxState.READY]),
-                member.series_row == Outbox.after_series,
-            )
+            Instance.series_row.in_(series),
+            Outbox.destination == destination,
+            Outbox.origin == Origin.RECEIVED.value,
+            Outbox.state.in_([OutboxState.HELD, OutboxState.READY]),
         )
+        .distinct()
     )
+    return set(session.scalars(rows))
