@@ -16,10 +16,11 @@ from dicomnode.core.rules import RoutingPlan, RuleExplanation
 from dicomnode.net.certificates import expiry_warning
 from dicomnode.operations.check import running_node
 from dicomnode.operations.index import reading
+from dicomnode.operations.telling.care import CareStatus, care_status
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
-from dicomnode.store.index import overview
+from dicomnode.store.index import overview, proofs
 from dicomnode.store.index import processes as signs
 from dicomnode.store.schema import Instance, Job, JobState, Outbox, Receipt, Series
 
@@ -37,7 +38,8 @@ class ProcessStatus:
 
 @dataclass(frozen=True)
 class DestinationStatus:
-    """`held` waits for a series to close; `excluded` is what our configuration keeps from there.
+    """`held` waits for a series to close; `confirmed` are those of `sent` that are proved to be there; `excluded` is
+    what our configuration keeps from there.
 
     `down_for_s` is set while the destination is parked after a failure.
     """
@@ -46,6 +48,7 @@ class DestinationStatus:
     held: int
     ready: int
     sent: int
+    confirmed: int
     failed: int
     excluded: int
     down_for_s: float | None
@@ -84,6 +87,7 @@ class Status:
     problems: tuple[Problem, ...]
     free_bytes: int
     reserve_bytes: int
+    care: CareStatus
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,8 +95,10 @@ class Status:
     def lines(self) -> Sequence[str]:
         return printable_lines(
             (
+                *self.care.loud_lines(),
                 *_process_lines(self),
                 *_count_lines(self),
+                *self.care.lines(),
                 *(line for destination in self.destinations for line in _destination_lines(destination)),
                 *_problem_lines(self.problems),
             )
@@ -130,14 +136,16 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
             *(_down(one) for one in destinations if one.failures and one.last_error),
             *(_unconfigured(one) for one in destinations if one.name not in config.destination and one.waiting),
             *_problems(session),
+            *_unproved(session),
         ),
         free_bytes=disk[0],
         reserve_bytes=disk[1],
+        care=care_status(config, session),
     )
 
 
 def _destinations(config: Config, session: Session, now: float) -> tuple[DestinationStatus, ...]:
-    counts = overview.outbox_counts(session)
+    counts, confirmed = overview.outbox_counts(session), proofs.confirmed_counts(session)
     health = {row.name: row for row in overview.destinations(session)}
     found = []
     for name in dict.fromkeys([*config.destination, *counts]):
@@ -149,6 +157,7 @@ def _destinations(config: Config, session: Session, now: float) -> tuple[Destina
                 held=count.get("held", 0),
                 ready=count.get("ready", 0),
                 sent=count.get("sent", 0),
+                confirmed=confirmed.get(name, 0),
                 failed=count.get("failed", 0),
                 excluded=count.get("excluded", 0),
                 down_for_s=max(0.0, row.down_until - now) if down and row and row.down_until else None,
@@ -185,6 +194,13 @@ def _down(destination: DestinationStatus) -> Problem:
 def _unconfigured(destination: DestinationStatus) -> Problem:
     waits = f"{counted(destination.waiting, 'instance')} for it will wait until there is a [destination.NAME] again"
     return Problem("unconfigured", destination.name, waits)
+
+
+def _unproved(session: Session) -> tuple[Problem, ...]:
+    return tuple(
+        Problem("unproved", series.series_instance_uid, f"{proof.destination}: {proof.meaning}; {proof.hint}")
+        for proof, series in proofs.unproved_series(session, _LISTED)
+    )
 
 
 def _problems(session: Session) -> tuple[Problem, ...]:
@@ -254,7 +270,8 @@ def _count_lines(status: Status) -> tuple[str, ...]:
 def _destination_lines(destination: DestinationStatus) -> tuple[str, ...]:
     excluded = f", {destination.excluded} not meant for it" if destination.excluded else ""
     counted = (
-        f"to {destination.name}: {destination.sent} sent, {destination.ready} waiting, "
+        f"to {destination.name}: {destination.sent} sent ({destination.confirmed} confirmed), "
+        f"{destination.ready} waiting, "
         f"{destination.held} held until their series is complete, {destination.failed} failed{excluded}"
     )
     if destination.down_for_s is None:

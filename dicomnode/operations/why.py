@@ -20,6 +20,8 @@ from dicomnode.core.headers import value
 from dicomnode.core.rules import RoutingPlan
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.index import reading
+from dicomnode.operations.telling.care import care_lines
+from dicomnode.operations.telling.proof import proof_lines
 from dicomnode.operations.telling.retrieval import retrieval_lines
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted, gate_sentences
@@ -54,6 +56,7 @@ class SeriesStory:
     decisions: tuple[str, ...]
     jobs: tuple[JobStory, ...]
     deliveries: tuple[Delivery, ...]
+    proofs: tuple[str, ...]
 
     def lines(self) -> Sequence[str]:
         return (
@@ -61,6 +64,7 @@ class SeriesStory:
             *(f"  {line}" for line in (*self.arrival, *self.kept_back, *self.completeness, *self.decisions)),
             *(f"  {line}" for job in self.jobs for line in _job_lines(job)),
             *(f"  {line}" for delivery in self.deliveries for line in _delivery_lines(delivery)),
+            *(f"  {line}" for line in self.proofs),
         )
 
 
@@ -115,9 +119,10 @@ def _story(session: Session, series: Series, subject: str) -> SeriesStory:
         arrival=(*_arrival(session, series, instances), *retrieval_lines(session, series), *_files(of_subject)),
         kept_back=_kept_back(of_subject or instances),
         completeness=_completeness(series),
-        decisions=_decisions(plans, instances),
+        decisions=(*_decisions(plans, instances), *care_lines(session, series)),
         jobs=tuple(_job(session, job) for job in _jobs(session, series)),
         deliveries=tuple(overview.deliveries_of(session, series.id, subject if of_subject else None)),
+        proofs=proof_lines(session, series),
     )
 
 

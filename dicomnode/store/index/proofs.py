@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dicomnode import metrics
@@ -276,26 +276,33 @@ def tell(confirmed: Confirmed) -> None:
     )
 
 
-def proof_of(session: Session, series_row: int, destination: str) -> tuple[SeriesProof, Proof | None] | None:
-    """What a destination holds of a series, and what was asked of it; None where nothing is meant for it."""
-    asked_row = session.scalars(
-        select(Proof).where(Proof.series_row == series_row, Proof.destination == destination)
-    ).first()
-    failures = {} if asked_row is None else asked_row.failures
+def proofs_of(session: Session, series_row: int) -> list[tuple[SeriesProof, Proof]]:
+    """What each destination that has answered for the series holds of it, and what was asked of it."""
+    asked = session.scalars(select(Proof).where(Proof.series_row == series_row).order_by(Proof.destination)).all()
     rows = session.execute(
-        select(Instance.sop_instance_uid, Outbox.state, Outbox.confirmed_by)
-        .join(Outbox, Outbox.instance_row == Instance.id)
-        .where(Instance.series_row == series_row, Instance.active, Outbox.destination == destination)
+        select(Outbox.destination, Instance.sop_instance_uid, Outbox.state, Outbox.confirmed_by)
+        .join(Instance, Instance.id == Outbox.instance_row)
+        .where(Instance.series_row == series_row, Instance.active)
         .order_by(Instance.id)
     ).all()
-    judged = series_proof([_sent(*row, failures) for row in rows])
-    return None if judged is None else (judged, asked_row)
+    told = []
+    for proof in asked:
+        sent = [_sent(*each[1:], proof.failures) for each in rows if each.destination == proof.destination]
+        if (judged := series_proof(sent)) is not None:
+            told.append((judged, proof))
+    return told
 
 
 def _sent(uid: str, state: str, confirmed_by: str | None, failures: Mapping[str, int]) -> Sent:
     is_missing = confirmed_by is None and uid in failures and failure_reason(failures[uid]).is_missing
     fate = _FATES.get(OutboxState(state), "apart")
     return Sent(uid, fate, None if confirmed_by is None else Method(confirmed_by), is_missing)
+
+
+def confirmed_counts(session: Session) -> dict[str, int]:
+    """Confirmed instances by destination."""
+    found = session.execute(select(Outbox.destination, func.count(Outbox.confirmed_at)).group_by(Outbox.destination))
+    return {row[0]: row[1] for row in found}
 
 
 def unproved_series(session: Session, limit: int) -> list[tuple[Proof, Series]]:
