@@ -105,6 +105,13 @@ def derived_series_instance_uid(
     return named_uid({"series": source_series, "role": role, "sources": _sources(sources), "stages": _stages(stages)})
 
 
+def rejection_note_uids(title: str, sop_instance_uids: Collection[str]) -> tuple[str, str]:
+    """Series and SOP Instance UID of the note that rejects these instances under a title (a code value): said again, to
+    the same or another destination, it is the same object."""
+    parts = {"title": title, "rejected": sorted(set(sop_instance_uids))}
+    return named_uid({"role": "rejection series", **parts}), named_uid({"role": "rejection", **parts})
+
+
 def _source(source: SourceInstance) -> list[str]:
     return [source.sop_instance_uid, source.digest]
 

@@ -10,26 +10,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from dicomnode.core.lateness import Lateness, Member, groups
 from dicomnode.core.ports import Worker
 from dicomnode.core.review import RELEASED, is_worth_keeping, may_leave, release_note
 from dicomnode.core.routing import PRIORITIES, Routing
 from dicomnode.core.rules import RoutingPlan, plan
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
 from dicomnode.core.types import Header, Sender, Slice, Stack
+from dicomnode.errors import InputError
 from dicomnode.faults import kill_point
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore
 from dicomnode.store.index import jobs as job_index
-from dicomnode.store.index import outbox
+from dicomnode.store.index import outbox, purges, rejections, replacing
 from dicomnode.store.index import series as series_index
 from dicomnode.store.index.arrivals import Identity, StoredFile, record_derived, stored_files
-from dicomnode.store.results import ResultStore, result_key
+from dicomnode.store.index.lateness import late_instances
+from dicomnode.store.results import ResultStore, input_of, result_key
 from dicomnode.store.schema import Instance, Job, JobState, Patient, Series, Study
 from dicomnode.telemetry import event
 
@@ -41,6 +44,9 @@ DECODE_TIMEOUT_S: Final = 1800.0
 ENGINE_TIMEOUT_S: Final = 3600.0
 SOURCES_FIRST_S: Final = 3600.0
 """How long a derived object waits for its sources to arrive at a destination before it goes without them."""
+
+_SAME: Final = "same"
+"""State of a report where no engine ran: what it reads has not changed since a former job."""
 
 _NUMBERS_A_JOB: Final = 10
 """Series numbers kept free for one job; each engine of its chain may take one."""
@@ -67,6 +73,14 @@ class Deriving:
     content_qualification: str
 
 
+class Former(NamedTuple):
+    """An earlier job that derived from the same stack by the same engines, and the rows of its slices."""
+
+    id: int
+    result: str
+    instance_rows: list[int]
+
+
 class Pipeline:
     """The steps. `routing` and `deriving` are replaced at a reload; a step uses what it found at its start."""
 
@@ -80,12 +94,22 @@ class Pipeline:
         kill_point("route.before_plan")
         with self._rooms.database.read() as session:
             series = session.get_one(Series, series_row)
-            instances = series_index.active_instances(session, series_row)
-        decided, unreadable, members = self._decide(instances)
+            instances = rejections.not_rejected(session, series_index.active_instances(session, series_row))
+            late = late_instances(session, series_row)
+            gone = purges.purged_instances(session, series_row)
+        if gone:
+            raise InputError(
+                f"retention has deleted {gone} of its {len(instances)} instances: nothing is made of a part",
+                "if it is to be enhanced again, send the whole series to the node again",
+            )
+        decided, unreadable, members = self._decide(instances, late)
         content = {**json.loads(decided.to_json()), "unreadable": unreadable}
         planned = [(asdict(job), members[job.stack_key]) for job in decided.jobs]
         with self._rooms.database.write() as session:
             jobs = job_index.record_plan(session, series_row, generation, content, planned, time.time())
+            pointless = replacing.supersede_unfinished(session, jobs, time.time())
+        for result in pointless:
+            self._rooms.results.forget(result)
         _tell_plan(series, decided, any(instance.matched for instance in instances))
         kill_point("route.after_plan")
         return [[job.id, PRIORITIES[job.content["priority"]]] for job in jobs]
@@ -124,10 +148,15 @@ class Pipeline:
             stored = [self._stored(made["instances"]) for made in built]
             kill_point("derive.before_commit")
             with self._rooms.database.write() as session:
+                current = job_index.job(session, job_row)
+                if current.state != JobState.ENHANCED:  # it was superseded or cancelled meanwhile
+                    self._drop(stored)
+                    return
                 for output, made, files in zip(job.content["outputs"], built, stored, strict=True):
-                    self._record(session, job, (output, made["series_instance_uid"]), files)
+                    self._record(session, current, (output, made["series_instance_uid"]), files)
                 job_index.end_job(session, job_row, JobState.DERIVED, [], time.time())
-                job_index.job(session, job_row).derived_series = [made["series_instance_uid"] for made in built]
+                current.derived_series = [made["series_instance_uid"] for made in built]
+                replacing.supersede(session, current, time.time())
         kill_point("derive.after_commit")
         self._rooms.results.forget(key)
         self._forget_result(job)  # a released one may have been computed anew, under another key
@@ -156,20 +185,34 @@ class Pipeline:
         with self._rooms.database.write() as session:
             job_index.record_plan(session, series_row, generation, content, [], time.time())
 
-    def _decide(self, instances: Sequence[Instance]) -> tuple[RoutingPlan, list[dict[str, Any]], dict[str, list[int]]]:
+    def _decide(
+        self, instances: Sequence[Instance], late: Mapping[int, Lateness]
+    ) -> tuple[RoutingPlan, list[dict[str, Any]], dict[str, list[int]]]:
         """What the rules say, what cannot be read, and the instance rows of each stack."""
         if not instances:  # newer versions of all of them belong to other series
             return RoutingPlan((), ()), [], {}
         routing = self.routing
-        stacks, unreadable = self._stacks(instances, routing)
+        by_row = {instance.id: instance for instance in instances}
+        stacks: list[Stack] = []
+        unreadable: list[dict[str, Any]] = []
+        for group in groups([Member(row, one.sop_instance_uid, late.get(row)) for row, one in by_row.items()]):
+            found, unread = self._stacks([by_row[row] for row in group.instance_rows], routing)
+            stacks.extend(replace(stack, key=stack.key + group.key) for stack in found)
+            unreadable.extend(unread)
         sender = _sender_of(instances[0])
         decided = plan(routing.rules, stacks, sender, time.localtime(sender.received_at).tm_hour)
         return decided, unreadable, {stack.key: [one.instance_id for one in stack.slices] for stack in stacks}
 
     def _record_result(self, job: Job, key: str, report: Mapping[str, Any], seconds: float) -> bool:
         """Store what the engines reported; whether there is a result to derive from."""
+        if report["state"] == _SAME:
+            self._repeat(job, report["former"])
+            return False
         state = {"done": JobState.ENHANCED, "refused": JobState.REFUSED, "withheld": JobState.WITHHELD}[report["state"]]
         with self._rooms.database.write() as session:
+            if job_index.job(session, job.id).state not in replacing.UNFINISHED:  # superseded or cancelled meanwhile
+                self._rooms.results.forget(key)
+                return False
             job_index.record_result(session, job.id, state, report, key, time.time())
         _tell_job(job, report, seconds)
         return state == JobState.ENHANCED
@@ -210,6 +253,10 @@ class Pipeline:
         chain = [
             {"engine": engine, "settings": job.content["settings"].get(engine, {})} for engine in job.content["engines"]
         ]
+        formers = [] if released else self._formers(job)
+        for former in formers:
+            if former.instance_rows == job.instance_rows:
+                return former.result, {"state": _SAME, "former": former.id}, Path()
         with self._rooms.results.scratch() as scratch:
             volume, out = scratch / "volume", scratch / "out"
             volume.mkdir()
@@ -220,6 +267,9 @@ class Pipeline:
             found = self._rooms.results.find(key)
             if found is not None:
                 return key, found[1], found[0]
+            for former in formers:
+                if input_of(former.result) == input_of(key):
+                    return key, {"state": _SAME, "former": former.id}, out
             kill_point("enhance.before_engine")
             header = self._header(paths[0])
             report = self._rooms.engines.call(
@@ -236,6 +286,46 @@ class Pipeline:
             folder = self._rooms.results.keep(out, key, kept) if is_worth_keeping(report) else out
             kill_point("enhance.after_result")
             return key, kept, folder
+
+    def _formers(self, job: Job) -> list[Former]:
+        """Earlier jobs that made what this one is to make, if what an engine reads has not changed since: same stack,
+        chain, outputs, and engines as they are now."""
+        with self._rooms.database.read() as session:
+            found = replacing.formers(session, job)
+        if not found:
+            return []
+        cards = [
+            self._rooms.engines.call("describe", HEADERS_TIMEOUT_S, engine=engine) for engine in job.content["engines"]
+        ]
+        ran = [(card["digest"], card["runtime"]) for card in cards]
+        return [
+            Former(former.id, former.result, former.instance_rows)
+            for former in found
+            if former.result is not None
+            and former.content["stack_key"] == job.content["stack_key"]
+            and [one["engine"] for one in former.content["outputs"]]
+            == [one["engine"] for one in job.content["outputs"]]
+            and [(stage["card_digest"], stage["runtime"]) for stage in former.stages] == ran
+        ]
+
+    def _repeat(self, job: Job, former_row: int) -> None:
+        """End a job for which nothing is to be computed: what a former one derived is sent where this one's goes."""
+        with self._rooms.database.write() as session:
+            current, former = job_index.job(session, job.id), job_index.job(session, former_row)
+            if current.state not in replacing.UNFINISHED:
+                return
+            made = replacing.repeat(session, current, former, time.time())
+            for output, instances in zip(current.content["outputs"], made, strict=True):
+                self._enqueue(session, current, output, instances)
+        event("job_repeated", job_id=job.id, series_id=job.series_row, engine=", ".join(job.content["engines"]))
+
+    def _drop(self, stored: Sequence[Sequence[StoredFile]]) -> None:
+        """Remove built files that no row will name."""
+        with self._rooms.database.read() as session:
+            known = stored_files(session, [file.sop_instance_uid for files in stored for file in files])
+        for file in (file for files in stored for file in files):
+            if file.sop_instance_uid not in known:
+                self._rooms.files.remove(file.file)
 
     def _paths(self, instances: Sequence[Instance]) -> list[str]:
         """Where the files of instances lie, here."""
@@ -266,6 +356,8 @@ class Pipeline:
         stages = report["stages"][: position + 1]
         out = scratch / str(position)
         out.mkdir()
+        with self._rooms.database.read() as session:
+            replaces = replacing.replaced_series(session, job, output["engine"])
         return self._rooms.pixels.call(
             "derive_stack",
             DECODE_TIMEOUT_S,
@@ -282,6 +374,7 @@ class Pipeline:
             equipment=dict(self.deriving.equipment),
             content_qualification=self.deriving.content_qualification,
             note=release_note(report) if job.review == RELEASED else "",
+            replaces=replaces,
             created_at=job.created_at,
             out=str(out),
         )
@@ -301,10 +394,20 @@ class Pipeline:
     def _record(self, session: Session, job: Job, made: tuple[Mapping[str, Any], str], files: list[StoredFile]) -> None:
         output, series_instance_uid = made
         now = time.time()
-        source = job_index.job_instances(session, job)[0]
         us = Sender("", self.deriving.ae_title, self.deriving.ae_title, "", now)
-        identity = _identity_of(session, job.series_row, series_instance_uid)
+        identity = identity_of(session, job.series_row, series_instance_uid)
         instances = record_derived(session, identity, files, job.id, us)
+        stages = job.stages[: job.content["engines"].index(output["engine"]) + 1]
+        by_volume = any(stage["influence"] == "volume" for stage in stages)
+        sources = zip(instances, job.instance_rows, strict=True)
+        replacing.record_derivations(session, job, tuple(sources), by_volume=by_volume)
+        self._enqueue(session, job, output, instances)
+
+    def _enqueue(self, session: Session, job: Job, output: Mapping[str, Any], derived: Sequence[Instance]) -> None:
+        """Send an output of a job where it is to go; what was rejected stays where it is."""
+        now = time.time()
+        source = job_index.job_instances(session, job)[0]
+        instances = replacing.revive(session, derived)
         for target in output["targets"]:
             to = outbox.DerivedOutgoing(
                 destination=target["destination"],
@@ -316,13 +419,14 @@ class Pipeline:
                 withheld=self.routing.withholds(target["destination"], target["rules"], job.content["commissioning"]),
             )
             outbox.enqueue_derived(session, instances, to, now)
+            replacing.resume(session, instances, to.destination, to.withheld)
 
 
 def _sender_of(instance: Instance) -> Sender:
     return Sender(instance.peer, instance.calling_ae, instance.called_ae, instance.source_address, instance.received_at)
 
 
-def _identity_of(session: Session, series_row: int, series_instance_uid: str) -> Identity:
+def identity_of(session: Session, series_row: int, series_instance_uid: str) -> Identity:
     """A derived series belongs to the study and patient of its source."""
     series = session.get_one(Series, series_row)
     study = session.get_one(Study, series.study_row)

@@ -84,6 +84,7 @@ def derive_stack(
     created_at: float,
     out: str,
     note: str = "",
+    replaces: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the derived files of one stack into the existing folder `out`; arguments and result are JSON values.
 
@@ -95,6 +96,7 @@ def derive_stack(
     equipment   fields of `Equipment`, each optional
     created_at  seconds since the epoch; with the node's time zone all that changes bytes from one run to the next
     note        more for the Derivation Description, without PHI
+    replaces    Series Instance UIDs of what was derived of the stack before; the derived series' own is passed over
 
     Returns series_instance_uid, and instances: path, sop_instance_uid, sop_class_uid, transfer_syntax_uid and
     source_sop_instance_uid of each. Raises InputError and UnsupportedError where a source cannot be derived from.
@@ -107,11 +109,12 @@ def derive_stack(
             f"the result has {volume.voxels.shape[0]} slices, its stack {len(stack)}", "this is a defect: report it"
         )
     instances = [one.instance for one in stack]
+    series_instance_uid = derived_series_instance_uid(
+        (value(stack[0].header, "SeriesInstanceUID"), stack_key), instances, IMAGE_ROLE, chain.identity
+    )
     common = Derivation(
         sop_instance_uid="",  # of each slice its own
-        series_instance_uid=derived_series_instance_uid(
-            (value(stack[0].header, "SeriesInstanceUID"), stack_key), instances, IMAGE_ROLE, chain.identity
-        ),
+        series_instance_uid=series_instance_uid,
         series=_label(series, chain, stack[0].header),
         stages=chain.stages,
         presentation=chain.presentation,
@@ -119,6 +122,7 @@ def derive_stack(
         created_at=datetime.fromtimestamp(created_at, UTC).astimezone(),
         equipment=Equipment(**equipment),
         content_qualification=cast(ContentQualification, content_qualification),
+        replaces=tuple(uid for uid in replaces if uid != series_instance_uid),
         note=note,
     )
     by_slice = chain_influence(chain.identity) == "slice"
@@ -130,7 +134,7 @@ def derive_stack(
             sources=(one.reference,) if by_slice else common.sources,
         )
         path = Path(out) / f"{index:06d}.dcm"
-        _write(_derived(one, voxels, derivation), path)
+        write_file(_derived(one, voxels, derivation), path)
         made.append(_written(path, derivation, one))
     _sync_folder(Path(out))
     return {"series_instance_uid": common.series_instance_uid, "instances": made}
@@ -224,7 +228,7 @@ def presentation_values(
     return values
 
 
-def _write(image: Dataset, path: Path) -> None:
+def write_file(image: Dataset, path: Path) -> None:
     """Write a Part 10 file that is on the disk when this returns."""
     with path.open("xb") as file:
         dcmwrite(file, image, enforce_file_format=True)

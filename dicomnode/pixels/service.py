@@ -17,6 +17,7 @@ from dicomnode.errors import InputError, NotFoundError, UnsupportedError
 from dicomnode.pixels.decode import decode
 from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.native import decode_native
+from dicomnode.pixels.notes import read_rejection, write_rejection
 from dicomnode.pixels.read import quiet_pydicom, read_dataset, read_header
 from dicomnode.workers import Operation
 from engines.volume import save_volume
@@ -30,6 +31,8 @@ def operations() -> Mapping[str, Operation]:
         "decode_stack": decode_stack,
         "derive_stack": derive_stack,
         "decode_native": decode_native,
+        "read_rejection": read_rejection,
+        "write_rejection": write_rejection,
     }
 
 

@@ -13,10 +13,13 @@ from dicomnode.core.identity import DEVICE_UID
 from dicomnode.flow import port
 from dicomnode.flow.closing import Closer
 from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
+from dicomnode.flow.rejecting import Rejector
 from dicomnode.flow.repeating import Repeating
 from dicomnode.flow.takeover import Successor
+from dicomnode.flow.withdrawing import Withdrawer
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
 from dicomnode.serve import wiring
+from dicomnode.serve.care import Care
 from dicomnode.serve.heart import Heart
 from dicomnode.serve.wiring import Store
 from dicomnode.store.intake import set_strays_aside
@@ -41,8 +44,8 @@ class FlowRole:
         memory_bytes = config.limits.worker_memory_mb << 20
         self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
         self._engines = WorkerPool("dicomnode.inference.service", cores, memory_bytes)
-        rooms = Rooms(store.database, store.files, wiring.result_store(config), self._pixels, self._engines)
-        self._pipeline = Pipeline(rooms, wiring.routing(config), deriving(config))
+        self._rooms = Rooms(store.database, store.files, wiring.result_store(config), self._pixels, self._engines)
+        self._pipeline = Pipeline(self._rooms, wiring.routing(config), deriving(config))
         slots = {"route": _ROUTED_AT_ONCE, "enhance": cores, "derive": cores}
         self._workflows = port.Workflows(
             store.database.url,
@@ -53,17 +56,21 @@ class FlowRole:
         cadence = wiring.cadence(config)
         self._successor = Successor(store.database, self._workflows, heart, wiring.machine(config), cadence)
         self._loops = (self._successor, *(self._loops_of_route(store) if "route" in roles else ()))
+        self._care = Care(config, store, self._rooms.results, self._workflows.enqueue) if "route" in roles else None
         self._store = store
 
     def _loops_of_route(self, store: Store) -> tuple[Repeating, ...]:
         return (
             Closer(store.database, self._workflows.enqueue),
             Reconciler(store.database, self._workflows, self._pipeline),
+            Rejector(self._rooms, lambda: self._pipeline.routing),
+            Withdrawer(self._rooms, self._pipeline),
         )
 
     @property
     def is_alive(self) -> bool:
-        return all(loop.is_alive for loop in self._loops)
+        loops = (*self._loops, *(self._care.loops if self._care is not None else ()))
+        return all(loop.is_alive for loop in loops)
 
     def start(self) -> None:
         set_strays_aside(self._store.database, self._store.files)
@@ -71,13 +78,17 @@ class FlowRole:
         self._successor.take_over(time.time())  # what our own former life had begun need not wait for a beat
         for loop in self._loops:
             loop.start()
+        if self._care is not None:
+            self._care.start()
 
     def reload(self, config: Config) -> None:
         self._pipeline.routing = wiring.routing(config)
         self._pipeline.deriving = deriving(config)
+        if self._care is not None:
+            self._care.reload(config)
 
     def stop(self) -> None:
-        for loop in self._loops:
+        for loop in (*self._loops, *(self._care.loops if self._care is not None else ())):
             loop.stop()
         self._workflows.stop(WORKFLOW_GRACE_S)
         self._pixels.close()

@@ -68,6 +68,11 @@ def result_key(digests: list[str], chain: list[Mapping[str, Any]]) -> str:
     return hashlib.sha256(json.dumps([digests, chain], sort_keys=True).encode()).hexdigest()
 
 
+def input_of(key: str) -> str:
+    """Of a result's name JOB-KEY, the part that tells what it was computed from, whoever computed or released it."""
+    return key.partition("-")[2].removesuffix("-released")
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

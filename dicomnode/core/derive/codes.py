@@ -26,6 +26,9 @@ SOURCE_IMAGE: Final = Code("121322", "DCM", "Source image for image processing o
 ACQUISITION_EQUIPMENT: Final = Code("109101", "DCM", "Acquisition Equipment")  # CID 7005
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")  # CID 7005
 
+REPLACED_SERIES: Final = Code("REPLACED", OWN_SCHEME, "Series that this one replaces")
+"""CID 7210 has no purpose of reference for that; it may be extended."""
+
 DERIVATIONS: Final[Mapping[str, Code]] = {
     "denoise": Code("113087", "DCM", "Smoothing"),
     "contrast": Code("CONTRAST", OWN_SCHEME, "Local contrast enhancement"),

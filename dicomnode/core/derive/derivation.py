@@ -77,6 +77,7 @@ class Derivation:
     sources               every source instance that influenced the object, its own slice among them
     content_qualification RESEARCH unless the deployment is a cleared device (PS3.3 C.8.13.2.1.1)
     created_at            with a time zone; written in the source's zone where that names one
+    replaces              Series Instance UIDs of what this series takes the place of, after slices came late or changed
     note                  more for the derivation description, ASCII, without PHI
     """
 
@@ -89,4 +90,5 @@ class Derivation:
     created_at: datetime
     equipment: Equipment = Equipment()
     content_qualification: ContentQualification = "RESEARCH"
+    replaces: tuple[str, ...] = ()
     note: str = ""

@@ -28,6 +28,7 @@ from dicomnode.core.derive.provenance import (
     local_time,
     put_derivation,
     put_equipment,
+    put_replaced,
     put_sources,
     require_known,
 )  # fmt: skip
@@ -84,12 +85,13 @@ def derive_image(source: Dataset, stored_pixels: NDArray[Any], derivation: Deriv
     image.ImageType = _image_type(said, iod)
     put_derivation(image, said, derivation, _remarks(source, iod, unreadable))
     put_sources(image, said, derivation.sources)
+    put_replaced(image, said, derivation.replaces)
     put_equipment(image, said, derivation, created)
     _put_pixels(image, said, stored_pixels, derivation.presentation)
     if derivation.presentation:
         _put_presentation_scale(image, iod)
     _put_lossy_history(image, source)
-    return _writable(image, derivation)
+    return writable(image, derivation.sop_instance_uid)
 
 
 def series_number(source_series_number: str, offset: int) -> int:
@@ -219,13 +221,14 @@ def _put_lossy_history(image: Dataset, source: Dataset) -> None:
         image.LossyImageCompression, image.LossyImageCompressionMethod = "01", method
 
 
-def _writable(image: Dataset, derivation: Derivation) -> Dataset:
+def writable(dataset: Dataset, sop_instance_uid: str) -> Dataset:
+    """The data set with what a file in Explicit VR Little Endian says of itself (PS3.10 7.1)."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(ascii_text(image, "SOPClassUID"))
-    meta.MediaStorageSOPInstanceUID = UID(derivation.sop_instance_uid)
+    meta.MediaStorageSOPClassUID = UID(ascii_text(dataset, "SOPClassUID"))
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    image.file_meta = meta
-    keep_bytes_when_written(image)
-    return image
+    dataset.file_meta = meta
+    keep_bytes_when_written(dataset)
+    return dataset

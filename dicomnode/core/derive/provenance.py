@@ -15,6 +15,7 @@ from dicomnode.core.derive.codes import (
     DERIVATIONS,
     OWN_SCHEME,
     PROCESSING_EQUIPMENT,
+    REPLACED_SERIES,
     SOURCE_IMAGE,
     Code,
     encoded_code,
@@ -73,6 +74,7 @@ def put_derivation(image: Dataset, source: Dataset, derivation: Derivation, rema
     said = [_sentence(stage) for stage in derivation.stages]
     if derivation.presentation:
         said.append("Grey values are for viewing only: they have no physical unit and are not HU.")
+    said.extend(f"Replaces series {uid}." for uid in derivation.replaces)
     text = our_text(" ".join([*said, *remarks, derivation.note]).strip(), _ST_CHARACTERS)
     history = value_bytes(source, "DerivationDescription")
     if history:
@@ -82,7 +84,7 @@ def put_derivation(image: Dataset, source: Dataset, derivation: Derivation, rema
     codes = [_code(stage) for stage in derivation.stages]
     put_encoded(image, "DerivationCodeSequence", b"".join(map(encoded_code, codes)))
     schemes = value_bytes(source, "CodingSchemeIdentificationSequence")
-    if any(code.scheme == OWN_SCHEME for code in codes):
+    if derivation.replaces or any(code.scheme == OWN_SCHEME for code in codes):
         put_encoded(image, "CodingSchemeIdentificationSequence", schemes + encoded_own_scheme())
 
 
@@ -97,6 +99,20 @@ def put_sources(image: Dataset, source: Dataset, sources: tuple[SourceReference,
     put_encoded(image, "SourceImageSequence", b"".join([*at_own_place, *others]))
     already = value_bytes(source, "ReferencedSeriesSequence")  # of localizers, which stay referenced
     put_encoded(image, "ReferencedSeriesSequence", already + _in_series(series_instance_uid, sources))
+
+
+def put_replaced(image: Dataset, source: Dataset, replaces: tuple[str, ...]) -> None:
+    """Related Series Sequence (PS3.3 C.7.3.1): the series that this one takes the place of."""
+    if not replaces:
+        return
+    items = []
+    for uid in replaces:
+        item = Dataset()
+        item.StudyInstanceUID = ascii_text(source, "StudyInstanceUID")
+        item.SeriesInstanceUID = uid
+        put_encoded(item, "PurposeOfReferenceCodeSequence", encoded_code(REPLACED_SERIES))
+        items.append(encoded_item(item))
+    put_encoded(image, "RelatedSeriesSequence", value_bytes(source, "RelatedSeriesSequence") + b"".join(items))
 
 
 def put_equipment(image: Dataset, source: Dataset, derivation: Derivation, created: datetime) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dicomnode.core.lateness import Lateness
 from dicomnode.core.types import LatePolicy
 from dicomnode.store.schema import Instance, Late
 
@@ -19,17 +20,6 @@ class ClosedBefore(Protocol):
     def id(self) -> int: ...
     @property
     def generation(self) -> int: ...
-
-
-class Lateness(NamedTuple):
-    """After which closing an instance came, and what becomes of it."""
-
-    generation: int
-    policy: LatePolicy
-
-    @property
-    def is_ignored(self) -> bool:
-        return self.policy is LatePolicy.IGNORE
 
 
 def lateness(series: ClosedBefore, policy: LatePolicy) -> Lateness | None:

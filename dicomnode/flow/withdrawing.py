@@ -1,0 +1,128 @@
+"""Telling destinations that want to know it (`withdraw = true`) which derived objects of ours hold no longer.
+
+What was replaced, or whose sources were rejected, is named in a rejection note (IHE RAD IOCM), a derived object as any
+other: its UID is computed, the outbox sends it. The old images are withdrawn only when the new ones have arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from dicomnode.core.routing import PRIORITIES
+from dicomnode.core.types import Sender
+from dicomnode.errors import DicomNodeError
+from dicomnode.flow.pipeline import Pipeline, Rooms, identity_of
+from dicomnode.flow.repeating import Repeating
+from dicomnode.store.index import files as index_files
+from dicomnode.store.index import outbox, withdrawals
+from dicomnode.store.index.arrivals import StoredFile, record_derived, stored_files
+from dicomnode.store.index.withdrawals import Withdrawn
+from dicomnode.store.schema import Instance
+from dicomnode.telemetry import event
+
+_POLL_S: Final = 2.0
+_WRITE_TIMEOUT_S: Final = 300.0
+
+
+class Withdrawer(Repeating):
+    """A thread that writes what notes are due until it is stopped. Of the pipeline it uses the configuration."""
+
+    def __init__(self, rooms: Rooms, pipeline: Pipeline) -> None:
+        super().__init__("withdraw", _POLL_S, self.tell_all)
+        self._rooms = rooms
+        self._pipeline = pipeline
+
+    def tell_all(self, now: float) -> int:
+        """Write and enqueue every note that is due; how many."""
+        return sum(self._tell(destination, now) for destination in self._pipeline.routing.withdrawing)
+
+    def _tell(self, destination: str, now: float) -> int:
+        with self._rooms.database.read() as session:
+            due = withdrawals.due_withdrawals(session, destination)
+        return sum(self._write(destination, note, now) for note in due)
+
+    def _write(self, destination: str, withdrawn: Sequence[Withdrawn], now: float) -> bool:
+        with self._rooms.results.scratch() as scratch:
+            try:
+                self._rooms.files.bring([withdrawn[0].instance.file])
+                made = self._rooms.pixels.call(
+                    "write_rejection", _WRITE_TIMEOUT_S, out=str(scratch / "note.dcm"), **self._content(withdrawn)
+                )
+                file = self._stored(made)
+            except DicomNodeError as error:  # it stays due, and is told of as long as it is
+                event(
+                    "withdrawal_failed", destination=destination, error=type(error).__name__, reason=str(error),
+                    hint=error.hint,
+                )  # fmt: skip
+                return False
+        with self._rooms.database.write() as session:
+            due = withdrawals.still_due(session, withdrawn, destination)
+            if due:
+                (note,) = self._recorded(session, withdrawn, made["series_instance_uid"], file, now)
+                withdrawals.record_note(session, withdrawn, destination, note.id, now)
+                self._enqueue(session, withdrawn, note, now)
+            needed = index_files.is_recorded(session, file)
+        if not needed:  # another machine wrote the same note meanwhile
+            self._rooms.files.remove(file.file)
+        if not due:
+            return False
+        event(
+            "derived_withdrawn",
+            destination=destination,
+            sop_instance_uid=note.sop_instance_uid,
+            instances=len(withdrawn),
+            reason=withdrawn[0].withdrawal.reason,
+        )
+        return True
+
+    def _content(self, withdrawn: Sequence[Withdrawn]) -> dict[str, Any]:
+        first = withdrawn[0]
+        return {
+            "source": str(self._rooms.files.path(first.instance.file)),
+            "title": first.withdrawal.title,
+            "objects": [
+                [one.series.series_instance_uid, one.instance.sop_class_uid, one.instance.sop_instance_uid]
+                for one in withdrawn
+            ],
+            "description": f"Derived images: {first.withdrawal.reason}.",
+            "equipment": dict(self._pipeline.deriving.equipment),
+            "created_at": first.withdrawal.at,
+        }
+
+    def _stored(self, made: Mapping[str, Any]) -> StoredFile:
+        """The note in the store; the first one stays where it is there already, for another destination."""
+        uid = made["sop_instance_uid"]
+        with self._rooms.database.read() as session:
+            known = stored_files(session, [uid])
+        if uid in known:
+            return known[uid]
+        file, size_bytes = self._rooms.files.adopt(Path(made["path"]))
+        return StoredFile(uid, made["sop_class_uid"], made["transfer_syntax_uid"], file, size_bytes)
+
+    def _recorded(
+        self, session: Session, withdrawn: Sequence[Withdrawn], series_instance_uid: str, file: StoredFile, now: float
+    ) -> list[Instance]:
+        old = withdrawn[0].series
+        us = Sender("", self._pipeline.deriving.ae_title, self._pipeline.deriving.ae_title, "", now)
+        identity = replace(identity_of(session, old.id, series_instance_uid), modality="KO")
+        assert old.job_row is not None  # it is derived
+        return record_derived(session, identity, [file], old.job_row, us)
+
+    def _enqueue(self, session: Session, withdrawn: Sequence[Withdrawn], note: Instance, now: float) -> None:
+        """Send it as what it withdraws was sent."""
+        old = withdrawn[0].delivery
+        to = outbox.DerivedOutgoing(
+            destination=old.destination,
+            rules=tuple(old.rules),
+            calling_ae=old.calling_ae,
+            priority=PRIORITIES["normal"],
+            after_series=withdrawn[0].series.id,
+            hold_until=now,
+            withheld=self._pipeline.routing.withholds(old.destination, old.rules, ()),
+        )
+        outbox.enqueue_derived(session, [note], to, now)
