@@ -116,7 +116,7 @@ def note_listed(session: Session, row: int, listed: Sequence[SeriesAtPeer]) -> t
         one.study_instance_uid = series.study_instance_uid
         _add_listed(one, series)
     session.flush()
-    patients = {series.study_instance_uid: series.patient_id for series in listed}
+    patients = {series.study_instance_uid: series.patient_id for series in listed if series.patient_id}
     return tuple(_as_listed(one, patients.get(one.study_instance_uid, "")) for one in known.values())
 
 
