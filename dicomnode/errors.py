@@ -7,7 +7,8 @@
     │   ├── MismatchError     its UIDs differ from the ones its sender announced
     │   └── UnsupportedError  well-formed, but not something we handle
     ├── StoreError            bytes or rows could not be made durable
-    │   └── DiskFullError     less space is left than the configured reserve
+    │   ├── DiskFullError     less space is left than the configured reserve
+    │   └── IndexAwayError    the index is out of reach for now (transient)
     ├── PeerError             another DICOM application failed us
     │   ├── PeerUnreachableError       no TCP connection, or no TLS on it (transient)
     │   ├── AssociationRejectedError   A-ASSOCIATE-RJ, or no presentation context accepted
@@ -31,9 +32,9 @@ from engines.errors import EngineError, EngineInputError, EngineNotFoundError, S
 
 __all__ = [
     "AssociationLostError", "AssociationRejectedError", "ConfigError", "DicomNodeError", "DiskFullError", "EngineError",
-    "EngineInputError", "EngineNotFoundError", "InputError", "MismatchError", "NotFoundError", "PeerError",
-    "PeerUnreachableError", "RequestFailedError", "SettingError", "StoreError", "UnsupportedError", "UsageError",
-    "WorkerError",
+    "EngineInputError", "EngineNotFoundError", "IndexAwayError", "InputError", "MismatchError", "NotFoundError",
+    "PeerError", "PeerUnreachableError", "RequestFailedError", "SettingError", "StoreError", "UnsupportedError",
+    "UsageError", "WorkerError",
 ]  # fmt: skip
 
 
@@ -73,6 +74,12 @@ class StoreError(DicomNodeError):
 
 class DiskFullError(StoreError):
     """Less disk space is left than the configured reserve (PS3.4 B.2.3, 0xA700)."""
+
+    transient = True
+
+
+class IndexAwayError(StoreError):
+    """The index is out of reach for now: locked, restarted or cut off (0xA700 too: the sender shall try again)."""
 
     transient = True
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Final
 
 from dicomnode.core.types import Outcome
-from dicomnode.errors import DicomNodeError, DiskFullError, InputError, MismatchError
+from dicomnode.errors import DicomNodeError, DiskFullError, IndexAwayError, InputError, MismatchError
 
 
 class Status(IntEnum):
@@ -148,7 +148,7 @@ def _meaning(status: int) -> Meaning:
 def status_of(error: DicomNodeError) -> Status:
     """What a C-STORE request that failed with `error` is answered with."""
     match error:
-        case DiskFullError():
+        case DiskFullError() | IndexAwayError():
             return Status.OUT_OF_RESOURCES
         case MismatchError():
             return Status.DATA_SET_MISMATCH

@@ -41,8 +41,9 @@ CANNOT_START: Final = 78
 HELD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that are held back while a process is forked."""
 
-PLACE_LOST: Final = 75
-"""Exit status of a process whose place or whose work another has taken by now (EX_TEMPFAIL of sysexits.h)."""
+TRY_AGAIN: Final = 75
+"""Exit status of a process that shall be started again: the database went away in its start, or another has its place
+or its work by now (EX_TEMPFAIL of sysexits.h)."""
 
 _LOOK_S: Final = 5.0
 _RETRY_S: Final = 2.0
@@ -161,6 +162,10 @@ def run(place: Place, config: Config, channel: socket.socket, inherited: Inherit
             with suppress(OSError):  # another process could not start either, and the supervisor is gone
                 channel.sendall(f"{error}\n{error.hint}\n".encode())
             return CANNOT_START
+        except SQLAlchemyError as error:
+            if not is_out_of_reach(error):
+                raise
+            return TRY_AGAIN
         try:
             return _live(place, role, signals, heart, config)
         finally:  # threads that went on without us could neither be stopped nor restarted
@@ -176,7 +181,7 @@ def _live(place: Place, role: Role, signals: Signals, heart: Heart, config: Conf
             return THREAD_DIED
         if heart.is_lost:
             telemetry.event("place_lost", role=place.name)
-            return PLACE_LOST
+            return TRY_AGAIN
         if signals.reload:
             signals.reload = False
             _reload(place.name, role, config.source)

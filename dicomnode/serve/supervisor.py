@@ -24,7 +24,7 @@ from dicomnode.net.certificates import check_validity, expiry_warning, validity
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.serve import wiring
 from dicomnode.serve.places import METRICS, Place, places
-from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, Inherited, is_receiver, receiver_index, run
+from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, TRY_AGAIN, Inherited, is_receiver, receiver_index, run
 from dicomnode.store.database import Database, migrate
 from dicomnode.store.folders import make_folder
 from dicomnode.store.index.processes import forget_former
@@ -206,7 +206,8 @@ class Supervisor:
                     return
                 if not chunk:
                     break
-        if not self._stopping:
+        child.process.join(_POLL_S)
+        if not self._stopping and child.process.exitcode != TRY_AGAIN:
             what, _, hint = said.decode(errors="replace").strip().partition("\n")
             raise ConfigError(what or f"the {child.name} process ended while it started", hint or "see the log above")
 

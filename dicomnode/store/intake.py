@@ -25,7 +25,7 @@ from dicomnode.core.identity import is_valid_uid
 from dicomnode.core.routing import PRIORITIES, Routing, expected_instances, position_along_normal, required_uids
 from dicomnode.core.rules import Facts, Forwarding, is_derived_by_us
 from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Header, Offer, Sender
-from dicomnode.errors import DicomNodeError, DiskFullError, InputError, MismatchError, StoreError
+from dicomnode.errors import DicomNodeError, DiskFullError, IndexAwayError, InputError, MismatchError, StoreError
 from dicomnode.faults import kill_point
 from dicomnode.store.combining import Combined
 from dicomnode.store.database import Database
@@ -353,6 +353,8 @@ def _index_error(error: Exception) -> StoreError:
     if code in (sqlite3.SQLITE_FULL, _SERVER_FULL):
         return DiskFullError("the disk of the index is full", "free space there")
     kind = type(error).__name__
+    if is_out_of_reach(error):
+        return IndexAwayError(f"the index is out of reach ({kind})", "the sender will try again; the log tells more")
     return StoreError(f"the index took no row ({kind})", "look at the disk; the sender will try again")
 
 

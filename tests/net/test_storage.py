@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.core.types import AssociationEnd
-from dicomnode.errors import DicomNodeError, DiskFullError, InputError, MismatchError, StoreError
+from dicomnode.errors import DicomNodeError, DiskFullError, IndexAwayError, InputError, MismatchError, StoreError
 from dicomnode.net import pdu
 from dicomnode.net.contexts import VERIFICATION, Kind, propose
 from dicomnode.net.dimse import NO_DATA_SET, Command, CommandField, Element, command, parse_command
@@ -97,6 +97,7 @@ def test_a_data_set_in_many_fragments_arrives_whole(connect: Connect, intake: Me
     ("place", "error", "expected"),
     [
         ("begin_error", DiskFullError("full"), 0xA700),
+        ("commit_error", IndexAwayError("restarted"), 0xA700),
         ("begin_error", InputError("odd"), 0xC000),
         ("write_error", DiskFullError("full"), 0xA700),
         ("write_error", StoreError("broken"), 0x0110),

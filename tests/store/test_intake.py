@@ -20,7 +20,7 @@ from sqlalchemy import delete, event, update
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import AssociationEnd, Offer, Outcome, Receipt
-from dicomnode.errors import DiskFullError, InputError, MismatchError, StoreError
+from dicomnode.errors import DiskFullError, IndexAwayError, InputError, MismatchError, StoreError
 from dicomnode.store.files import FileStore
 from dicomnode.store.index import outbox
 from dicomnode.store.index.arrivals import Arrival
@@ -407,7 +407,7 @@ def test_an_index_out_of_reach_is_tried_once_for_all_who_wait(
 
     monkeypatch.setattr(reception.database, "statements", locked)
     answers = batch_of(reception, [ct_header(number) for number in range(5)])
-    assert [type(answer) for answer in answers] == [StoreError] * 5
+    assert [type(answer) for answer in answers] == [IndexAwayError] * 5
     assert len(tries) == 2, "for the first sender, who came before the others, and for those together"
     assert_nothing_kept(reception)
 
@@ -460,7 +460,7 @@ def test_while_the_index_is_out_of_reach_no_file_stays(reception: Reception, mon
 
     monkeypatch.setattr(reception.database, "statements", gone)
     monkeypatch.setattr(reception.database, "read", gone)
-    with pytest.raises(StoreError):
+    with pytest.raises(IndexAwayError):
         reception.receive(ct_header())
     assert list((reception.folder / "objects").rglob("*.dcm")) == []
 
