@@ -10,14 +10,14 @@ from typing import Annotated, Final
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import ask, care, demo, engines, network, retrieve, serve, setup
+from dicomnode.cli import ask, care, closing, demo, engines, network, retrieve, serve, setup
 from dicomnode.cli.console import FAILED, OK, STOPPED, USAGE, complain
 from dicomnode.errors import DicomNodeError, EngineError, UsageError
 
 COMMANDS: Final = (
     setup.init, setup.check, serve.serve, ask.status, network.echo, network.contexts,
     network.trace, network.send, retrieve.find, retrieve.fetch, engines.enhance, ask.why,
-    care.release, care.discard, demo.demo,
+    deliveries.pause, deliveries.resume, care.release, care.discard, closing.close, demo.demo,
 )  # fmt: skip
 
 _DATABASE_HINT: Final = "see what is wrong with it: dicomnode check; docs/operations.md tells how to replace it"
@@ -32,6 +32,7 @@ app = typer.Typer(
 for _command in COMMANDS:
     app.command()(_command)
 app.add_typer(ask.rules_app, name="rules")
+app.add_typer(deliveries.jobs_app, name="jobs")
 app.add_typer(care.quarantine_app, name="quarantine")
 app.add_typer(engines.engines_app, name="engines")
 

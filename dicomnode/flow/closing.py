@@ -52,7 +52,7 @@ class Closer(Repeating):
         if verdict.state == Completeness.WAIT:
             until = now + _MIN_WAIT_S if verdict.until is None else max(verdict.until, now + _MIN_WAIT_S)
             with self._database.write() as session:
-                series_index.postpone(session, series, until)
+                series_index.postpone(session, series, verdict, until)
             return False
         if judged.is_to_be_held:
             with self._database.write() as session:

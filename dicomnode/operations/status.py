@@ -17,6 +17,7 @@ from dicomnode.net.certificates import expiry_warning
 from dicomnode.operations.check import running_node
 from dicomnode.operations.index import reading
 from dicomnode.operations.telling.care import CareStatus, care_status
+from dicomnode.operations.telling.completeness import held_series
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
@@ -207,6 +208,7 @@ def _problems(session: Session) -> tuple[Problem, ...]:
     ended = (JobState.FAILED, JobState.WITHHELD, JobState.REFUSED)
     failed_plans = overview.failed_plans(session, _LISTED)
     return (
+        *(Problem("held", uid, reason) for uid, reason in held_series(session, _LISTED)),
         *(_unrouted(session, series) for series in overview.unrouted_series(session, _LISTED)),
         *(Problem("unplanned", series.series_instance_uid, reason) for series, reason in failed_plans),
         *(_job_problem(job, series) for job, series in overview.jobs_in(session, ended, _LISTED)),

@@ -21,6 +21,7 @@ from dicomnode.core.rules import RoutingPlan
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.index import reading
 from dicomnode.operations.telling.care import care_lines
+from dicomnode.operations.telling.completeness import completeness_lines
 from dicomnode.operations.telling.proof import proof_lines
 from dicomnode.operations.telling.retrieval import retrieval_lines
 from dicomnode.operations.terminal import printable_lines
@@ -28,7 +29,7 @@ from dicomnode.operations.wording import counted, gate_sentences
 from dicomnode.pixels.read import read_header
 from dicomnode.store.index import overview
 from dicomnode.store.index.overview import Delivery
-from dicomnode.store.schema import Instance, Job, Origin, Plan, Series, SeriesState
+from dicomnode.store.schema import Instance, Job, Origin, Plan, Series
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _story(session: Session, series: Series, subject: str) -> SeriesStory:
         origin=series.origin,
         arrival=(*_arrival(session, series, instances), *retrieval_lines(session, series), *_files(of_subject)),
         kept_back=_kept_back(of_subject or instances),
-        completeness=_completeness(series),
+        completeness=completeness_lines(session, series),
         decisions=(*_decisions(plans, instances), *care_lines(session, series)),
         jobs=tuple(_job(session, job) for job in _jobs(session, series)),
         deliveries=tuple(overview.deliveries_of(session, series.id, subject if of_subject else None)),
@@ -162,17 +163,6 @@ def _files(instances: Sequence[Instance]) -> tuple[str, ...]:
 def _kept_back(instances: Sequence[Instance]) -> tuple[str, ...]:
     found = Counter(reason for one in instances for reason in one.kept_back)
     return tuple(f"{counted(count, 'instance')} kept back: {reason}" for reason, count in found.items())
-
-
-def _completeness(series: Series) -> tuple[str, ...]:
-    if series.job_row is not None:
-        return ()
-    if series.state == SeriesState.CLOSED and not series.generation:
-        return ("kept as it came back; nothing else follows",)
-    if series.verdict is None or series.due_at is not None:
-        return (f"still arriving; judged again at {_when(series.due_at or series.last_at)}",)
-    closed = f"{series.verdict['state']} at {_when(series.closed_at or series.last_at)}"
-    return (f"{closed}: {'; '.join(series.verdict['reasons'])}",)
 
 
 def _decisions(plans: Sequence[Plan], instances: Sequence[Instance]) -> tuple[str, ...]:

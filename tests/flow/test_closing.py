@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
 
-from dicomnode.core.types import AssociationEnd
+from dicomnode.core.quiet import Pace, Silence
+from dicomnode.core.types import AssociationEnd, CompletenessPolicy, OnDeadline
 from dicomnode.flow.closing import Closer, route_call
 from dicomnode.flow.port import Call
-from dicomnode.store.schema import Series
+from dicomnode.store.schema import PaceRow, Series
 from dicomnode.testing.processes import wait_until
-from tests.store.receiving import SCANNER, Reception, ct_header, receiving
+from tests.store.receiving import SCANNER, TO_PACS, Reception, ct_header, receiving, routing
 
 
 class Recorder:
@@ -87,7 +89,7 @@ def test_before_it_is_due_nothing_is_judged(reception: Reception, recorder: Reco
 def test_a_series_that_waits_is_judged_when_its_time_comes(reception: Reception, recorder: Recorder) -> None:
     reception.receive(ct_header(1), at=1000.0)  # its association stays open: 60 s of silence are wanted
     closer = Closer(reception.database, recorder)
-    assert closer.judge_due(1005.0) == 0
+    assert closer.judge_due(1001.0) == 0
     assert only_series(reception).due_at == 1060.0
     assert closer.judge_due(1059.0) == 0
     assert closer.judge_due(1060.0) == 1
@@ -131,3 +133,84 @@ def test_the_thread_judges_until_it_is_stopped(reception: Reception, recorder: R
     assert closer.is_alive
     closer.stop()
     assert not closer.is_alive
+
+
+HOLD = CompletenessPolicy(quiet_s=60.0, released_quiet_s=5.0, deadline_s=600.0, on_deadline=OnDeadline.HOLD)
+
+
+def test_what_is_incomplete_at_its_deadline_is_held_where_that_is_wanted(tmp_path: Path, recorder: Recorder) -> None:
+    with receiving(tmp_path, routing(TO_PACS, waits=HOLD)) as reception:
+        released(reception, 1, 2, 3, 5, 6)
+        closer = Closer(reception.database, recorder)
+        assert closer.judge_due(9e9) == 0
+        assert (only_series(reception).state, recorder.calls) == ("held", [])
+        assert closer.judge_due(9.1e9) == 0
+        released(reception, 4, at=5000.0)
+        assert closer.judge_due(9.2e9) == 1
+        verdict = only_series(reception).verdict
+        assert verdict is not None
+        assert verdict["state"] == "complete"
+
+
+def test_what_trickles_for_ever_ends_at_its_deadline(tmp_path: Path, recorder: Recorder) -> None:
+    waits = CompletenessPolicy(longest_s=100.0)
+    with receiving(tmp_path, routing(TO_PACS, waits=waits)) as reception:
+        closer = Closer(reception.database, recorder)
+        closed_at = []
+        for number in range(60):
+            now = 1000.0 + 2.0 * number
+            reception.receive(ct_header(number), at=now)
+            closed_at += [now] * closer.judge_due(now)
+        assert closed_at[0] == 1100.0
+        verdict = only_series(reception).verdict
+        assert verdict is not None
+        assert recorder.calls == [route_call(1, 1)]
+
+
+def test_a_learned_time_closes_sooner_than_the_configured_one(reception: Reception, recorder: Recorder) -> None:
+    with reception.database.write() as session:
+        steady = Pace()
+        for _ in range(500):
+            steady = steady.learned({Silence.OPEN: 1.0})
+        session.add(PaceRow(sender="scanner", content=steady.to_json(), updated_at=0.0))
+    reception.receive(ct_header(1), at=1000.0)
+    closer = Closer(reception.database, recorder)
+    assert closer.judge_due(1001.0) == 0
+    due_at = only_series(reception).due_at
+    assert due_at is not None
+    assert 1002.0 <= due_at < 1004.0
+    assert closer.judge_due(due_at) == 1
+
+
+ARRIVALS = [0.0, 0.3, 0.6, 4.0, 4.2, 30.0, 30.1, 80.0, 200.0, 200.5]
+
+
+def closings(folder: Path, restarts: frozenset[int], asleep: range = range(0)) -> list[float]:
+    """When a series is closed whose instances come so; judged each half second. At a restart nothing in memory is left;
+    while it sleeps nobody judges."""
+    closed: list[float] = []
+    stack = ExitStack()
+    with stack:
+        reception = stack.enter_context(receiving(folder))
+        for tick in range(640):
+            if tick in restarts:
+                stack.close()
+                reception = stack.enter_context(receiving(folder))
+            now = 1000.0 + tick / 2
+            for number, at in enumerate(ARRIVALS):
+                if now - 0.5 < 1000.0 + at <= now:
+                    reception.receive(ct_header(number), at=1000.0 + at)
+            if tick not in asleep:
+                closed += [now] * Closer(reception.database, Recorder()).judge_due(now)
+    return closed
+
+
+def test_the_waiting_survives_restarts(tmp_path: Path) -> None:
+    never = closings(tmp_path / "never", frozenset())
+    assert never[0] == 1140.0
+    assert 1300.5 <= never[1] <= 1315.0, "the pause of 49.9 s was learned, and is waited out twice"
+    assert closings(tmp_path / "often", frozenset(range(1, 640, 7))) == never
+
+
+def test_what_became_due_while_nothing_ran_is_closed_at_once(tmp_path: Path) -> None:
+    assert closings(tmp_path, frozenset({300}), asleep=range(250, 300))[0] == 1150.0

@@ -15,6 +15,7 @@ from dicomnode.store.index import series as series_index
 from dicomnode.store.schema import Series
 from tests.store.receiving import SCANNER, Reception, ct_header, receiving, routing
 
+WAIT = Verdict(Completeness.WAIT, 1500.0, ("an association is open",), 0.0)
 COMPLETE = Verdict(Completeness.COMPLETE, None, ("all are here",), 1.0)
 
 pytestmark = pytest.mark.both_databases
@@ -124,11 +125,11 @@ def test_a_judgement_is_postponed_unless_an_instance_came_in_between(reception: 
     reception.receive(ct_header(1), at=1000.0)
     judged = only_series(reception)
     with reception.database.write() as session:
-        series_index.postpone(session, judged, 1500.0)
+        series_index.postpone(session, judged, WAIT, 1500.0)
     assert only_series(reception).due_at == 1500.0
     reception.receive(ct_header(2), at=1010.0)
     with reception.database.write() as session:
-        series_index.postpone(session, judged, 1600.0)
+        series_index.postpone(session, judged, WAIT, 1600.0)
     assert only_series(reception).due_at == 1011.0
 
 

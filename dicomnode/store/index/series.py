@@ -60,12 +60,18 @@ def policy(series: Series) -> CompletenessPolicy:
     return waiting_policy(series)
 
 
-def postpone(session: Session, series: Series, until: float) -> None:
-    """Judge again at `until`, unless an instance has moved the time since."""
+def held_series(session: Session, limit: int) -> list[Series]:
+    """Series that wait for a person, the longest first."""
+    held = select(Series).where(Series.state == SeriesState.HELD)
+    return list(session.scalars(held.order_by(Series.last_at, Series.id).limit(limit)))
+
+
+def postpone(session: Session, series: Series, verdict: Verdict, until: float) -> None:
+    """Judge again at `until`, unless something has moved the time since; keep what it waits for."""
     session.execute(
         update(Series)
         .where(Series.id == series.id, Series.due_at == series.due_at, Series.state == SeriesState.RECEIVING)
-        .values(due_at=until)
+        .values(due_at=until, verdict=asdict(verdict))
     )
 
 
