@@ -135,15 +135,16 @@ class Retrieving:
 
     def _put_off(self, row: Retrieval, error: PeerError | ConfigError, seconds: float) -> None:
         """Try it again later, where that may help and patience allows it."""
-        now = time.time()
+        delay_s = self.terms.retry.delay_s(row.attempts)
         passing = error.transient or isinstance(error, ConfigError)
-        if not passing or now > row.requested_at + self.terms.retry.patience_s:
+        with self._database.write() as session:
+            now = self._clock(session)
+            again = passing and now <= row.requested_at + self.terms.retry.patience_s
+            if again:
+                retrievals.postpone(session, row.id, self._owner, (str(error), error.hint), now + delay_s)
+        if not again:
             self._finish(row, self._given_up(row, error), seconds)
             return
-        delay_s = self.terms.retry.delay_s(row.attempts)
-        with self._database.write() as session:
-            why = (str(error), error.hint)
-            retrievals.postpone(session, row.id, self._owner, why, self._clock(session) + delay_s)
         event(
             "retrieval_postponed",
             retrieval_id=row.id,

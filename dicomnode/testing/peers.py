@@ -157,6 +157,11 @@ class Orthanc(ServerProcess):
             for identifier, uid in self.instances().items()
         }
 
+    def delete(self, path: str) -> None:
+        """DELETE a path of the REST interface, as `/instances/ID`."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
+        self._open(request, timeout=30).close()
+
     def send_everything(self, call: Call) -> None:
         """Send all that it holds by C-STORE, as itself: of `call` only the called side is used."""
         called = {"AET": call.called_ae, "Host": "127.0.0.1", "Port": call.port}
