@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import engines, idle, receive, sending
+from bench import engines, flow, idle, receive, sending
 from bench.aims import ratios
 from bench.load import NO_COMPILER, compiler
 from bench.plot import svg
 from bench.results import Results, tables
-from bench.rounds import Surroundings, memory_folder
+from bench.rounds import FlowExtent, Surroundings, memory_folder
 from bench.studies import CT, MR
 
 PARTS: Final[dict[str, Callable[[Surroundings, Results], None]]] = {
@@ -29,7 +29,12 @@ PARTS: Final[dict[str, Callable[[Surroundings, Results], None]]] = {
     "idle": idle.run,
     "send": sending.run,
     "engines": engines.run,
+    "flow": flow.run,
 }
+STORED: Final = (1_000, 100_000)
+STORED_FULL: Final = (*STORED, 1_000_000)
+"""How many series are stored before the flow is measured."""
+
 RESULTS: Final = Path(__file__).parents[1] / "out" / "bench"
 
 
@@ -50,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             instances=asked.instances,
             kinds=(CT, MR) if asked.full else (CT,),
             associations=(1, 4, 16) if asked.full else (1, 4),
+            flow=FlowExtent(asked.stored or (STORED_FULL if asked.full else STORED), asked.series, 2 * asked.series),
         )
         for part in asked.only:
             print(f"{part} ...", file=sys.stderr, flush=True)
@@ -63,10 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="CT and MR, 1, 4 and 16 associations")
+    parser.add_argument("--full", action="store_true", help="CT and MR, 1, 4 and 16 associations; 1,000,000 series")
     parser.add_argument("--only", type=_parts, default=tuple(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--rounds", type=int, default=5, help="how often each case is visited")
     parser.add_argument("--instances", type=int, default=640, help="of one visit, in images of CT size")
+    parser.add_argument(
+        "--series", type=int, default=24, help="of each case of the flow, one by one; at once twice that"
+    )
+    parser.add_argument("--stored", type=int, action="append", help="series stored before; may be repeated")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to, on the disk to measure")
     return parser.parse_args(arguments)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
@@ -56,10 +56,12 @@ _COLUMNS: Final = {
 
 @dataclass
 class Results:
-    """Everything of one run. `facts` are single figures; `failures` what could not be measured, and why."""
+    """Everything of one run. `facts` are single figures; `rows` those of parts with a table of their own; `failures`
+    what could not be measured, and why."""
 
     visits: dict[Case, list[Figures]] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, list[dict[str, str | float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def add(self, case: Case, figures: Figures) -> None:
@@ -88,12 +90,17 @@ class Results:
             {**asdict(case), "median": median, "rounds": [asdict(each) for each in rounds]}
             for (case, rounds), median in zip(self.visits.items(), medians, strict=True)
         ]
-        return {"cases": cases, "facts": self.facts, "failures": self.failures}
+        return {"cases": cases, "facts": self.facts, "rows": self.rows, "failures": self.failures}
 
 
 def tables(results: Results) -> str:
-    """A Markdown table for each group of cases."""
-    return "\n\n".join(_table(results, cases) for cases in results.groups())
+    """A Markdown table for each group of cases, and for each part that has one of its own."""
+    own = (f"**{part}**\n\n" + aligned([list(rows[0]), *map(_cells, rows)]) for part, rows in results.rows.items())
+    return "\n\n".join([*(_table(results, cases) for cases in results.groups()), *own])
+
+
+def _cells(row: Mapping[str, str | float]) -> list[str]:
+    return [_number(value) if isinstance(value, float) else str(value) for value in row.values()]
 
 
 def _table(results: Results, cases: Sequence[Case]) -> str:

@@ -35,6 +35,15 @@ _LONGEST_REST_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class FlowExtent:
+    """How much of the flow is measured: series stored before, series sent one by one, and at once, of each case."""
+
+    stored: Sequence[int]
+    one_by_one: int
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """Where a run works, and how much.
 
@@ -48,6 +57,7 @@ class Surroundings:
     instances: int
     kinds: Sequence[Kind]
     associations: Sequence[int]
+    flow: FlowExtent
 
     def load(self, kind: Kind, associations: int, instances: int | None = None) -> Load:
         """A load of about so many instances; its files are written when they are first needed."""

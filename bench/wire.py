@@ -90,8 +90,8 @@ class Association:
     def echo(self) -> int:
         """C-ECHO; its status."""
         self._message += 1
-        elements = _text(0x0002, VERIFICATION[0]) + _number(0x0100, 0x0030) + _number(0x0110, self._message)
-        self._send(_command(self._numbers[VERIFICATION], elements + _number(0x0800, 0x0101)))
+        elements = text_element(0x0002, VERIFICATION[0]) + _number(0x0100, 0x0030) + _number(0x0110, self._message)
+        self._send(command(self._numbers[VERIFICATION], elements + _number(0x0800, 0x0101)))
         return _status(self._receive(_DATA))
 
     def store(self, sent: Sent) -> int:
@@ -109,12 +109,12 @@ class Association:
         """A C-STORE request, command and data set."""
         self._message = self._message % 65535 + 1
         number = self._numbers[sent.context]
-        elements = _text(0x0002, sent.sop_class_uid) + _number(0x0100, 0x0001) + _number(0x0110, self._message)
-        elements += _number(0x0700, 0x0000) + _number(0x0800, 0x0001) + _text(0x1000, sent.sop_instance_uid)
+        elements = text_element(0x0002, sent.sop_class_uid) + _number(0x0100, 0x0001) + _number(0x0110, self._message)
+        elements += _number(0x0700, 0x0000) + _number(0x0800, 0x0001) + text_element(0x1000, sent.sop_instance_uid)
         step = (self._largest_pdu - 6) & ~1
         pieces = [sent.data_set[at : at + step] for at in range(0, len(sent.data_set), step)] or [b""]
         data = [_data(number, 0, piece) for piece in pieces[:-1]]
-        return [_command(number, elements), *data, _data(number, 2, pieces[-1])]
+        return [command(number, elements), *data, _data(number, 2, pieces[-1])]
 
     def release(self) -> None:
         self._send(_RELEASE_RQ)
@@ -144,42 +144,50 @@ class Association:
         return body
 
     def _exactly(self, length: int) -> bytes:
-        content = b""
-        while len(content) < length:
-            try:
-                more = self._socket.recv(length - len(content))
-            except OSError as error:
-                raise BrokenError("no answer") from error
-            if not more:
-                raise BrokenError("the connection was closed")
-            content += more
-        return content
+        try:
+            return receive_exactly(self._socket, length)
+        except OSError as error:
+            raise BrokenError("no answer") from error
+        except EOFError as error:
+            raise BrokenError("the connection was closed") from error
+
+
+def receive_exactly(connection: socket.socket, length: int) -> bytes:
+    """So many bytes; raises EOFError where the other side closed the connection before."""
+    content = bytearray()
+    while len(content) < length:
+        more = connection.recv(length - len(content))
+        if not more:
+            raise EOFError("the connection was closed")
+        content += more
+    return bytes(content)
 
 
 def _request(called_ae: str, calling_ae: str, numbers: dict[tuple[str, str], int]) -> bytes:
     """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
     proposals = b"".join(
-        _item(0x20, bytes((number, 0, 0, 0)) + _item(0x30, abstract.encode()) + _item(0x40, syntax.encode()))
+        item(0x20, bytes((number, 0, 0, 0)) + item(0x30, abstract.encode()) + item(0x40, syntax.encode()))
         for (abstract, syntax), number in numbers.items()
     )
-    user = _item(0x51, struct.pack(">L", _USUAL_PDU)) + _item(0x52, _IMPLEMENTATION) + _item(0x55, b"BENCH")
+    user = item(0x51, struct.pack(">L", _USUAL_PDU)) + item(0x52, _IMPLEMENTATION) + item(0x55, b"BENCH")
     titles = f"{called_ae:<16}{calling_ae:<16}".encode("ascii")
-    body = struct.pack(">H2x", 1) + titles + bytes(32) + _item(0x10, _APPLICATION_CONTEXT) + proposals
-    return _pdu(1, body + _item(0x50, user))
+    body = struct.pack(">H2x", 1) + titles + bytes(32) + item(0x10, _APPLICATION_CONTEXT) + proposals
+    return pdu(1, body + item(0x50, user))
 
 
 def _accepted(body: bytes) -> tuple[frozenset[int], int]:
     """The numbers of the accepted contexts, and the largest PDU that the peer takes."""
     accepted, largest = set(), _USUAL_PDU
-    for kind, value in _items(body[68:]):
+    for kind, value in items(body[68:]):
         if kind == 0x21 and value[2] == 0:
             accepted.add(value[0])
         if kind == 0x50:
-            largest = next((int.from_bytes(each, "big") for sub, each in _items(value) if sub == 0x51), 0) or largest
+            largest = next((int.from_bytes(each, "big") for sub, each in items(value) if sub == 0x51), 0) or largest
     return frozenset(accepted), min(largest, 1 << 20)
 
 
-def _items(content: bytes) -> Iterable[tuple[int, bytes]]:
+def items(content: bytes) -> Iterable[tuple[int, bytes]]:
+    """Items and sub-items of an association PDU, by type (PS3.8 9.3)."""
     at = 0
     while at + 4 <= len(content):
         length = int.from_bytes(content[at + 2 : at + 4], "big")
@@ -187,24 +195,24 @@ def _items(content: bytes) -> Iterable[tuple[int, bytes]]:
         at += 4 + length
 
 
-def _item(kind: int, value: bytes) -> bytes:
+def item(kind: int, value: bytes) -> bytes:
     return struct.pack(">BxH", kind, len(value)) + value
 
 
-def _pdu(kind: int, body: bytes) -> bytes:
+def pdu(kind: int, body: bytes) -> bytes:
     return struct.pack(">BxL", kind, len(body)) + body
 
 
 def _data(number: int, control: int, fragment: bytes) -> bytes:
     """One P-DATA-TF with one presentation data value (PS3.8 9.3.5, E.2)."""
-    return _pdu(_DATA, struct.pack(">LBB", len(fragment) + 2, number, control) + fragment)
+    return pdu(_DATA, struct.pack(">LBB", len(fragment) + 2, number, control) + fragment)
 
 
-def _command(number: int, elements: bytes) -> bytes:
+def command(number: int, elements: bytes) -> bytes:
     return _data(number, 3, _element(0x0000, struct.pack("<L", len(elements))) + elements)
 
 
-def _text(number: int, text: str) -> bytes:
+def text_element(number: int, text: str) -> bytes:
     value = text.encode("ascii")
     return _element(number, value + b"\0" * (len(value) % 2))
 
@@ -217,12 +225,19 @@ def _element(number: int, value: bytes) -> bytes:
     return struct.pack("<HHL", 0, number, len(value)) + value
 
 
+def elements_of(content: bytes) -> dict[int, bytes]:
+    """The elements of a command set by their number in group 0000 (PS3.7 6.3.1)."""
+    found, at = {}, 0
+    while at + 8 <= len(content):
+        number, length = struct.unpack_from("<HL", content, at + 2)
+        found[number] = content[at + 8 : at + 8 + length]
+        at += 8 + length
+    return found
+
+
 def _status(body: bytes) -> int:
     """Status (0000,0900) of a response that comes in one PDU."""
-    at = 6
-    while at + 8 <= len(body):
-        number, length = struct.unpack_from("<HL", body, at + 2)
-        if number == 0x0900:
-            return int.from_bytes(body[at + 8 : at + 10], "little")
-        at += 8 + length
-    raise BrokenError("an answer without a status")
+    try:
+        return int.from_bytes(elements_of(body[6:])[0x0900], "little")
+    except KeyError as error:
+        raise BrokenError("an answer without a status") from error
