@@ -98,11 +98,6 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
-    def move(self, name: str, other: str) -> None:
-        """Give an object another name."""
-        with _server_errors():
-            self._store.rename(name, other)
-
     def delete(self, names: Collection[str]) -> None:
         """Remove objects; those that are not there do not matter."""
         with _server_errors():
@@ -174,8 +169,9 @@ class BucketStore(FileStore):
         return [name.removeprefix("objects/").removesuffix(".dcm") for name in names]
 
     def set_aside(self, key: str) -> None:
-        super().remove(key)
-        self._bucket.move(_object(key), f"strays/{key.replace('/', '-')}.dcm")
+        self.bring([key])
+        super().set_aside(key)
+        self._bucket.delete([_object(key)])
 
     def _touch(self, key: str) -> bool:
         """Whether a file is in the cache, which keeps it from now on for a while."""

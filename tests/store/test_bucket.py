@@ -70,7 +70,7 @@ def test_a_missing_extra_names_what_to_install(tmp_path: Path, monkeypatch: pyte
     assert "dicomnode-router[s3]" in caught.value.hint
 
 
-def test_what_was_left_without_a_row_is_found_and_set_aside_in_the_bucket(tmp_path: Path, bucket: Bucket) -> None:
+def test_what_was_left_without_a_row_is_found_and_set_aside_here(tmp_path: Path, bucket: Bucket) -> None:
     ours = store_at(tmp_path / "a", bucket)
     other = BucketStore(tmp_path / "b", 0, bucket, 1 << 30, owner="node/receive-2")
     key, _ = stored(ours, b"content"), stored(other, b"another's")
@@ -78,7 +78,8 @@ def test_what_was_left_without_a_row_is_found_and_set_aside_in_the_bucket(tmp_pa
     assert again.own_latest() == [key], "also where the cache is lost"
     again.set_aside(key)
     assert again.own_latest() == []
-    assert bucket.names("strays/") == [f"strays/{key.replace('/', '-')}.dcm"]
+    assert [path.read_bytes()[-7:] for path in again.strays.iterdir()] == [b"content"]
+    assert len(bucket.names("objects/")) == 1
 
 
 def test_the_cache_lets_go_of_what_was_not_used_for_longest(tmp_path: Path, bucket: Bucket) -> None:
