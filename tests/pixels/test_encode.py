@@ -137,6 +137,18 @@ def test_a_chain_has_no_error_that_its_source_lacks(influence: str, tmp_path: Pa
 
 
 @pytest.mark.peer("dciodvfy")
+def test_a_series_that_replaces_another_names_it_and_has_no_error_that_its_source_lacks(tmp_path: Path) -> None:
+    own = _made(_series("lidc0002"), tmp_path / "own").series_instance_uid
+    made = _made(_series("lidc0002"), tmp_path / "replacing", replaces=["2.25.99", own])
+    for source, derived in zip(made.sources, made.files, strict=True):
+        assert validation_errors(derived) - validation_errors(source) == set()
+        image = dcmread(derived)
+        assert [item.SeriesInstanceUID for item in image.RelatedSeriesSequence] == ["2.25.99"], "itself it is not"
+        assert "Replaces series 2.25.99." in image.DerivationDescription
+        assert image.CodingSchemeIdentificationSequence[-1].CodingSchemeDesignator == "99DICOMNODE"
+
+
+@pytest.mark.peer("dciodvfy")
 @pytest.mark.parametrize("name", [*SINGLE, "multiframe_odd/CR-ModalitySequenceLUT.dcm"])
 @pytest.mark.parametrize(
     ("engine", "stages"), [(_smoothed, DENOISED), (_levels, ENHANCED)], ids=["denoised", "enhanced"]
