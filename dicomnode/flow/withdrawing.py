@@ -82,7 +82,6 @@ class Withdrawer(Repeating):
 
     def _content(self, withdrawn: Sequence[Withdrawn]) -> dict[str, Any]:
         first = withdrawn[0]
-        self._rooms.files.bring([first.instance.file])
         return {
             "source": str(self._rooms.files.path(first.instance.file)),
             "title": first.withdrawal.title,
