@@ -284,6 +284,11 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a destination has another patient or study than a derived series says: it is kept back",
             "destination series_id series_instance_uid instances reason",
         ),
+        "patient_not_checked": Event(
+            "warning", "a destination cannot be asked about patient and study; derived objects for it wait, or leave "
+            "unchecked where that is allowed",
+            "destination address retry_s error reason hint",
+        ),
         # retrieval
         "retrieval_started": Event("info", "a peer is asked for what was to be fetched", "retrieval_id peer attempt"),
         "retrieval_ended": Event(

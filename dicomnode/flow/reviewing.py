@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from dicomnode.core.review import RELEASED
@@ -38,6 +39,12 @@ class Reviewer(Repeating):
             self._enqueue(session, derive_call(job.id, PRIORITIES[job.content["priority"]]))
         event("job_released", job_id=job.id, series_id=job.series_row, engine=", ".join(job.content["engines"]))
         return True
+
+
+def let_go(database: Database, asked: Collection[str], now: float) -> int:
+    """Let leave what waited for destinations to be asked about the patient that are not asked any more; how many."""
+    with database.write() as session:
+        return reviews.skip_checks(session, asked, now)
 
 
 def keep_back(database: Database, routing: Routing) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from dicomnode.config import Config
 from dicomnode.core.disk import Marks
 from dicomnode.core.retention import RetentionPolicy
@@ -9,7 +11,7 @@ from dicomnode.flow.closing import Enqueue
 from dicomnode.flow.disk import DiskWatch, Watched
 from dicomnode.flow.repeating import Repeating
 from dicomnode.flow.retention import Keeping, Retention
-from dicomnode.flow.reviewing import Reviewer, keep_back
+from dicomnode.flow.reviewing import Reviewer, keep_back, let_go
 from dicomnode.flow.strays import StrayIntake
 from dicomnode.serve import wiring
 from dicomnode.serve.wiring import Store
@@ -39,7 +41,7 @@ class Care:
         )
 
     def start(self) -> None:
-        keep_back(self._database, self._intake.routing)
+        self._follow()
         for loop in self.loops:
             loop.start()
 
@@ -48,6 +50,12 @@ class Care:
         self._retention.keeping = keeping(config)
         self._disks.watched = watched(config)
         self._intake.routing = wiring.routing(config)
+        self._follow()
+
+    def _follow(self) -> None:
+        """What waits, waits by the configuration as it is: commissioning may have begun, or a check have ended."""
+        asked = [name for name, destination in self._config.destination.items() if destination.check_patient]
+        let_go(self._database, asked, time.time())
         keep_back(self._database, self._intake.routing)
 
     def _is_scarce(self) -> bool:

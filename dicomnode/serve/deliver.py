@@ -14,12 +14,14 @@ from dicomnode.core.ports import Transcoder
 from dicomnode.deliver.decoding import WorkerTranscoder
 from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.deliver.forms import Allowed
+from dicomnode.flow.checking import Checkers
 from dicomnode.flow.delivering import Opening, Route
 from dicomnode.flow.drainers import Drainers
 from dicomnode.flow.proving import Provers
 from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
 from dicomnode.serve import wiring
+from dicomnode.serve.checks import check_routes
 from dicomnode.serve.prove import proof_routes
 from dicomnode.serve.wiring import Store
 from dicomnode.store.index import leases
@@ -40,6 +42,7 @@ class DeliverRole:
         owner = leases.owner_on(wiring.machine(config), uuid.uuid4().hex)
         self._drainers = Drainers(store.database, store.files, owner, bell)
         self._provers = Provers(store.database, StoreNotifications(store.database))
+        self._checkers = Checkers(store.database, store.files)
         self._decoded = config.node.data / "decoded"
         self._pixels = WorkerPool(
             "dicomnode.pixels.service", min(_DECODERS, os.cpu_count() or 1), config.limits.worker_memory_mb << 20
@@ -47,7 +50,7 @@ class DeliverRole:
 
     @property
     def is_alive(self) -> bool:
-        return self._drainers.are_alive and self._provers.are_alive
+        return self._drainers.are_alive and self._provers.are_alive and self._checkers.are_alive
 
     def start(self) -> None:
         with self._database.write() as session:
@@ -60,12 +63,15 @@ class DeliverRole:
         self._drainers.follow(self._routes(self._config))
         self._drainers.start()
         self._provers.follow(proof_routes(self._config))
+        self._checkers.follow(check_routes(self._config))
 
     def reload(self, config: Config) -> None:
         self._drainers.follow(self._routes(config))
         self._provers.follow(proof_routes(config))
+        self._checkers.follow(check_routes(config))
 
     def stop(self) -> None:
+        self._checkers.stop()
         self._provers.stop()
         self._drainers.stop()
         self._pixels.close()

@@ -328,6 +328,22 @@ class Purge(Base):
     removed_at: Mapped[float | None] = mapped_column(index=True)
 
 
+class PatientCheck(Base):
+    """What a destination said of patient and study when it was asked before derived objects left for it.
+
+    `outcome` is "same", "differs", or why it could not be asked; `differences` the keywords, our values and theirs.
+    """
+
+    __tablename__ = "patient_check"
+    __table_args__ = (UniqueConstraint("study_row", "destination"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_row: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    destination: Mapped[str]
+    at: Mapped[float]
+    outcome: Mapped[str]
+    differences: Mapped[list[Any]]
+
+
 class DiskUse(Base):
     """How full a disk of a machine was, about once an hour and whenever its level changed.
 
@@ -465,6 +481,13 @@ class Process(Base):
     version: Mapped[str]
     started_at: Mapped[float]
     beat_at: Mapped[float]
+
+
+class Compatibility(Base):
+    """One row: the oldest revision of the schema whose code can work with this database."""
+
+    __tablename__ = "compatibility"
+    readers_from: Mapped[str] = mapped_column(primary_key=True)
 
 
 class Takeover(Base):

@@ -192,6 +192,19 @@ def discard(session: Session, which: ColumnElement[bool], now: float) -> int:
     return len(ended)
 
 
+def skip_checks(session: Session, asked: Collection[str], now: float) -> int:
+    """Let leave what waits to be compared with destinations that are not asked; how many."""
+    leaving = session.execute(
+        update(Outbox)
+        .where(
+            Outbox.state == OutboxState.WITHHELD, Outbox.reason == NOT_CHECKED, Outbox.destination.not_in(list(asked))
+        )
+        .values(state=OutboxState.READY.value, reason=None, next_attempt_at=now, created_at=now)
+        .returning(Outbox.id)
+    ).all()
+    return len(leaving)
+
+
 def withhold_derived(session: Session, rules: Collection[str] | None) -> int:
     """Keep back what is derived and has not left yet, as commissioning has begun; how many. What was released leaves.
 

@@ -9,6 +9,7 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+readers_from = "0001"
 
 _LARGE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -120,6 +121,11 @@ def upgrade() -> None:
         sa.Column("beat_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("role", "host", name=op.f("pk_process")),
         sa.UniqueConstraint("executor_id", name=op.f("uq_process_executor_id")),
+    )
+    op.create_table(
+        "compatibility",
+        sa.Column("readers_from", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("readers_from", name=op.f("pk_compatibility")),
     )
     op.create_table(
         "takeover",
@@ -266,6 +272,18 @@ def upgrade() -> None:
     with op.batch_alter_table("purge", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_purge_removed_at"), ["removed_at"], unique=False)
 
+    op.create_table(
+        "patient_check",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_row", sa.Integer(), nullable=False),
+        sa.Column("destination", sa.String(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("outcome", sa.String(), nullable=False),
+        sa.Column("differences", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["study_row"], ["study.id"], name=op.f("fk_patient_check_study_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_patient_check")),
+        sa.UniqueConstraint("study_row", "destination", name=op.f("uq_patient_check_study_row_destination")),
+    )
     op.create_table(
         "disk_use",
         sa.Column("machine", sa.String(), nullable=False),
@@ -571,6 +589,7 @@ def downgrade() -> None:
 
     op.drop_table("outbox")
     op.drop_table("disk_use")
+    op.drop_table("patient_check")
     with op.batch_alter_table("purge", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_purge_removed_at"))
 
@@ -597,6 +616,7 @@ def downgrade() -> None:
 
     op.drop_table("study")
     op.drop_table("takeover")
+    op.drop_table("compatibility")
     op.drop_table("process")
     op.drop_table("patient")
     with op.batch_alter_table("action", schema=None) as batch_op:
