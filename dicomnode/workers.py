@@ -69,8 +69,9 @@ class WorkerProcess:
                     "it may have run out of the memory it is limited to, or the input crashed a decoder",
                 ) from error
         if "error" in answer:
-            kind = _ERRORS.get(answer["error"], WorkerError)
-            raise kind(answer["message"], answer["hint"])
+            failed = _ERRORS.get(answer["error"], WorkerError)(answer["message"], answer["hint"])
+            failed.transient = failed.transient or answer.get("transient", False)
+            raise failed
         result: Mapping[str, Any] = answer["result"]
         return result
 
@@ -165,7 +166,8 @@ def _disk_failure(operation: str, number: int) -> dict[str, Any]:
         message, hint = f"the disk is full: {operation} could not write", "free space under the data folder"
         return {"error": "DiskFullError", "message": message, "hint": hint}
     message = f"{operation} could not read or write a file: {os.strerror(number)}"
-    return {"error": "StoreError", "message": message, "hint": "look at the disk under the data folder"}
+    hint = "look at the disk under the data folder"
+    return {"error": "StoreError", "message": message, "hint": hint, "transient": True}  # as where we read it ourselves
 
 
 def serve(module: str, channel: socket.socket) -> None:

@@ -80,6 +80,7 @@ def test_a_failing_disk_is_not_the_inputs_fault(worker: WorkerProcess, number: i
         worker.call("disk_full", 30.0, number=number)
     assert type(caught.value) is kind
     assert "Doe" not in str(caught.value)
+    assert caught.value.transient, "the disk may work again"
 
 
 def test_an_unknown_operation_is_refused(worker: WorkerProcess) -> None:

@@ -113,8 +113,8 @@ def file_store(config: Config, process: str) -> FileStore:
 def result_store(config: Config) -> ResultStore:
     """The results of engines."""
     if config.bucket.url is not None:
-        return BucketResults(config.files, _bucket(config))
-    return ResultStore(config.files)
+        return BucketResults(config.files, _bucket(config), config.node.name or "")
+    return ResultStore(config.files, config.node.name or "")
 
 
 def _bucket(config: Config) -> Bucket:

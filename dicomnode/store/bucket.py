@@ -217,8 +217,8 @@ def shrink(folder: Path, keep_bytes: int, now: float) -> int:
 class BucketResults(ResultStore):
     """Engine results in a bucket, so that another machine can derive from them; those made here lie here too."""
 
-    def __init__(self, folder: Path, bucket: Bucket) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, bucket: Bucket, machine: str = "") -> None:
+        super().__init__(folder, machine)
         self._bucket = bucket
 
     def find(self, key: str) -> tuple[Path, dict[str, Any]] | None:

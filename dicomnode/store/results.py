@@ -21,11 +21,14 @@ MANIFEST: Final = "manifest.json"
 
 
 class ResultStore:
-    """Results below one folder; scratch space beside them, emptied at each start."""
+    """Results below one folder; scratch space beside them, emptied at each start.
 
-    def __init__(self, folder: Path) -> None:
+    machine  whose scratch space it is: machines that share the folder must not empty each other's; "" where none do
+    """
+
+    def __init__(self, folder: Path, machine: str = "") -> None:
         self._results = folder / "results"
-        self._scratch = folder / "scratch"
+        self._scratch = folder / "scratch" / machine
         shutil.rmtree(self._scratch, ignore_errors=True)
         for made in (self._results, self._scratch):
             made.mkdir(parents=True, exist_ok=True)

@@ -101,3 +101,14 @@ def test_a_key_changes_with_each_source_the_engine_and_its_settings() -> None:
     }
     assert len(keys) == 6
     assert result_key(["a", "b"], [dict(reversed(chain[0].items()))]) in keys
+
+
+def test_a_machine_that_starts_leaves_the_scratch_space_of_the_others_alone(tmp_path: Path) -> None:
+    one = ResultStore(tmp_path, "one")
+    with one.scratch() as scratch:
+        (scratch / "voxels.npy").touch()
+        ResultStore(tmp_path, "two")
+        assert (scratch / "voxels.npy").exists()
+        ResultStore(tmp_path, "one")
+        assert not scratch.exists(), "its own is what a former life left"
+        scratch.mkdir()  # for the end of the block
