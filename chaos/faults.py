@@ -65,8 +65,7 @@ def drawn(seed: int, extent: Extent) -> tuple[Fault, ...]:
     would have it: that all are down is what the database's faults are for.
     """
     draw = random.Random(seed)
-    lost = draw.choice(extent.machines[1:])  # only the first delivers and derives
-    others = [machine for machine in extent.machines if machine != lost]
+    lost, *others = draw.sample(extent.machines, len(extent.machines))
     lost_at_s = draw.uniform(0.3, 0.7) * extent.span_s
     faults = [Fault(Kind.MACHINE_LOST, lost_at_s, 0.0, lost, draw.random())]
     faults += _machine_kills(draw, others, extent.span_s)

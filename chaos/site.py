@@ -37,9 +37,8 @@ _RESTART_S: Final = 1.0
 class Machine(Node):
     """One machine, kept running by a thread as systemd would: what ends is started again after a second."""
 
-    def __init__(self, folder: Path, tree: dict[str, Any], only: str = "") -> None:
+    def __init__(self, folder: Path, tree: dict[str, Any]) -> None:
         super().__init__(folder, tree)
-        self._arguments += ["--only", only] if only else []
         self._wanted = threading.Event()
         self._over = threading.Event()
         self._turn = threading.Lock()
@@ -166,7 +165,7 @@ class Site:
             "durability": "process",
         }
         tree = settings({PACS: self.pacs, ARCHIVE: self.archive}, [_RULE], node=node)
-        return Machine(self._folder / name, tree, "" if name == MACHINES[0] else "receive")
+        return Machine(self._folder / name, tree)
 
 
 def fill(folder: Path) -> Path:
