@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import ask, care, closing, demo, engines, network, retrieve, serve, setup
+from dicomnode.cli import ask, care, closing, deliveries, demo, engines, network, retrieve, serve, setup
 from dicomnode.cli.console import FAILED, OK, STOPPED, USAGE, complain
 from dicomnode.errors import DicomNodeError, EngineError, UsageError
 

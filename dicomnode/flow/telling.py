@@ -21,8 +21,9 @@ def tell_answer(destination: str, receipt: Receipt, instance: Instance, state: O
     """What a destination answered to one instance, and what follows from it."""
     metrics.count("dicomnode_deliveries_total", destination=destination, outcome=receipt.outcome.value)
     why = {} if state == OutboxState.SENT else {"reason": receipt.meaning, "hint": receipt.hint}
+    name = _TOLD_AS.get(state, "delivery_refused")
     event(
-        _TOLD_AS.get(state, "delivery_refused"),
+        name,
         outbox_id=receipt.outbox_id,
         destination=destination,
         sop_instance_uid=instance.sop_instance_uid,
@@ -34,8 +35,9 @@ def tell_answer(destination: str, receipt: Receipt, instance: Instance, state: O
 def tell_failure(destination: str, address: str, error: PeerError, failures: int, retry_s: float) -> None:
     """A destination failed as a whole: the first time in a row is an alert, the others are not."""
     metrics.count("dicomnode_destination_failures_total", destination=destination)
+    name = "destination_down" if failures == 1 else "destination_still_down"
     event(
-        "destination_down" if failures == 1 else "destination_still_down",
+        name,
         destination=destination,
         address=address,
         attempt=failures,

@@ -18,10 +18,12 @@ from dicomnode.operations.check import running_node
 from dicomnode.operations.index import reading
 from dicomnode.operations.telling.care import CareStatus, care_status
 from dicomnode.operations.telling.completeness import held_series
+from dicomnode.operations.telling.delivery import destination_notes
+from dicomnode.operations.telling.late import WithdrawnStatus, withdrawn_status
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
-from dicomnode.store.index import overview, proofs
+from dicomnode.store.index import overview, proofs, rejections
 from dicomnode.store.index import processes as signs
 from dicomnode.store.schema import Instance, Job, JobState, Outbox, Receipt, Series
 
@@ -42,7 +44,7 @@ class DestinationStatus:
     """`held` waits for a series to close; `confirmed` are those of `sent` that are proved to be there; `excluded` is
     what our configuration keeps from there.
 
-    `down_for_s` is set while the destination is parked after a failure.
+    `down_for_s` is set while the destination is parked after a failure. `notes` say what else keeps things from it.
     """
 
     name: str
@@ -52,10 +54,13 @@ class DestinationStatus:
     confirmed: int
     failed: int
     excluded: int
+    withheld: int
+    cancelled: int
     down_for_s: float | None
     failures: int
     last_error: str
     last_hint: str
+    notes: tuple[str, ...]
 
     @property
     def waiting(self) -> int:
@@ -89,6 +94,7 @@ class Status:
     free_bytes: int
     reserve_bytes: int
     care: CareStatus
+    withdrawn: WithdrawnStatus
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,6 +105,7 @@ class Status:
                 *self.care.loud_lines(),
                 *_process_lines(self),
                 *_count_lines(self),
+                *self.withdrawn.lines(),
                 *self.care.lines(),
                 *(line for destination in self.destinations for line in _destination_lines(destination)),
                 *_problem_lines(self.problems),
@@ -142,6 +149,7 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
         free_bytes=disk[0],
         reserve_bytes=disk[1],
         care=care_status(config, session),
+        withdrawn=withdrawn_status(session),
     )
 
 
@@ -161,10 +169,13 @@ def _destinations(config: Config, session: Session, now: float) -> tuple[Destina
                 confirmed=confirmed.get(name, 0),
                 failed=count.get("failed", 0),
                 excluded=count.get("excluded", 0),
+                withheld=count.get("withheld", 0),
+                cancelled=count.get("cancelled", 0),
                 down_for_s=max(0.0, row.down_until - now) if down and row and row.down_until else None,
                 failures=row.failures if row else 0,
                 last_error=(row.last_error or "") if row else "",
                 last_hint=(row.last_hint or "") if row else "",
+                notes=destination_notes(config, session, name, now),
             )
         )
     return tuple(found)
@@ -207,7 +218,9 @@ def _unproved(session: Session) -> tuple[Problem, ...]:
 def _problems(session: Session) -> tuple[Problem, ...]:
     ended = (JobState.FAILED, JobState.WITHHELD, JobState.REFUSED)
     failed_plans = overview.failed_plans(session, _LISTED)
+    ignored = rejections.ignored_notes(session, _LISTED)
     return (
+        *(Problem("rejection", note.sop_instance_uid, row.reason) for row, note in ignored),
         *(Problem("held", uid, reason) for uid, reason in held_series(session, _LISTED)),
         *(_unrouted(session, series) for series in overview.unrouted_series(session, _LISTED)),
         *(Problem("unplanned", series.series_instance_uid, reason) for series, reason in failed_plans),
@@ -263,23 +276,35 @@ def _count_lines(status: Status) -> tuple[str, ...]:
         f"{counted(status.open_associations, 'association')}",
         f"derived   {counted(counts['instances_derived'], 'instance')} in {counts['series_derived']} series; jobs: "
         f"{waiting} waiting, {jobs['derived']} done, {jobs['refused']} refused, {jobs['withheld']} withheld, "
-        f"{jobs['failed']} failed",
+        f"{jobs['failed']} failed{_also(jobs, 'superseded', 'cancelled')}",
         f"disk      {counts['bytes'] / 1e9:.2f} GB stored, {status.free_bytes / 1e9:.1f} GB free "
         f"(new input is refused below {status.reserve_bytes / 1e9:.1f} GB)",
     )
 
 
+def _also(counts: Mapping[str, int], *states: str) -> str:
+    """Those of the states that there are any of."""
+    return "".join(f", {counts[state]} {state}" for state in states if counts[state])
+
+
 def _destination_lines(destination: DestinationStatus) -> tuple[str, ...]:
     excluded = f", {destination.excluded} not meant for it" if destination.excluded else ""
+    kept = "".join(
+        f", {count} {word}"
+        for word, count in (("withheld", destination.withheld), ("cancelled", destination.cancelled))
+        if count
+    )
     counted = (
         f"to {destination.name}: {destination.sent} sent ({destination.confirmed} confirmed), "
         f"{destination.ready} waiting, "
-        f"{destination.held} held until their series is complete, {destination.failed} failed{excluded}"
+        f"{destination.held} held until their series is complete, {destination.failed} failed{excluded}{kept}"
     )
+    notes = tuple(f"  {note}" for note in destination.notes)
     if destination.down_for_s is None:
-        return (counted,)
+        return (counted, *notes)
     return (
         counted,
+        *notes,
         f"  down: {destination.last_error} (failure {destination.failures}, again in {destination.down_for_s:.0f} s)",
         f"  next: {destination.last_hint}",
     )

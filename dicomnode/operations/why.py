@@ -22,6 +22,8 @@ from dicomnode.errors import NotFoundError
 from dicomnode.operations.index import reading
 from dicomnode.operations.telling.care import care_lines
 from dicomnode.operations.telling.completeness import completeness_lines
+from dicomnode.operations.telling.delivery import delivery_lines
+from dicomnode.operations.telling.late import late_lines
 from dicomnode.operations.telling.proof import proof_lines
 from dicomnode.operations.telling.retrieval import retrieval_lines
 from dicomnode.operations.terminal import printable_lines
@@ -120,10 +122,10 @@ def _story(session: Session, series: Series, subject: str) -> SeriesStory:
         arrival=(*_arrival(session, series, instances), *retrieval_lines(session, series), *_files(of_subject)),
         kept_back=_kept_back(of_subject or instances),
         completeness=completeness_lines(session, series),
-        decisions=(*_decisions(plans, instances), *care_lines(session, series)),
+        decisions=(*_decisions(plans, instances), *late_lines(session, series), *care_lines(session, series)),
         jobs=tuple(_job(session, job) for job in _jobs(session, series)),
         deliveries=tuple(overview.deliveries_of(session, series.id, subject if of_subject else None)),
-        proofs=proof_lines(session, series),
+        proofs=(*delivery_lines(session, series), *proof_lines(session, series)),
     )
 
 
