@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.store.schema import (
     Association,
+    Derivation,
     Destination,
     Instance,
     Job,
@@ -149,6 +150,17 @@ def plans_of(session: Session, series_row: int) -> list[Plan]:
 
 def jobs_of(session: Session, series_row: int) -> list[Job]:
     return list(session.scalars(select(Job).where(Job.series_row == series_row).order_by(Job.id)))
+
+
+def jobs_that_derived(session: Session, series_instance_uid: str) -> list[Job]:
+    """The jobs that made a derived series, or added to it, the oldest first."""
+    made = select(Series.id).where(Series.series_instance_uid == series_instance_uid, Series.origin == Origin.DERIVED)
+    jobs = (
+        select(Derivation.job_row)
+        .join(Instance, Instance.id == Derivation.instance_row)
+        .where(Instance.series_row.in_(made))
+    )
+    return list(session.scalars(select(Job).where(Job.id.in_(jobs)).order_by(Job.id)))
 
 
 def active_instance(session: Session, sop_instance_uid: str) -> Instance | None:

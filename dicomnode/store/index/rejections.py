@@ -226,6 +226,41 @@ def rejections_of(session: Session, series_row: int) -> list[tuple[Rejection, In
     return [(row, instance, instances) for row, instance, instances in session.execute(rows)]
 
 
+def arrived(session: Session, rejection_row: int, series_row: int) -> list[tuple[str, int]]:
+    """Where instances of a series that a note rejects had arrived, and how many."""
+    rows = session.execute(
+        select(Outbox.destination, func.count())
+        .join(Instance, Instance.id == Outbox.instance_row)
+        .join(RejectedInstance, RejectedInstance.sop_instance_uid == Instance.sop_instance_uid)
+        .where(
+            RejectedInstance.rejection_row == rejection_row,
+            Instance.series_row == series_row,
+            Outbox.state == OutboxState.SENT,
+        )
+        .group_by(Outbox.destination)
+        .order_by(Outbox.destination)
+    )
+    return [(destination, instances) for destination, instances in rows]
+
+
+def notes_in(session: Session, series_row: int) -> list[Rejection]:
+    """The notes among the instances of a series."""
+    rows = select(Rejection).join(Instance, Instance.id == Rejection.instance_row)
+    return list(session.scalars(rows.where(Instance.series_row == series_row).order_by(Rejection.id)))
+
+
+def ignored_notes(session: Session, limit: int) -> list[tuple[Rejection, Instance]]:
+    """The newest notes of which nothing counts."""
+    rows = (
+        select(Rejection, Instance)
+        .join(Instance, Instance.id == Rejection.instance_row)
+        .where(Rejection.state == IGNORED)
+        .order_by(Rejection.id.desc())
+        .limit(limit)
+    )
+    return [(row, instance) for row, instance in session.execute(rows)]
+
+
 def _rejected_uids(session: Session, sop_instance_uids: Collection[str]) -> set[str]:
     found: set[str] = set()
     for uids in in_chunks(sop_instance_uids):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import exists, select
+from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
 from dicomnode.store.schema import (
@@ -13,6 +13,7 @@ from dicomnode.store.schema import (
     Instance,
     Job,
     JobState,
+    Origin,
     Outbox,
     OutboxState,
     Series,
@@ -72,21 +73,60 @@ def still_due(session: Session, withdrawn: Sequence[Withdrawn], destination: str
     return len(there) == len(rows) and session.scalar(told.limit(1)) is None
 
 
-def withdrawals_of(session: Session, series_row: int) -> list[tuple[Withdrawal, Instance]]:
-    """Instances of a derived series that hold no longer."""
-    rows = (
-        select(Withdrawal, Instance)
+def counts(session: Session) -> tuple[int, int, int]:
+    """How many instances hold no longer; how many deliveries of them arrived; of how many of these a note tells."""
+    arrived = (
+        select(func.count())
+        .select_from(Withdrawal)
+        .join(Outbox, Outbox.instance_row == Withdrawal.instance_row)
+        .where(Outbox.state == OutboxState.SENT)
+    )
+    told = arrived.join(
+        WithdrawalNote,
+        and_(WithdrawalNote.withdrawal_row == Withdrawal.id, WithdrawalNote.destination == Outbox.destination),
+    )
+    instances = session.scalar(select(func.count()).select_from(Withdrawal)) or 0
+    return instances, session.scalar(arrived) or 0, session.scalar(told) or 0
+
+
+def reasons_of(session: Session, series_row: int) -> dict[str, list[int]]:
+    """Why instances of a derived series hold no longer, with the rows of their withdrawals."""
+    rows = session.execute(
+        select(Withdrawal.reason, Withdrawal.id)
         .join(Instance, Instance.id == Withdrawal.instance_row)
         .where(Instance.series_row == series_row)
         .order_by(Withdrawal.id)
     )
-    return [(withdrawal, instance) for withdrawal, instance in session.execute(rows)]
+    found: dict[str, list[int]] = {}
+    for reason, row in rows:
+        found.setdefault(reason, []).append(row)
+    return found
 
 
-def notes_on(session: Session, withdrawal_rows: Collection[int]) -> list[WithdrawalNote]:
-    """Which destinations are told of withdrawals, and by which document."""
-    rows = select(WithdrawalNote).where(WithdrawalNote.withdrawal_row.in_(withdrawal_rows))
-    return list(session.scalars(rows.order_by(WithdrawalNote.id)))
+def whereabouts(session: Session, withdrawal_rows: Collection[int]) -> list[tuple[str, int, int]]:
+    """Where instances had arrived that hold no longer: destination, how many, of how many of them it was told."""
+    told = and_(WithdrawalNote.withdrawal_row == Withdrawal.id, WithdrawalNote.destination == Outbox.destination)
+    rows = session.execute(
+        select(Outbox.destination, func.count(Outbox.id), func.count(WithdrawalNote.id))
+        .join(Withdrawal, Withdrawal.instance_row == Outbox.instance_row)
+        .outerjoin(WithdrawalNote, told)
+        .where(Withdrawal.id.in_(withdrawal_rows), Outbox.state == OutboxState.SENT)
+        .group_by(Outbox.destination)
+        .order_by(Outbox.destination)
+    )
+    return [(destination, held, of_these) for destination, held, of_these in rows]
+
+
+def told_by(session: Session, series_row: int) -> list[tuple[str, int]]:
+    """Of a series of notes of ours: which destinations they tell, and of how many instances."""
+    rows = session.execute(
+        select(WithdrawalNote.destination, func.count())
+        .join(Instance, Instance.id == WithdrawalNote.note_row)
+        .where(Instance.series_row == series_row, Instance.origin == Origin.DERIVED)
+        .group_by(WithdrawalNote.destination)
+        .order_by(WithdrawalNote.destination)
+    )
+    return [(destination, instances) for destination, instances in rows]
 
 
 def _arrived(session: Session, job_row: int, destination: str) -> bool:
