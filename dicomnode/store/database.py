@@ -24,6 +24,7 @@ from dicomnode.store.reach import Reach
 from dicomnode.store.turns import WriteTurns
 
 BUSY_TIMEOUT_S: Final = 60
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _PAGES_IN_LOG: Final = 4000  # 16 MB: a page that changes with every instance is written back less often
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
 """WAL with NORMAL survives a killed process but not a power cut: commits since the last checkpoint may be lost."""
@@ -125,15 +126,25 @@ def index_url(database: str | None, folder: Path) -> str:
     return make_url(database).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def migrate(url: str) -> None:
-    """Bring the schema to this version; a new database is created whole."""
+def migrate(url: str, scripts: Path = _MIGRATIONS) -> None:
+    """Bring the schema to this version; a new database is created whole. One that a newer version has migrated is left
+    alone.
+
+    Raises ConfigError where that newer one is too new for us (`dicomnode.store.compatibility`).
+    """
     import alembic.command  # slow to import, and needed once
     import alembic.config
+    from alembic.script import ScriptDirectory
+
+    from dicomnode.store.compatibility import is_newer
 
     config = alembic.config.Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(scripts))
     config.attributes["url"] = url
-    alembic.command.upgrade(config, "head")
+    with closing(Database(url)) as database, database.engine.connect() as connection:
+        newer = is_newer(connection, ScriptDirectory.from_config(config))
+    if not newer:
+        alembic.command.upgrade(config, "head")
 
 
 def _open(url: str, durability: str) -> Engine:

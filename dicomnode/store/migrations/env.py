@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from dicomnode.store.compatibility import note_readers
 from dicomnode.store.database import Database
 from dicomnode.store.schema import Base
 
@@ -19,6 +20,7 @@ def run() -> None:
             connection=connection,
             target_metadata=Base.metadata,
             render_as_batch=True,
+            on_version_apply=note_readers,
             include_name=lambda name, kind, _parents: kind != "table" or name in Base.metadata.tables,
         )
         with context.begin_transaction():
