@@ -306,7 +306,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One outbox row, ready to be sent."""
+    """One outbox row, ready to be sent.
+
+    derived_series  Study and Series Instance UID of an object that we derived and never sent there, None of all others:
+                    it may be there already, where our index was lost
+    """
 
     outbox_id: int
     path: Path
@@ -314,6 +318,7 @@ class Outgoing:
     sop_instance_uid: str
     transfer_syntax_uid: str
     calling_ae: str
+    derived_series: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

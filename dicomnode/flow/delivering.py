@@ -247,7 +247,7 @@ class Drainer:
         rows = {row.id: instance for row, instance in batch}
         arrived = 0
         kill_point("deliver.before_send")
-        for receipts in self._deliverer.deliver([self._outgoing(row, instance) for row, instance in batch]):
+        for receipts in self._deliverer.deliver(self._outgoing(batch)):
             if not receipts:
                 continue
             kill_point("deliver.before_receipt")
@@ -332,12 +332,18 @@ class Drainer:
         if given_up:
             tell_held(name, given_up, is_first=is_first)
 
-    def _outgoing(self, row: Outbox, instance: Instance) -> Outgoing:
-        return Outgoing(
-            outbox_id=row.id,
-            path=self._files.path(instance.file),
-            sop_class_uid=instance.sop_class_uid,
-            sop_instance_uid=instance.sop_instance_uid,
-            transfer_syntax_uid=instance.transfer_syntax_uid,
-            calling_ae=row.calling_ae,
-        )
+    def _outgoing(self, batch: list[tuple[Outbox, Instance]]) -> list[Outgoing]:
+        with self._database.read() as session:
+            derived = outbox.derived_series(session, [instance for _, instance in batch])
+        return [
+            Outgoing(
+                outbox_id=row.id,
+                path=self._files.path(instance.file),
+                sop_class_uid=instance.sop_class_uid,
+                sop_instance_uid=instance.sop_instance_uid,
+                transfer_syntax_uid=instance.transfer_syntax_uid,
+                calling_ae=row.calling_ae,
+                derived_series=None if row.attempts else derived.get(instance.series_row),
+            )
+            for row, instance in batch
+        ]

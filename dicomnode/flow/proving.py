@@ -31,7 +31,8 @@ from dicomnode.core.proof import (
 from dicomnode.core.types import Sender
 from dicomnode.errors import AssociationLostError, PeerError, RequestFailedError
 from dicomnode.net.commitment import COMMITMENT_CONTEXTS, CommitmentUser
-from dicomnode.net.query import FIND_CONTEXTS, Level, find
+from dicomnode.net.holdings import instances_held
+from dicomnode.net.query import FIND_CONTEXTS
 from dicomnode.net.scu import Association, Interruption, Opening, PeerAddress, associate
 from dicomnode.net.status import interpret
 from dicomnode.store.database import Database
@@ -255,7 +256,7 @@ class Prover:
             proofs.asked(session, case, Method.FIND, attempt, now)
         self._tell_asked(case, Method.FIND)
         try:
-            held = _held(association, case)
+            held = instances_held(association, case.study_instance_uid, case.series_instance_uid)
         except RequestFailedError as error:
             self._answered(case, attempt, {}, (f"C-FIND failed: {error}", error.hint))
             return
@@ -381,14 +382,3 @@ def _transactions(case: Case, peer: str, attempt: int, now: float) -> list[Commi
             )
         )
     return found
-
-
-def _held(association: Association, case: Case) -> frozenset[str]:
-    """SOP Instance UIDs of a series that the destination has, by C-FIND at IMAGE level (PS3.4 C.6.2.1)."""
-    keys = {
-        "StudyInstanceUID": case.study_instance_uid,
-        "SeriesInstanceUID": case.series_instance_uid,
-        "SOPInstanceUID": "",
-    }
-    matches = find(association, Level.IMAGE, keys)
-    return frozenset(uid for match in matches for uid in match.get("SOPInstanceUID", ()))

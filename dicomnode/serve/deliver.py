@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from dicomnode.bell import Bell
 from dicomnode.config import Config
-from dicomnode.core.ports import Transcoder
+from dicomnode.core.ports import Deliverer, Transcoder
+from dicomnode.core.proof import Method
 from dicomnode.deliver.decoding import WorkerTranscoder
 from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.deliver.forms import Allowed
@@ -22,7 +24,7 @@ from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
 from dicomnode.serve import wiring
 from dicomnode.serve.checks import check_routes
-from dicomnode.serve.prove import proof_routes
+from dicomnode.serve.prove import asking_first, proof_policy, proof_routes
 from dicomnode.serve.wiring import Store
 from dicomnode.store.index import leases
 from dicomnode.store.index.retrying import RetryPolicy
@@ -89,8 +91,11 @@ def _route(config: Config, name: str, transcoder: Transcoder) -> Route:
     security = config.security_of(peer.name)
     address = PeerAddress(peer.host, peer.port, peer.ae_title, security)
     settings = delivery_settings(config, name)
+    make: Callable[[], Deliverer]
     make = partial(DicomDeliverer, address, settings, transcoder if config.destination[name].decompress else None)
-    compared = (settings, config.destination[name].decompress)
+    asks = proof_policy(config, name).wants(Method.FIND)
+    make = partial(asking_first, make, address, settings.maximum_bytes) if asks else make
+    compared = (settings, config.destination[name].decompress, asks)
     return Route(name, str(address), retry_policy(config, name), make, security, compared, opening(config, name))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dicomnode.config import Config
+from dicomnode.core.ports import Deliverer
 from dicomnode.core.proof import ProofKind, ProofPolicy
+from dicomnode.deliver.asking import AskingDeliverer
 from dicomnode.flow.proving import ProofRoute
 from dicomnode.net.scu import Opening, PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
@@ -50,3 +54,8 @@ def proof_policy(config: Config, name: str) -> ProofPolicy:
         again_s=proving.again_s,
         patience_s=proving.patience_h * 3600.0,
     )
+
+
+def asking_first(make: Callable[[], Deliverer], address: PeerAddress, maximum_bytes: int) -> Deliverer:
+    """The deliverer that `make` makes, behind the question what the destination holds already of what we derive."""
+    return AskingDeliverer(make(), address, Opening(maximum_bytes=maximum_bytes))

@@ -19,7 +19,7 @@ from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
 from dicomnode.store.index import proofs
 from dicomnode.store.index.retrying import RetryPolicy
-from dicomnode.store.schema import Destination, Instance, Origin, Outbox, OutboxState, Receipt
+from dicomnode.store.schema import Destination, Instance, Origin, Outbox, OutboxState, Receipt, Series, Study
 
 MOST_ABORTS: Final = 8
 """So often a destination that works may abort at an instance before it is the instance's fault."""
@@ -100,6 +100,19 @@ def ready(session: Session, destination: str, now: float, wanted: Wanted) -> tup
         select(Outbox, Instance).join(Instance, Instance.id == Outbox.instance_row).where(Outbox.id.in_(order))
     )
     return sorted(((row, instance) for row, instance in rows), key=lambda found: order[found[0].id]), owed
+
+
+def derived_series(session: Session, instances: Sequence[Instance]) -> dict[int, tuple[str, str]]:
+    """Study and Series Instance UID by the row of the series, of those of these instances that we derived."""
+    rows = {instance.series_row for instance in instances if instance.origin == Origin.DERIVED}
+    if not rows:
+        return {}
+    found = session.execute(
+        select(Series.id, Study.study_instance_uid, Series.series_instance_uid)
+        .join(Study, Study.id == Series.study_row)
+        .where(Series.id.in_(rows))
+    )
+    return {row: (study, series) for row, study, series in found}
 
 
 def record_answers(

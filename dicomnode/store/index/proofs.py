@@ -200,7 +200,7 @@ def send_again(session: Session, case: Case, step: Step, now: float) -> int:
     missing = set(step.sop_instance_uids)
     rows = [each.outbox_row for each in case.unproved if each.sop_instance_uid in missing]
     for row in _outbox(session, rows):
-        row.state, row.attempts, row.finished_at = OutboxState.READY.value, 0, None
+        row.state, row.finished_at = OutboxState.READY.value, None
         row.created_at = row.next_attempt_at = now
     proof = session.get_one(Proof, case.proof_row)
     _ask_anew(proof, now)
