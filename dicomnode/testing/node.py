@@ -91,16 +91,24 @@ def _merged(table: Settings, more: Settings) -> dict[str, Any]:
     return both
 
 
+_STARTED: Final = '"node_started"'
+
+
 class Node(ServerProcess):
     """`dicomnode serve` with a configuration, data and log of its own under `folder`; a context manager.
 
     Its working directory, HOME and TMPDIR are empty folders of its own, so that a test sees what it writes there.
     `kill_at` names a point of `dicomnode.faults` at which it kills itself, once in all its lives; `environment` is
-    added to the server's.
+    added to the server's; `only` names the roles that it has, where it has not all.
     """
 
     def __init__(
-        self, folder: Path, tree: Settings, kill_at: str = "", environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        tree: Settings,
+        kill_at: str = "",
+        environment: Mapping[str, str] | None = None,
+        only: str = "",
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
@@ -111,7 +119,9 @@ class Node(ServerProcess):
         for name in ("work", "home", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.configure(tree)
+        self._listens = not only or "receive" in only.split(",")
         arguments = [sys.executable, "-m", "dicomnode", "serve", "--config", str(self.configuration)]
+        arguments += ["--only", only] if only else []
         super().__init__(arguments, folder / "node.log", folder / "work")
 
     def configure(self, tree: Settings) -> None:
@@ -124,10 +134,14 @@ class Node(ServerProcess):
         return Call(self.port, called_ae, calling_ae)
 
     def start(self) -> None:
-        """Start it and wait until it answers C-ECHO."""
+        """Start it and wait until it answers C-ECHO, or says that it runs where it does not receive."""
+        before = self.log().count(_STARTED) if self.output.exists() else 0
         kill = {"DICOMNODE_KILL_AT": self._kill_at, "DICOMNODE_KILL_ONCE": str(self.folder / "killed")}
         self.launch({**self._surroundings(), **(kill if self._kill_at else {}), **self._environment})
-        self.await_ready(lambda: listens(self.port) and echo(self.call()), _START_TIMEOUT_S)
+        if self._listens:
+            self.await_ready(lambda: listens(self.port) and echo(self.call()), _START_TIMEOUT_S)
+        else:
+            self.await_ready(lambda: self.log().count(_STARTED) > before, _START_TIMEOUT_S)
 
     def stop(self) -> int:
         """SIGTERM, as systemd does; its exit code."""

@@ -28,9 +28,8 @@ def machine(folder: Path, name: str, url: str, pacs: Orthanc, only: str, kill_at
     """One of the machines, with these roles; each has a folder of its own for what is only its."""
     server = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     shared = {"name": name, "database": server, "files": folder / "shared", "durability": "process"}
-    node = Node(folder / name, settings({"pacs": pacs}, [RULE], node=shared, cluster={"dead_after_s": 5.0}), kill_at)
-    node._arguments += ["--only", only]
-    return node
+    tree = settings({"pacs": pacs}, [RULE], node=shared, cluster={"dead_after_s": 5.0})
+    return Node(folder / name, tree, kill_at, only=only)
 
 
 def events(node: Node, name: str) -> list[dict[str, Any]]:

@@ -20,12 +20,12 @@ RULE = {"name": "denoise", "match": {"Modality": "CT"}, "engines": ["ct-nlm"], "
 SLICES = 6
 
 
-def machine(folder: Path, name: str, url: str, pacs: Orthanc) -> Node:
+def machine(folder: Path, name: str, url: str, pacs: Orthanc, only: str = "") -> Node:
     """One of the machines; each has a folder of its own for what is only its."""
     server = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     shared = {"name": name, "database": server, "files": folder / "shared", "receivers": 2, "durability": "process"}
     tree = settings({"pacs": pacs}, [RULE], node=shared)
-    return Node(folder / name, tree)
+    return Node(folder / name, tree, only=only)
 
 
 @pytest.mark.peer("postgresql")
@@ -35,8 +35,7 @@ def test_a_study_that_arrives_at_two_machines_is_one(
 ) -> None:
     sent = [RawObject.read(path) for path in phantom_series(tmp_path / "scanner", slices=SLICES)]
     url = new_postgresql_url()
-    one, two = machine(tmp_path, "one", url, pacs), machine(tmp_path, "two", url, pacs)
-    two._arguments += ["--only", "receive"]
+    one, two = machine(tmp_path, "one", url, pacs), machine(tmp_path, "two", url, pacs, "receive")
     with one, two:
         shares = [(one, sent[::2]), (two, sent[1::2]), (one, sent), (two, sent[::-1])]
         statuses: list[int] = []
@@ -54,7 +53,7 @@ def test_a_study_that_arrives_at_two_machines_is_one(
         wait_until(lambda: waiting(one) == 0, TIMEOUT_S, "all deliveries have their receipts")
         status = two.status()
         assert {(each["host"], each["role"]) for each in status["processes"]} == {
-            *(("one", role) for role in ("receive-1", "receive-2", "deliver", "flow")),
+            *(("one", role) for role in ("receive-1", "receive-2", "deliver", "flow", "retrieve")),
             *(("two", role) for role in ("receive-1", "receive-2")),
         }
         assert status["running"]

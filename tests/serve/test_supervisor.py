@@ -133,9 +133,7 @@ def test_a_role_that_there_is_not_is_a_mistake_in_the_command(tmp_path: Path) ->
 
 
 def test_only_the_roles_asked_for_run(tmp_path: Path) -> None:
-    node = Node(tmp_path, settings({}, []))
-    node._arguments += ["--only", "receive"]
-    with node:
+    with Node(tmp_path, settings({}, []), only="receive") as node:
         wait_until(lambda: processes(node) != {}, TIMEOUT_S, "it has given a sign of life")
         assert set(processes(node)) == {"receive-1"}
         assert len(session_of(node.pid)) == 2
