@@ -58,7 +58,8 @@ class DiskWatch(Repeating):
         self._levels[one.name] = found
         if found is not former:
             self._tell(one, found, sample)
-        is_due = sample.at - self._sampled_at.get(one.name, 0.0) >= _SAMPLED_EVERY_S
+        sampled_at = self._sampled_at.get(one.name)
+        is_due = sampled_at is None or sample.at - sampled_at >= _SAMPLED_EVERY_S
         if found is not former or is_due:
             self._sampled_at[one.name] = sample.at
             with self._database.write() as session:

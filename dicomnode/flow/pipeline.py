@@ -291,7 +291,10 @@ class Pipeline:
         """Earlier jobs that made what this one is to make, if what an engine reads has not changed since: same stack,
         chain, outputs, and engines as they are now."""
         with self._rooms.database.read() as session:
-            found = replacing.formers(session, job)
+            # what retention has deleted of a former one has to be made again
+            found = [
+                one for one in replacing.formers(session, job) if not purges.are_purged(session, one.derived_series)
+            ]
         if not found:
             return []
         cards = [

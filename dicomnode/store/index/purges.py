@@ -42,6 +42,12 @@ def is_purged(session: Session, series_row: int) -> bool:
     return session.scalar(gone.limit(1)) is not None
 
 
+def are_purged(session: Session, series_instance_uids: Collection[str]) -> bool:
+    """Whether active instances of any of the series have no file any more."""
+    rows = session.scalars(select(Series.id).where(Series.series_instance_uid.in_(series_instance_uids)))
+    return any(is_purged(session, row) for row in rows)
+
+
 def purged_instances(session: Session, series_row: int) -> int:
     """How many active instances of a series have no file any more."""
     gone = select(func.count()).select_from(Instance)
