@@ -23,6 +23,7 @@ from dicomnode.testing.processes import free_port, wait_until
 from tests.flow.asking import NODE, POLICY, Asked, asking, listening
 
 AE_TITLE = "ARCHIVE"
+_N_ACTION_RSP = 0x8130
 Then = Callable[["Archive", Any, Dataset], None]
 
 
@@ -72,8 +73,12 @@ class Archive:
         self.asked.append(event.action_information)
         if self.breaks_off:
             event.assoc.abort()
-        threading.Thread(target=self.then, args=(self, event.assoc, event.action_information)).start()
         return self.status, None
+
+    def answered(self, event: Any) -> None:
+        """Only then: pynetdicom's acceptor does one thing at a time."""
+        if event.message.command_set.CommandField == _N_ACTION_RSP:
+            threading.Thread(target=self.then, args=(self, event.assoc, self.asked[-1])).start()
 
     def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         self.finds += 1
@@ -87,6 +92,16 @@ class Archive:
 
 def on_the_same(archive: Archive, association: Any, request: Dataset) -> None:
     archive.tell(association, request)
+
+
+def all_on_the_same(count: int) -> Then:
+    """Reports on all requests once there are so many."""
+
+    def report(archive: Archive, association: Any, _: Dataset) -> None:
+        for request in archive.asked if len(archive.asked) == count else []:
+            archive.tell(association, request)
+
+    return report
 
 
 def never(archive: Archive, association: Any, request: Dataset) -> None:
@@ -115,7 +130,8 @@ def archive(then: Then = never, **options: Any) -> Iterator[Archive]:
         ae.add_supported_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     ae.add_supported_context("1.2.840.10008.1.1")
     keep = (evt.EVT_DIMSE_RECV, lambda event: archive.commands.append(event.message.command_set))
-    handlers = [(evt.EVT_N_ACTION, archive.act), (evt.EVT_C_FIND, archive.find), keep]
+    answered = (evt.EVT_DIMSE_SENT, archive.answered)
+    handlers = [(evt.EVT_N_ACTION, archive.act), (evt.EVT_C_FIND, archive.find), keep, answered]
     server = ae.start_server(("127.0.0.1", archive.port), block=False, evt_handlers=handlers)
     try:
         yield archive
@@ -247,7 +263,7 @@ def test_a_request_that_is_refused_is_put_again(tmp_path: Path) -> None:
 
 def test_many_instances_are_asked_for_in_several_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicomnode.flow.proving.LARGEST_TRANSACTION", 2)
-    with archive(on_the_same) as there, asking(tmp_path, there.address, ProofPolicy(report_s=30.0)) as asked:
+    with archive(all_on_the_same(3)) as there, asking(tmp_path, there.address, ProofPolicy(report_s=30.0)) as asked:
         asked.receive(range(1, 6))
         asked.prove(10)
         assert sorted(len(request.ReferencedSOPSequence) for request in there.asked) == [1, 2, 2]
