@@ -22,7 +22,7 @@ def serve(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="ROLE", help="Run only this role here; may be repeated."),
+        typer.Option("--only", metavar="ROLE[,ROLE]", help="Run only these roles here; may be repeated."),
     ] = None,
 ) -> int:
     """Run the node. Until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""

@@ -75,6 +75,11 @@ def ages(session: Session) -> Mapping[str, float]:
     return {row.executor_id: now - row.beat_at for row in session.scalars(select(Process))}
 
 
+def all_of(session: Session) -> Sequence[Process]:
+    """Every process that is remembered, alive or not."""
+    return list(session.scalars(select(Process)))
+
+
 def has_namesake(session: Session, host: str, home: str, within_s: float) -> bool:
     """Whether a machine of that name, but with another data folder, gave a sign of life lately."""
     lately = clock(session) - within_s
