@@ -27,6 +27,8 @@ from dicomnode.telemetry import event
 
 _POLL_S: Final = 2.0
 _WRITE_TIMEOUT_S: Final = 300.0
+_SETTLED_S: Final = 3600.0
+_AGAIN_S: Final = 600.0
 
 
 class Withdrawer(Repeating):
@@ -36,25 +38,31 @@ class Withdrawer(Repeating):
         super().__init__("withdraw", _POLL_S, self.tell_all)
         self._rooms = rooms
         self._pipeline = pipeline
+        self._settle_at = 0.0
+        self._again_at: dict[int, float] = {}
 
     def tell_all(self, now: float) -> int:
         """Write and enqueue every note that is due; how many."""
-        return sum(self._tell(destination, now) for destination in self._pipeline.routing.withdrawing)
+        destinations = self._pipeline.routing.withdrawing
+        if now >= self._settle_at:
+            with self._rooms.database.write() as session:
+                withdrawals.settle(session, destinations, now - _SETTLED_S)
+            self._settle_at = now + _SETTLED_S
+        return sum(self._tell(destination, now) for destination in destinations)
 
     def _tell(self, destination: str, now: float) -> int:
         with self._rooms.database.read() as session:
             due = withdrawals.due_withdrawals(session, destination)
-        return sum(self._write(destination, note, now) for note in due)
+        waiting = {row for row, until in self._again_at.items() if until > now}
+        return sum(self._write(destination, note, now) for note in due if note[0].withdrawal.id not in waiting)
 
     def _write(self, destination: str, withdrawn: Sequence[Withdrawn], now: float) -> bool:
         with self._rooms.results.scratch() as scratch:
             try:
-                self._rooms.files.bring([withdrawn[0].instance.file])
-                made = self._rooms.pixels.call(
-                    "write_rejection", _WRITE_TIMEOUT_S, out=str(scratch / "note.dcm"), **self._content(withdrawn)
-                )
+                made = self._made(withdrawn, scratch / "note.dcm")
                 file = self._stored(made)
-            except DicomNodeError as error:  # it stays due, and is told of as long as it is
+            except DicomNodeError as error:  # it stays due
+                self._again_at[withdrawn[0].withdrawal.id] = now + _AGAIN_S
                 event(
                     "withdrawal_failed", destination=destination, error=type(error).__name__, reason=str(error),
                     hint=error.hint,
@@ -80,10 +88,20 @@ class Withdrawer(Repeating):
         )
         return True
 
+    def _made(self, withdrawn: Sequence[Withdrawn], out: Path) -> Mapping[str, Any]:
+        """Write the note, by the first file that is there to tell whose study it is."""
+        with self._rooms.database.read() as session:
+            files = [instance.file for instance in withdrawals.readable_instances(session, withdrawn)]
+        self._rooms.files.bring(files)
+        paths = [self._rooms.files.path(file) for file in files]
+        source = next((path for path in paths if path.exists()), paths[0])
+        return self._rooms.pixels.call(
+            "write_rejection", _WRITE_TIMEOUT_S, source=str(source), out=str(out), **self._content(withdrawn)
+        )
+
     def _content(self, withdrawn: Sequence[Withdrawn]) -> dict[str, Any]:
         first = withdrawn[0]
         return {
-            "source": str(self._rooms.files.path(first.instance.file)),
             "title": first.withdrawal.title,
             "objects": [
                 [one.series.series_instance_uid, one.instance.sop_class_uid, one.instance.sop_instance_uid]

@@ -415,7 +415,8 @@ class Derivation(Base):
 class Withdrawal(Base):
     """A derived instance that holds no longer: superseded by what job `job_row` made, or its sources were rejected.
 
-    `title` is the code value of the rejection note that says so where it was delivered (PS3.16 CID 7010).
+    `title` is the code value of the rejection note that says so where it was delivered (PS3.16 CID 7010). `settled`:
+    nobody is to be told of it any more.
     """
 
     __tablename__ = "withdrawal"
@@ -425,6 +426,7 @@ class Withdrawal(Base):
     job_row: Mapped[int | None] = mapped_column(ForeignKey("job.id"))
     reason: Mapped[str]
     at: Mapped[float]
+    settled: Mapped[bool] = mapped_column(index=True)
 
 
 class WithdrawalNote(Base):

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from dicomnode.core.routing import DestinationPolicy, Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import LatePolicy
+from dicomnode.errors import InputError
 from dicomnode.flow.withdrawing import Withdrawer
 from dicomnode.store.schema import Instance, Job, Outbox, Withdrawal, WithdrawalNote
 from tests.flow.rooms import Flow, Killed, flowing, kill_at, phantom
@@ -373,3 +374,67 @@ def test_no_note_goes_where_the_old_images_never_were(tmp_path: Path) -> None:
         flow.run()
         sent(flow)
         assert withdrawer(flow).tell_all(5000.0) == 0
+
+
+def replaced_and_sent(flow: Flow) -> str:
+    """A late slice has replaced what a volume engine made, and all of it has arrived; the old series."""
+    study = phantom(5)
+    flow.receive(study[:4])
+    flow.run()
+    (old,) = flow.derived()
+    sent(flow)
+    flow.receive(study[4:])
+    flow.run()
+    sent(flow)
+    return old
+
+
+def test_a_note_is_written_though_what_it_withdraws_has_been_deleted_here(tmp_path: Path) -> None:
+    with flowing(tmp_path, routes(VOLUME, withdraw=True)) as flow:
+        old = replaced_and_sent(flow)
+        for image in images(flow, flow.derived()[old]):
+            Path(image.filename).unlink()
+        assert withdrawer(flow).tell_all(5000.0) == 1
+
+
+def test_a_note_that_cannot_be_written_is_tried_again_later(tmp_path: Path) -> None:
+    with flowing(tmp_path, routes(VOLUME, withdraw=True)) as flow:
+        replaced_and_sent(flow)
+        write = flow.pixels.operations["write_rejection"]
+
+        def broken(**_: object) -> object:
+            raise InputError("no", "hint")
+
+        flow.pixels.operations = {**flow.pixels.operations, "write_rejection": broken}  # type: ignore[dict-item]
+        tell = withdrawer(flow)
+        assert tell.tell_all(5000.0) == tell.tell_all(5001.0) == 0
+        assert flow.pixels.counts["write_rejection"] == 1
+        flow.pixels.operations = {**flow.pixels.operations, "write_rejection": write}
+        assert tell.tell_all(6000.0) == 1
+
+
+def test_what_nobody_is_to_be_told_of_is_settled_after_a_while(tmp_path: Path) -> None:
+    with flowing(tmp_path, routes(VOLUME)) as flow:
+        replaced_and_sent(flow)
+        (at, *_) = {row.at for row in flow.reception.rows(Withdrawal)}
+        withdrawer(flow).tell_all(at + 10.0)
+        assert not any(row.settled for row in flow.reception.rows(Withdrawal)), "one may still be under way"
+        withdrawer(flow).tell_all(at + 4000.0)
+        assert all(row.settled for row in flow.reception.rows(Withdrawal))
+        flow.pipeline.routing = routes(VOLUME, withdraw=True)
+        assert withdrawer(flow).tell_all(at + 4001.0) == 0, "whoever wants it now hears of what comes now"
+
+
+def test_what_waits_for_its_replacement_is_not_settled(tmp_path: Path) -> None:
+    with flowing(tmp_path, routes(VOLUME, withdraw=True)) as flow:
+        study = phantom(5)
+        flow.receive(study[:4])
+        flow.run()
+        sent(flow)
+        flow.receive(study[4:])
+        flow.run()
+        at = flow.reception.rows(Withdrawal)[0].at
+        tell = withdrawer(flow)
+        assert tell.tell_all(at + 9000.0) == 0
+        sent(flow)
+        assert tell.tell_all(at + 9001.0) == 1

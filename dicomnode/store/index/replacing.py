@@ -138,9 +138,10 @@ def withdraw(session: Session, instance_rows: Collection[int], why: Why) -> None
         }
         for row in rows:
             if row not in known:
-                session.add(Withdrawal(instance_row=row, **asdict(why)))
+                session.add(Withdrawal(instance_row=row, settled=False, **asdict(why)))
             elif why.job_row is None:
                 known[row].title, known[row].job_row, known[row].reason = why.title, None, why.reason
+                known[row].settled = False
     session.flush()
     cancel_unsent(session, instance_rows, why.reason, why.at)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.store.schema import (
@@ -43,7 +43,7 @@ def due_withdrawals(session: Session, destination: str) -> list[list[Withdrawn]]
         .join(Instance, Instance.id == Withdrawal.instance_row)
         .join(Series, Series.id == Instance.series_row)
         .join(Outbox, Outbox.instance_row == Instance.id)
-        .where(Outbox.destination == destination, Outbox.state == OutboxState.SENT, ~told)
+        .where(~Withdrawal.settled, Outbox.destination == destination, Outbox.state == OutboxState.SENT, ~told)
         .order_by(Withdrawal.id)
     )
     notes: dict[tuple[int, str, int | None], list[Withdrawn]] = {}
@@ -53,6 +53,44 @@ def due_withdrawals(session: Session, destination: str) -> list[list[Withdrawn]]
     return [
         note for (_, _, job_row), note in notes.items() if job_row is None or _arrived(session, job_row, destination)
     ]
+
+
+def settle(session: Session, destinations: Collection[str], before: float) -> int:
+    """Settle withdrawals from before a time of which none of the destinations is to be told any more; how many.
+
+    What is being sent as it is withdrawn may still arrive: hence the time.
+    """
+    told = exists().where(
+        WithdrawalNote.withdrawal_row == Withdrawal.id, WithdrawalNote.destination == Outbox.destination
+    )
+    to_tell = exists().where(
+        Outbox.instance_row == Withdrawal.instance_row,
+        Outbox.destination.in_(destinations),
+        Outbox.state == OutboxState.SENT,
+        ~told,
+    )
+    settled = session.execute(
+        update(Withdrawal)
+        .where(~Withdrawal.settled, Withdrawal.at < before, ~to_tell)
+        .values(settled=True)
+        .returning(Withdrawal.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(settled.all())
+
+
+def readable_instances(session: Session, withdrawn: Sequence[Withdrawn]) -> list[Instance]:
+    """Instances that may tell of patient and study, best first: what is withdrawn, or the newest of its study, where
+    retention has deleted that."""
+    study = withdrawn[0].series.study_row
+    newest = (
+        select(Instance)
+        .join(Series, Series.id == Instance.series_row)
+        .where(Series.study_row == study, Instance.active)
+        .order_by(Instance.id.desc())
+        .limit(1)
+    )
+    return [withdrawn[0].instance, *session.scalars(newest)]
 
 
 def record_note(session: Session, withdrawn: Sequence[Withdrawn], destination: str, note_row: int, now: float) -> None:

@@ -433,11 +433,15 @@ def upgrade() -> None:
         sa.Column("job_row", sa.Integer(), nullable=True),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("settled", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["instance_row"], ["instance.id"], name=op.f("fk_withdrawal_instance_row")),
         sa.ForeignKeyConstraint(["job_row"], ["job.id"], name=op.f("fk_withdrawal_job_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_withdrawal")),
         sa.UniqueConstraint("instance_row", name=op.f("uq_withdrawal_instance_row")),
     )
+    with op.batch_alter_table("withdrawal", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_withdrawal_settled"), ["settled"], unique=False)
+
     op.create_table(
         "withdrawal_note",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -557,6 +561,9 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_withdrawal_note_note_row"))
 
     op.drop_table("withdrawal_note")
+    with op.batch_alter_table("withdrawal", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_withdrawal_settled"))
+
     op.drop_table("withdrawal")
     with op.batch_alter_table("derivation", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_derivation_source_row"))
