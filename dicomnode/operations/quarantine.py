@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
 from dicomnode.core.headers import value
-from dicomnode.errors import DicomNodeError, InputError, NotFoundError
+from dicomnode.errors import DicomNodeError, NotFoundError, UsageError
 from dicomnode.operations.index import reading, writing
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted, gate_sentences
@@ -278,6 +278,6 @@ def _next_lines(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def require_some(which: Which) -> None:
-    """Raises InputError where a command names no entry."""
+    """Raises UsageError where a command names no entry."""
     if not which.ids and not which.every:
-        raise InputError("no entry is named", "name ids of dicomnode quarantine list, or say --all")
+        raise UsageError("no entry is named", "name ids of dicomnode quarantine list, or say --all")

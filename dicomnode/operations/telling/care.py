@@ -15,10 +15,10 @@ from dicomnode.core.review import DISMISSED, RELEASED
 from dicomnode.core.withholding import COMMISSIONING
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
+from dicomnode.store.index import checks, overview, purges, reviews
 from dicomnode.store.index import disk as disk_index
-from dicomnode.store.index import overview, purges, reviews
 from dicomnode.store.index.actions import actions_on
-from dicomnode.store.schema import Action, Series
+from dicomnode.store.schema import Action, Origin, Series
 from dicomnode.store.strays import Strays
 
 
@@ -94,9 +94,10 @@ def care_status(config: Config, session: Session) -> CareStatus:
 
 
 def care_lines(session: Session, series: Series) -> tuple[str, ...]:
-    """What was deleted of a series, and what persons decided of it and of its jobs."""
+    """What was deleted of a series, what destinations said of its patient, and what persons decided of it."""
     return (
         *_purge_lines(session, series),
+        *(_check_lines(session, series) if series.origin == Origin.DERIVED else ()),
         *(line for job in overview.jobs_of(session, series.id) for line in _job_lines(session, job.id, job.review)),
         *(_action_line(action) for action in actions_on(session, series.series_instance_uid)),
     )
@@ -107,6 +108,13 @@ def _purge_lines(session: Session, series: Series) -> Iterator[str]:
     if purge is not None:
         what = f"the files of {counted(purge.instances, 'instance')} ({purge.size_bytes / 1e6:.1f} MB)"
         yield f"deleted at {_when(purge.at)}: {what}: {purge.reason}; the record stays"
+
+
+def _check_lines(session: Session, series: Series) -> Iterator[str]:
+    for check in checks.checks_of(session, series.study_row):
+        yield f"{check.destination} was asked about patient and study at {_when(check.at)}: {check.outcome}"
+        for one in check.differences:
+            yield f"  {one['keyword']}: {one['ours']!r} here, {one['theirs']!r} there"
 
 
 def _job_lines(session: Session, job_row: int, review: str) -> Iterator[str]:
