@@ -20,6 +20,8 @@ from pydicom.filereader import data_element_generator
 from pydicom.uid import JPEGBaseline8Bit
 
 from dicomnode.core.headers import FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, scan_start
+from dicomnode.core.identity import is_valid_uid
+from dicomnode.core.notification import read_availability, read_commitment_report, read_step
 from dicomnode.core.rules.clauses import parse_clause
 from dicomnode.core.types import DecodedPixels
 from dicomnode.errors import AssociationLostError, ConfigError, InputError
@@ -242,7 +244,25 @@ def deflated(content: bytes) -> None:
         inflate(content)
 
 
+def notifications(content: bytes) -> None:
+    """Data sets of N-services: whatever is read of them is a UID, in lists without repetitions."""
+    transfer_syntax_uid, encoded = _SYNTAXES[content[0] % 3] if content else _SYNTAXES[0], content[1:]
+    with contextlib.suppress(InputError):
+        report = read_commitment_report(encoded, transfer_syntax_uid, 1)
+        assert not report.failures.keys() & report.committed
+        assert not (report.is_whole and report.failures)
+        step, availability = read_step(encoded, transfer_syntax_uid), read_availability(encoded, transfer_syntax_uid)
+        for uid, members in (*(step.series or ()), *availability.series):
+            assert members
+            assert len(set(members)) == len(members)
+            assert all(map(is_valid_uid, (uid, *members)))
+        assert all(map(is_valid_uid, (*report.committed, *report.failures)))
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     each.__name__: each
-    for each in (pdus, messages, commands, negotiation, headers, clauses, rewriting, decompressing, file_meta, deflated)
-}
+    for each in (
+        pdus, messages, commands, negotiation, headers, clauses, rewriting, decompressing, file_meta, deflated,
+        notifications,
+    )
+}  # fmt: skip
