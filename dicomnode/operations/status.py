@@ -20,6 +20,7 @@ from dicomnode.operations.telling.care import CareStatus, care_status
 from dicomnode.operations.telling.completeness import held_series
 from dicomnode.operations.telling.delivery import destination_notes
 from dicomnode.operations.telling.late import WithdrawnStatus, withdrawn_status
+from dicomnode.operations.telling.retrieval import RetrievalStatus, retrieval_status
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
@@ -95,6 +96,7 @@ class Status:
     reserve_bytes: int
     care: CareStatus
     withdrawn: WithdrawnStatus
+    retrievals: RetrievalStatus
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,6 +107,7 @@ class Status:
                 *self.care.loud_lines(),
                 *_process_lines(self),
                 *_count_lines(self),
+                *self.retrievals.lines(),
                 *self.withdrawn.lines(),
                 *self.care.lines(),
                 *(line for destination in self.destinations for line in _destination_lines(destination)),
@@ -150,6 +153,7 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
         reserve_bytes=disk[1],
         care=care_status(config, session),
         withdrawn=withdrawn_status(session),
+        retrievals=retrieval_status(session, clock),
     )
 
 

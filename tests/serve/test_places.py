@@ -13,8 +13,8 @@ FLOW = ("route", "enhance", "derive")
 @pytest.mark.parametrize(
     ("only", "names"),
     [
-        (None, ("receive-1", "receive-2", "deliver", "flow")),
-        ((), ("receive-1", "receive-2", "deliver", "flow")),
+        (None, ("receive-1", "receive-2", "deliver", "retrieve", "flow")),
+        ((), ("receive-1", "receive-2", "deliver", "retrieve", "flow")),
         (("receive",), ("receive-1", "receive-2")),
         (("deliver", "receive"), ("receive-1", "receive-2", "deliver")),
         (("deliver,receive",), ("receive-1", "receive-2", "deliver")),

@@ -1,6 +1,10 @@
-"""What is told of a series that we fetched: from whom, by whose wish, counted against what."""
+"""What is told of fetching: of a series from whom, by whose wish, counted against what; and what waits."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -9,7 +13,9 @@ from dicomnode.operations.wording import counted
 from dicomnode.store.index import retrievals
 from dicomnode.store.schema import Retrieval, Series, Study
 
-_ENDS = {
+_LATELY_S: Final = 86_400.0
+_LISTED: Final = 10
+_ENDS: Final = {
     RetrievalState.READY: "it goes on",
     RetrievalState.COMPLETE: "complete",
     RetrievalState.PARTIAL: "partial",
@@ -29,3 +35,56 @@ def _line(row: Retrieval, listed: int | None, held: int) -> str:
     by = f" by {row.used}" if row.used else ", of which all was here already"
     end = _ENDS[RetrievalState(row.state)]
     return f"fetched from {row.peer}{by} for {row.requested_by} (retrieval {row.id}, {end}): {of} by its C-FIND"
+
+
+@dataclass(frozen=True)
+class WaitingRetrieval:
+    """A retrieval that has not ended. `reason` is why its last attempt came to nothing, "" where there was none."""
+
+    retrieval: int
+    peer: str
+    is_running: bool
+    expected: int | None
+    held: int | None
+    attempts: int
+    reason: str
+
+    def line(self) -> str:
+        counted_so_far = "" if self.expected is None else f", {self.held} of {self.expected} instances"
+        state = "is running" if self.is_running else f"waits after {counted(self.attempts, 'attempt')}"
+        return f"  {self.retrieval} from {self.peer} {state}{counted_so_far}{f': {self.reason}' if self.reason else ''}"
+
+
+@dataclass(frozen=True)
+class RetrievalStatus:
+    """What is to be fetched, and how what was fetched in the last day ended."""
+
+    waiting: tuple[WaitingRetrieval, ...]
+    ended: Mapping[str, int]
+
+    def lines(self) -> tuple[str, ...]:
+        """Nothing where nothing is fetched."""
+        if not self.waiting and not self.ended:
+            return ()
+        ended = ", ".join(
+            f"{self.ended.get(state.value, 0)} {state.value}" for state in _ENDS if state.value != "ready"
+        )
+        head = f"fetched   {ended} in the last day; {len(self.waiting)} to be fetched"
+        return (head, *(one.line() for one in self.waiting[:_LISTED]))
+
+
+def retrieval_status(session: Session, now: float) -> RetrievalStatus:
+    """`now` is the database's."""
+    waiting = tuple(
+        WaitingRetrieval(
+            row.id,
+            row.peer,
+            row.lease_until is not None and row.lease_until > now,
+            row.expected,
+            row.held,
+            row.attempts,
+            row.reason,
+        )
+        for row in retrievals.waiting(session)
+    )
+    return RetrievalStatus(waiting, retrievals.ended_since(session, now - _LATELY_S))
