@@ -86,7 +86,15 @@ class _Refusal:
 class Drainer:
     """A thread that sends what is ready for one destination whenever it is woken, until it is stopped."""
 
-    def __init__(self, database: Database, files: FileStore, route: Route, leases: Leases) -> None:
+    def __init__(
+        self,
+        database: Database,
+        files: FileStore,
+        route: Route,
+        leases: Leases,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._database = database
         self._files = files
         self.route = route
@@ -99,7 +107,7 @@ class Drainer:
         self._owed = 0
         self._refused: dict[str, _Refusal] = {}
         self._echo_tells = True
-        self._looked_at = -float("inf")  # monotonic: when patience was last looked at
+        self._looked_at = -float("inf")  # when patience was last looked at
         self.is_busy = False
         self.sends_all = False  # not only what is urgent
         self._waking = threading.Event()
@@ -159,13 +167,13 @@ class Drainer:
             is_woken = self._waking.wait(self._period_s)
             self._waking.clear()
             with enduring():
-                if is_woken or self._has_work(time.time()):
+                if is_woken or self._has_work(self._clock()):
                     self._drain_all()
             self.is_busy = False
 
     def _drain_all(self) -> None:
         self.is_busy = True
-        while not self._stopping.is_set() and (sent := self.drain(time.time())):
+        while not self._stopping.is_set() and (sent := self.drain(self._clock())):
             if sent < _FEW:
                 self._stopping.wait(_GATHER_S)
 
@@ -273,7 +281,7 @@ class Drainer:
                     if any(receipt.status is not None for receipt in receipts):
                         self._echo_tells = True
                         self._note_works(session)
-                    return outbox.record_answers(session, receipts, self.route.retry, time.time())
+                    return outbox.record_answers(session, receipts, self.route.retry, self._clock())
             except SQLAlchemyError as error:
                 if not is_out_of_reach(error):
                     raise
@@ -282,7 +290,7 @@ class Drainer:
 
     def _note_works(self, session: Session) -> None:
         """It answers. While it rejects another calling AE title, that stays to be seen."""
-        now = time.time()
+        now = self._clock()
         if any(refusal.until > now for refusal in self._refused.values()):
             return
         down_s = health.works(session, self.route.name, now)
@@ -293,7 +301,7 @@ class Drainer:
         """Leave the destination alone for a while. One that breaks off while it takes instances is not believed when it
         answers a C-ECHO."""
         self._echo_tells = not isinstance(error, AssociationLostError)
-        now = time.time()
+        now = self._clock()
         with self._database.write() as session:
             row = health.failed(session, self.route.name, (str(error), error.hint), self.route.retry, now)
             failures, until = row.failures, row.down_until or now
@@ -303,7 +311,7 @@ class Drainer:
         """Leave one calling AE title alone for a while: the destination may know the others that we pass through."""
         failures = self._refused[calling_ae].failures + 1 if calling_ae in self._refused else 1
         delay_s = self.route.retry.delay_s(failures)
-        now = time.time()
+        now = self._clock()
         self._refused[calling_ae] = _Refusal(failures, now + delay_s)
         with self._database.write() as session:
             health.refuses(session, self.route.name, (str(error), error.hint), now)
@@ -311,9 +319,9 @@ class Drainer:
 
     def _look_at_patience(self, now: float) -> None:
         """Fail what the destination has not taken within its patience, a part at a time; say so once in an outage."""
-        if time.monotonic() - self._looked_at < self._period_s:
+        if 0.0 <= now - self._looked_at < self._period_s:
             return
-        self._looked_at = time.monotonic()
+        self._looked_at = now
         name, retry = self.route.name, self.route.retry
         with self._database.read() as session:
             oldest = outbox.oldest_ready(session, name)

@@ -167,8 +167,14 @@ def test_what_was_not_taken_in_time_is_told_once_in_an_outage(reception: Recepti
         health.works(session, "pacs", 1150.0)
         health.failed(session, "pacs", error, RETRY, 1160.0)
         assert outbox.is_to_be_told(session, "pacs", RETRY, 1170.0)
-        assert not outbox.is_to_be_told(session, "pacs", RETRY, 1170.0 + 999.0)
-        assert outbox.is_to_be_told(session, "pacs", RETRY, 1170.0 + 1000.0), "it is still not taken"
+        assert not outbox.is_to_be_told(session, "pacs", RETRY, 9999.0)
+
+
+def test_what_a_destination_refuses_in_vain_is_told_once_in_its_patience(reception: Reception) -> None:
+    lease(reception, "one", 100.0, 160.0)
+    with reception.database.write() as session:
+        told = [outbox.is_to_be_told(session, "pacs", RETRY, now) for now in (200.0, 1199.0, 1200.0, 1300.0)]
+        assert told == [True, False, True, False]
 
 
 def test_an_instance_that_a_working_destination_aborts_at_is_at_fault_in_the_end(reception: Reception) -> None:

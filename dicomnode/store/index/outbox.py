@@ -183,7 +183,7 @@ def is_to_be_told(session: Session, destination: str, retry: RetryPolicy, now: f
     """Whether it is to be said that something was not taken in time, and note that it is: once in each outage, and for
     a destination that answers and refuses, once in the time of its patience."""
     row = session.get_one(Destination, destination)
-    if row.held_told_at is not None and now - row.held_told_at < retry.patience_s:
+    if row.held_told_at is not None and (row.down_since is not None or now - row.held_told_at < retry.patience_s):
         return False
     row.held_told_at = now
     return True
