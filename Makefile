@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test lint bench bench-full soak chaos fuzz format clean
+.PHONY: demo serve test lint bench bench-full arrivals soak chaos fuzz format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
@@ -26,6 +26,9 @@ bench: $(VENV)/test.stamp ## speed and memory, beside DCMTK and Orthanc in one r
 
 bench-full: $(VENV)/test.stamp ## the same with CT and MR, and 1, 4 and 16 associations
 	@$(BIN)/python -m bench --full $(ARGS)
+
+arrivals: $(VENV)/test.stamp ## how often series are closed too early, and how late: figures and plot of docs/completeness.md
+	@$(BIN)/python -m bench.arrivals $(ARGS)
 
 soak: MINUTES ?= 60
 soak: $(VENV)/test.stamp ## mixed load with all that goes wrong; nothing may be lost or leak: make soak MINUTES=60

@@ -18,7 +18,7 @@ INTAKE_KEYWORDS: Final = frozenset(
     {
         "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "IssuerOfPatientID",
         "AccessionNumber", "Modality", "ImagePositionPatient", "ImageOrientationPatient",
-        "NumberOfSeriesRelatedInstances",
+        "NumberOfSeriesRelatedInstances", "ImagesInAcquisition",
     }
 )  # fmt: skip
 """What the receiver reads of every instance, beside what the rules name."""
@@ -139,9 +139,11 @@ def position_along_normal(header: Header) -> tuple[float, str] | None:
 def expected_instances(header: Header) -> tuple[int, str] | None:
     """How many instances the series is said to have, and by what.
 
-    ImagesInAcquisition is not taken: it counts acquired images, of which a series may hold a part or several sets.
+    ImagesInAcquisition counts acquired images, of which a series may hold a part or several sets: who judges takes it
+    for a hint (`dicomnode.core.completeness`).
     """
-    count = number(header, "NumberOfSeriesRelatedInstances")
-    if count is None or not 1 <= count <= _HIGHEST_IS:
-        return None
-    return int(count), "NumberOfSeriesRelatedInstances"
+    for keyword in ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition"):
+        count = number(header, keyword)
+        if count is not None and 1 <= count <= _HIGHEST_IS:
+            return int(count), keyword
+    return None

@@ -103,8 +103,9 @@ class Pipeline:
                 "if it is to be enhanced again, send the whole series to the node again",
             )
         decided, unreadable, members = self._decide(instances, late)
-        content = {**json.loads(decided.to_json()), "unreadable": unreadable}
-        planned = [(asdict(job), members[job.stack_key]) for job in decided.jobs]
+        incomplete = series_index.incompleteness(series)
+        content = {**json.loads(decided.to_json()), "unreadable": unreadable, "source_incomplete": incomplete}
+        planned = [({**asdict(job), "source_incomplete": incomplete}, members[job.stack_key]) for job in decided.jobs]
         with self._rooms.database.write() as session:
             jobs = job_index.record_plan(session, series_row, generation, content, planned, time.time())
             pointless = replacing.supersede_unfinished(session, jobs, time.time())
@@ -139,6 +140,8 @@ class Pipeline:
             # it had been lost, and was computed anew by an engine that changed
             self._record_result(job, key, report, time.monotonic() - started)
             return
+        if key != job.result and report["state"] == "done":  # by another version, as machines of a cluster may have it
+            self._record_result(job, key, report, time.monotonic() - started)
         with self._rooms.results.scratch() as scratch:
             kill_point("derive.before_build")
             built = [
@@ -369,14 +372,10 @@ class Pipeline:
             stack_key=job.content["stack_key"],
             result=str(folder / stages[-1]["folder"]),
             stages=stages,
-            series={
-                **self.deriving.series,
-                # two jobs of one series make two derived series: they need two numbers
-                "number_offset": self.deriving.series["number_offset"] + _NUMBERS_A_JOB * job.ordinal,
-            },
+            series=_label_of(job, self.deriving.series),
             equipment=dict(self.deriving.equipment),
             content_qualification=self.deriving.content_qualification,
-            note=release_note(report) if job.review == RELEASED else "",
+            note=_note_of(job, report),
             replaces=replaces,
             created_at=job.created_at,
             out=str(out),
@@ -410,7 +409,7 @@ class Pipeline:
         """Send an output of a job where it is to go; what was rejected stays where it is."""
         now = time.time()
         source = job_index.job_instances(session, job)[0]
-        instances = replacing.revive(session, derived)
+        revived = replacing.revive(session, derived)
         for target in output["targets"]:
             to = outbox.DerivedOutgoing(
                 destination=target["destination"],
@@ -421,8 +420,25 @@ class Pipeline:
                 hold_until=now + SOURCES_FIRST_S,
                 withheld=self.routing.withholds(target["destination"], target["rules"], job.content["commissioning"]),
             )
-            outbox.enqueue_derived(session, instances, to, now)
-            replacing.resume(session, instances, to.destination, to.withheld)
+            outbox.enqueue_derived(session, revived.instances, to, now)
+            replacing.resume(session, revived, to.destination, to.withheld)
+
+
+def _label_of(job: Job, series: Mapping[str, Any]) -> dict[str, Any]:
+    """How a job's derived series is called: two jobs of one series make two of them, which need two numbers."""
+    incomplete = "Incomplete " if job.content.get("source_incomplete") else ""
+    return {
+        **series,
+        "description_prefix": f"{incomplete}{series['description_prefix']}",
+        "number_offset": series["number_offset"] + _NUMBERS_A_JOB * job.ordinal,
+    }
+
+
+def _note_of(job: Job, report: Mapping[str, Any]) -> str:
+    """What a derived object says besides how it was made: who let it go, and what its source lacks."""
+    released = [release_note(report)] if job.review == RELEASED else []
+    missing = "; ".join(job.content.get("source_incomplete", ()))
+    return " ".join([*released, *([f"Source series incomplete: {missing}."] if missing else [])])
 
 
 def _sender_of(instance: Instance) -> Sender:

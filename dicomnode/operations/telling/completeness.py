@@ -37,6 +37,8 @@ def _state_lines(series: Series) -> Iterator[str]:
     elif series.state == SeriesState.CLOSED and series.verdict is not None:
         closed = f"{series.verdict['state']} at {_when(series.closed_at or series.last_at)}"
         yield f"{closed} (confidence {series.verdict['confidence']:.2f}): {_reasons(series)}"
+        if series_index.incompleteness(series):
+            yield "what is derived of it says that its source is incomplete"
     else:
         is_waiting = series.verdict is not None and series.verdict["state"] == "wait"
         yield f"still arriving; judged again at {_when(series.due_at or series.last_at)}" + (

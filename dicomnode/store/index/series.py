@@ -10,7 +10,15 @@ from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.core.quiet import Carried, unresumed
-from dicomnode.core.types import ArrivalEvidence, AssociationEnd, CompletenessPolicy, Expected, Verdict
+from dicomnode.core.types import (
+    ArrivalEvidence,
+    AssociationEnd,
+    Completeness,
+    CompletenessPolicy,
+    Expected,
+    OnDeadline,
+    Verdict,
+)
 from dicomnode.store.index import pace
 from dicomnode.store.index.arrivals import waiting_policy
 from dicomnode.store.index.expectations import expectations_of
@@ -58,6 +66,14 @@ def evidence(session: Session, series: Series) -> ArrivalEvidence:
 
 def policy(series: Series) -> CompletenessPolicy:
     return waiting_policy(series)
+
+
+def incompleteness(series: Series) -> list[str]:
+    """What is missing of a closed series, where what follows from it is to say so; else nothing."""
+    verdict = series.verdict
+    if verdict is None or verdict["state"] != Completeness.INCOMPLETE or series.on_deadline == OnDeadline.PROCEED:
+        return []
+    return list(verdict["reasons"])
 
 
 def held_series(session: Session, limit: int) -> list[Series]:
