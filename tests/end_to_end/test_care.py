@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from dicomnode.testing.node import Node, settings
-from dicomnode.testing.peers import StoreScp, storescu
+from dicomnode.testing.peers import Call, Orthanc, StoreScp, dcmsend, storescu
 from dicomnode.testing.processes import wait_until
 from tests.end_to_end.observation import TIMEOUT_S, by_uid
 from tests.end_to_end.studies import phantom_series
@@ -40,3 +41,35 @@ def test_in_commissioning_nothing_derived_reaches_a_destination_until_a_person_r
 
 def arrived(archive: StoreScp) -> set[str]:
     return set(by_uid(path for path in archive.files.rglob("*") if path.is_file()))
+
+
+@pytest.mark.peer("dcmtk")
+@pytest.mark.peer("orthanc")
+def test_what_differs_at_the_pacs_waits_for_a_person_and_is_in_no_log(tmp_path: Path, pacs: Orthanc) -> None:
+    sources = phantom_series(tmp_path / "series", 3)
+    corrected = [with_name(path, tmp_path / "corrected", "Corrected^Name") for path in sources]
+    assert dcmsend(Call(pacs.port, pacs.ae_title, "OTHER"), corrected) == 0
+    rule = {"name": "results", "match": {"Modality": "CT"}, "engines": ["ct-nlm"], "send_results": ["pacs"]}
+    tree = settings({"pacs": pacs}, [rule])
+    tree["destination"]["pacs"]["check_patient"] = True
+    with Node(tmp_path / "node", tree) as node:
+        assert storescu(node.call(), sources) == 0
+        node.wait_for_log("patient_differs", timeout_s=TIMEOUT_S)
+        (withheld,) = node.status()["care"]["withheld"]
+        assert (withheld["instances"], withheld["reason"]) == (3, "patient or study differs there: PatientName")
+        assert len(pacs.sop_instance_uids()) == 3
+        told = node.command("why", dcmread(sources[0]).StudyInstanceUID).stdout
+        assert "'Phantom^Test' here, 'Corrected^Name' there" in told
+        assert "Corrected" not in node.log()
+        node.ask("release", dcmread(sources[0]).SeriesInstanceUID, "--reason", "spelling")
+        wait_until(lambda: len(pacs.sop_instance_uids()) == 6, TIMEOUT_S, "what was released arrived")
+        assert node.stop() == 0
+
+
+def with_name(source: Path, folder: Path, name: str) -> Path:
+    """A copy of a file under another patient's name."""
+    folder.mkdir(exist_ok=True)
+    dataset = dcmread(source)
+    dataset.PatientName = name
+    dataset.save_as(folder / source.name)
+    return folder / source.name
