@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode.errors import DicomNodeError, EngineError
+from dicomnode.errors import DicomNodeError, EngineError, EngineNotFoundError
 from dicomnode.flow.closing import route_call
 from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.port import Call, follow_up, step
@@ -112,12 +112,18 @@ class SeriesWorkflows:
             return {"result": work()}
         except (DicomNodeError, EngineError) as error:
             return {
-                "error": str(error), "hint": error.hint, "transient": error.transient, "kind": type(error).__name__,
+                "error": str(error), "hint": error.hint, "transient": _may_pass(error), "kind": type(error).__name__,
             }  # fmt: skip
         except (OSError, SQLAlchemyError) as error:  # the texts of both may quote rows or paths
             what = f"the disk or the database failed ({type(error).__name__})"
             hint = "look at the disk under the data folder"
             return {"error": what, "hint": hint, "transient": True, "kind": type(error).__name__}
+
+
+def _may_pass(error: DicomNodeError | EngineError) -> bool:
+    """Whether another attempt may help. An engine that is not here may be on another machine, or come with an upgrade
+    that is on its way."""
+    return error.transient or isinstance(error, EngineNotFoundError)
 
 
 class WorkflowRecord(Protocol):

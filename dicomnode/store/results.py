@@ -50,16 +50,17 @@ class ResultStore:
             return None
 
     def keep(self, made: Path, key: str, report: Mapping[str, Any]) -> Path:
-        """Move a folder of files into the store under `key`, durably; its place."""
+        """Move a folder of files into the store under `key`, durably; its place. What is there, and whole, stays."""
         files = {str(path.relative_to(made)): _digest(path) for path in sorted(made.rglob("*")) if path.is_file()}
         (made / MANIFEST).write_text(json.dumps({"files": files, "report": report}))
         for path in made.rglob("*"):
             _sync(path)
         _sync(made)
         target = self._results / key
-        shutil.rmtree(target, ignore_errors=True)  # only ever a damaged one: `find` was asked first
-        made.rename(target)
-        _sync(self._results)
+        if self.find(key) is None:  # another machine, which took us for dead, may have computed the same meanwhile
+            shutil.rmtree(target, ignore_errors=True)  # a damaged one
+            made.rename(target)
+            _sync(self._results)
         return target
 
     def forget(self, key: str) -> None:

@@ -211,6 +211,29 @@ def test_a_lost_result_is_computed_again(flow: Flow) -> None:
     assert flow.engines.counts["run_chain"] == 2
 
 
+def test_a_lost_result_that_another_machines_version_computes_is_told_as_that_ones(flow: Flow) -> None:
+    """What is recorded of a job, and what its derived objects say, comes from one and the same run."""
+    real = dict(flow.engines.operations)
+
+    def describe(**arguments: Any) -> Mapping[str, Any]:
+        return {**real["describe"](**arguments), "digest": "of another version"}
+
+    def run_chain(**arguments: Any) -> Mapping[str, Any]:
+        report = real["run_chain"](**arguments)
+        return {**report, "stages": [{**stage, "version": "9.9"} for stage in report["stages"]]}
+
+    flow.receive(phantom())
+    flow.pipeline.plan(*flow.close())
+    flow.pipeline.enhance(1)
+    (kept,) = (flow.reception.folder / "results").iterdir()
+    (kept / "manifest.json").unlink()
+    flow.engines.operations = {**real, "describe": describe, "run_chain": run_chain}
+    flow.pipeline.derive(1)
+    (job,) = flow.jobs
+    assert (job.state, job.stages[0]["version"]) == ("derived", "9.9")
+    assert job.result != kept.name
+
+
 def test_a_failed_job_leaves_no_result_behind(flow: Flow) -> None:
     flow.receive(phantom())
     flow.pipeline.plan(*flow.close())

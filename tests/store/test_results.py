@@ -112,3 +112,16 @@ def test_a_machine_that_starts_leaves_the_scratch_space_of_the_others_alone(tmp_
         ResultStore(tmp_path, "one")
         assert not scratch.exists(), "its own is what a former life left"
         scratch.mkdir()  # for the end of the block
+
+
+def test_of_two_machines_that_compute_the_same_the_first_result_stays(tmp_path: Path) -> None:
+    """One was taken for dead, and is not: who derives from the first result must not lose it."""
+    stores = [ResultStore(tmp_path, machine) for machine in ("one", "two")]
+    for store in stores:
+        with store.scratch() as made:
+            (made / "volume").write_text("the same")
+            place = store.keep(made, "key", {"by": "one" if store is stores[0] else "two"})
+        assert (place / "volume").read_text() == "the same"
+    found = stores[1].find("key")
+    assert found is not None
+    assert found[1] == {"by": "one"}
