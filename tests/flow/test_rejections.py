@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from dicomnode.core.routing import DestinationPolicy, PeerPolicy, Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import RejectsPolicy, Sender
 from dicomnode.flow.rejecting import Rejector
 from dicomnode.flow.withdrawing import Withdrawer
+from dicomnode.store.index import proofs
 from dicomnode.store.schema import Instance, Outbox, RejectedInstance, Rejection, Series, Withdrawal, WithdrawalNote
 from tests.flow.rooms import Flow, flowing, phantom
 from tests.store.receiving import PACS, SCANNER, routing
@@ -305,3 +306,34 @@ def test_a_note_on_what_is_not_known_changes_nothing(flow: Flow) -> None:
     assert rejection.state == "ignored"
     assert "4 are not known here" in rejection.reason
     assert [series.state for series in flow.reception.rows(Series)] == ["receiving"]
+
+
+def test_what_holds_no_longer_is_not_asked_after(flow: Flow) -> None:
+    """An archive that hides what was rejected would otherwise be sent it again, for it seems to lack it."""
+    study = phantom()
+    flow.receive(study)
+    flow.run()
+    sent(flow)
+    with flow.reception.database.write() as session:
+        proofs.begin(session, session.scalars(select(Outbox)).all(), 4000.0)
+    assert unproved(flow, 4000.0) == 8
+    flow.reception.receive(note(study))
+    read(flow)
+    assert unproved(flow, 4002.0) == 0
+
+
+def unproved(flow: Flow, now: float) -> int:
+    with flow.reception.database.write() as session:
+        return sum(len(case.unproved) for case in proofs.claim(session, "pacs", now, now + 1.0, 10))
+
+
+def test_what_a_person_cancelled_stays_so(tmp_path: Path) -> None:
+    with flowing(tmp_path, routes(BY_SLICE)) as flow:
+        study = phantom(5)
+        flow.receive(study[:4])
+        flow.run()
+        with flow.reception.database.write() as session:
+            session.execute(update(Outbox).values(state="cancelled", reason="cancelled by a person"))
+        flow.receive(study[4:])
+        flow.run()
+        assert sorted(row.state for row in flow.derived_outbox()) == ["cancelled"] * 4 + ["ready"]

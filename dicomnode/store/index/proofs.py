@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from dicomnode import metrics
 from dicomnode.core.notification import CommitmentReport
 from dicomnode.core.proof import Method, Sent, SeriesProof, Sight, Step, failure_reason, series_proof
+from dicomnode.store.index.rejections import holds
 from dicomnode.store.schema import Commitment, Instance, Outbox, OutboxState, Proof, Series, Study
 from dicomnode.telemetry import event
 
@@ -122,6 +123,7 @@ def _case(session: Session, proof: Proof) -> Case:
             Outbox.destination == proof.destination,
             Outbox.state == OutboxState.SENT.value,
             Outbox.confirmed_at.is_(None),
+            holds(),  # else the destination may well hide it, and must not be sent it again
         )
         .order_by(Outbox.id)
     ).all()

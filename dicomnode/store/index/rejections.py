@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.core.rejections import TITLES, RejectionNote
 from dicomnode.core.types import RejectsPolicy
 from dicomnode.store.index import jobs as job_index
+from dicomnode.store.index import purges
 from dicomnode.store.index.replacing import UNFINISHED, Why, cancel_unsent, in_chunks, withdraw
 from dicomnode.store.schema import (
     Derivation,
@@ -202,7 +203,8 @@ def _cancel(session: Session, job: Job, rejected: set[int], why: Why) -> bool:
 def _judge_again(session: Session, series_row: int, now: float) -> None:
     """Judge and plan a closed series again where something is left of it."""
     active = select(Instance).where(Instance.series_row == series_row, Instance.active)
-    if not_rejected(session, session.scalars(active).all()):
+    left = not_rejected(session, session.scalars(active).all())
+    if left and purges.purge_of(session, series_row) is None:  # else its files are deleted
         session.execute(
             update(Series)
             .where(Series.id == series_row, Series.state == SeriesState.CLOSED)
@@ -259,6 +261,16 @@ def ignored_notes(session: Session, limit: int) -> list[tuple[Rejection, Instanc
         .limit(limit)
     )
     return [(row, instance) for row, instance in session.execute(rows)]
+
+
+def holds() -> ColumnElement[bool]:
+    """Of an Instance in a query: nobody has rejected it, and nothing has taken its place."""
+    rejected = (
+        exists()
+        .where(RejectedInstance.sop_instance_uid == Instance.sop_instance_uid)
+        .where(Rejection.id == RejectedInstance.rejection_row, Rejection.state == APPLIED)
+    )
+    return ~or_(exists().where(Withdrawal.instance_row == Instance.id), rejected)
 
 
 def _rejected_uids(session: Session, sop_instance_uids: Collection[str]) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -31,7 +31,11 @@ UNFINISHED: Final = (JobState.PLANNED, JobState.ENHANCED)
 REPLACED: Final = "113001"
 """Rejected for Quality Reasons (PS3.16 CID 7010): what IHE RAD IOCM has for what is not to be used any more."""
 
-_UNSENT: Final = (OutboxState.HELD, OutboxState.READY, OutboxState.WITHHELD, OutboxState.FAILED)
+_UNSENT: Final = (
+    OutboxState.HELD, OutboxState.READY, OutboxState.WITHHELD, OutboxState.FAILED, OutboxState.EXCLUDED,
+)  # fmt: skip
+"""What may still be sent: a person may have the last two tried again."""
+
 _ROWS_A_STATEMENT: Final = 500
 
 _Key = TypeVar("_Key", int, str)
@@ -45,6 +49,13 @@ class Why:
     job_row: int | None
     reason: str
     at: float
+
+
+class Revived(NamedTuple):
+    """Derived instances that hold, and the rows of those of them that did not before."""
+
+    instances: list[Instance]
+    again: set[int]
 
 
 def supersede_unfinished(session: Session, jobs: Iterable[Job], now: float) -> list[str]:
@@ -161,17 +172,19 @@ def cancel_unsent(session: Session, instance_rows: Collection[int], reason: str,
     return cancelled
 
 
-def revive(session: Session, instances: Sequence[Instance]) -> list[Instance]:
+def revive(session: Session, instances: Sequence[Instance]) -> Revived:
     """Let derived instances hold again that another job had replaced: what they were made of came back.
 
-    Where a rejection note has told of them they are sent again. Returns those that hold: what was rejected does not.
+    Where a rejection note has told of them they are sent again. What was rejected does not hold.
     """
     rejected: set[int] = set()
+    revived: set[int] = set()
     for rows in in_chunks([instance.id for instance in instances]):
         for withdrawal in session.scalars(select(Withdrawal).where(Withdrawal.instance_row.in_(rows))).all():
             if withdrawal.job_row is None:
                 rejected.add(withdrawal.instance_row)
                 continue
+            revived.add(withdrawal.instance_row)
             told = session.scalars(
                 delete(WithdrawalNote)
                 .where(WithdrawalNote.withdrawal_row == withdrawal.id)
@@ -180,13 +193,13 @@ def revive(session: Session, instances: Sequence[Instance]) -> list[Instance]:
             _send_again(session, withdrawal.instance_row, told)
             session.delete(withdrawal)
     session.flush()
-    return [instance for instance in instances if instance.id not in rejected]
+    return Revived([instance for instance in instances if instance.id not in rejected], revived)
 
 
-def resume(session: Session, instances: Sequence[Instance], destination: str, withheld: str | None) -> None:
-    """Send derived instances that hold again to a destination for which they had been cancelled."""
+def resume(session: Session, revived: Revived, destination: str, withheld: str | None) -> None:
+    """Send what holds again to a destination for which it had been cancelled."""
     state = OutboxState.READY if withheld is None else OutboxState.WITHHELD
-    for rows in in_chunks([instance.id for instance in instances]):
+    for rows in in_chunks(revived.again):
         session.execute(
             update(Outbox)
             .where(
