@@ -38,6 +38,7 @@ from dicomnode.net.status import interpret
 from dicomnode.store.database import Database
 from dicomnode.store.index import proofs
 from dicomnode.store.index.proofs import Case, Confirmed
+from dicomnode.store.reach import enduring
 from dicomnode.store.schema import Commitment
 from dicomnode.telemetry import event
 
@@ -107,9 +108,10 @@ class Prover:
             self._thread.join()
 
     def _run(self) -> None:
-        pause_s = 0.0
-        while not self._stopping.wait(pause_s):
-            pause_s = 0.0 if self.prove() else _POLL_S
+        while not self._stopping.wait(_POLL_S):
+            with enduring():
+                while self.prove() and not self._stopping.is_set():
+                    pass
 
     def prove(self) -> bool:
         """Look at what is due; whether there was anything."""

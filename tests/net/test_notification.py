@@ -24,8 +24,13 @@ from dicomnode.core.notification import (
 )
 from dicomnode.core.ports import Noted
 from dicomnode.errors import StoreError
+from dicomnode.net.contexts import Kind
+from dicomnode.net.dimse import CommandField, Element
+from dicomnode.net.query import contexts_of
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import Caller, ScpSettings
+from dicomnode.net.scu import PeerAddress
+from dicomnode.net.scu import associate as associate_ourselves
 from tests.net.clients import MemoryIntake
 
 STEP_UID = "1.2.840.4711.1"
@@ -244,9 +249,40 @@ def test_a_deflated_message_is_not_agreed_to(server: StorageServer) -> None:
     assert not association.accepted_contexts
 
 
+def test_a_message_without_a_data_set_is_answered_so(server: StorageServer, heard: Heard) -> None:
+    association = associate(server, "CT1", PROCEDURE_STEP)
+    answer, _ = association.send_n_create(None, PROCEDURE_STEP, STEP_UID)
+    association.release()
+    assert answer.Status == 0x0120
+    assert heard.calls == []
+
+
 def test_an_operation_that_a_class_does_not_know_is_answered_so(server: StorageServer, heard: Heard) -> None:
     association = associate(server, "PACS", AVAILABILITY)
     answer, _ = association.send_n_set(step(), AVAILABILITY, STEP_UID)
     association.release()
     assert answer.Status == 0x0211
     assert heard.calls == []
+
+
+@pytest.mark.parametrize(
+    ("data_set", "status"),
+    [
+        (b"\x40\x00\x52\x02\xff\xff\xff\x7fIN", 0x0110),
+        (b"\x08\x00\x40\x11\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 1000, 0x0110),
+        (b"\x10\x00\x10\x00\x00\x00\x00\x02" + bytes(1 << 25), 0x0213),
+    ],
+    ids=["cut short", "nested", "large"],
+)
+def test_what_cannot_be_read_is_refused_and_the_association_goes_on(
+    server: StorageServer, heard: Heard, data_set: bytes, status: int
+) -> None:
+    address = PeerAddress("127.0.0.1", server.port, "NODE")
+    kind = Kind(PROCEDURE_STEP, ImplicitVRLittleEndian)
+    with associate_ourselves(address, "CT1", contexts_of(PROCEDURE_STEP)) as association:
+        for content, expected in ((data_set, status), (b"\x40\x00\x52\x02\x0c\x00\x00\x00IN PROGRESS ", 0)):
+            values: dict[Element, int | str] = {Element.AFFECTED_SOP_INSTANCE_UID: STEP_UID}
+            association.ask(kind, CommandField.N_CREATE_RQ, values, content)
+            _, said = association.next_command()
+            assert association.response(said).status == expected
+    assert len(heard.calls) == 1

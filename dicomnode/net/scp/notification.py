@@ -24,12 +24,12 @@ from dicomnode.core.notification import (
     read_step,
 )
 from dicomnode.core.ports import Noted, Notifications
-from dicomnode.errors import DicomNodeError
+from dicomnode.errors import DicomNodeError, DiskFullError
 from dicomnode.net.dimse import Command, CommandField, Element
 from dicomnode.net.negotiation import AcceptedContext
 from dicomnode.net.scp.exchange import Exchange, Service
 from dicomnode.net.scp.storage import unrecognized
-from dicomnode.net.status import Status, status_of
+from dicomnode.net.status import Status
 
 MOST_BYTES: Final = 16 << 20
 """Largest data set of an N-service: a procedure step of 10,000 images has 2 MB."""
@@ -130,7 +130,7 @@ def _problem(told: Told, request: Command, encoded: bytes | None) -> Reply | Non
     if not told.peer:
         return Reply(Status.NOT_AUTHORIZED, "only configured peers may tell us this")
     if encoded is None:
-        return Reply(Status.OUT_OF_RESOURCES, "data set larger than accepted")
+        return Reply(Status.RESOURCE_LIMITATION, "data set larger than accepted")
     if not is_valid_uid(told.sop_instance_uid):
         return Reply(Status.INVALID_SOP_INSTANCE, "not a UID")
     if not encoded:
@@ -144,7 +144,8 @@ def _taken(notifications: Notifications, told: Told, take: _Take) -> Reply:
     try:
         return take(notifications, told)
     except DicomNodeError as error:
-        return Reply(status_of(error), str(error)[:64])
+        is_full = isinstance(error, DiskFullError)
+        return Reply(Status.RESOURCE_LIMITATION if is_full else Status.PROCESSING_FAILURE, str(error)[:64])
 
 
 def _committed(notifications: Notifications, told: Told) -> Reply:
