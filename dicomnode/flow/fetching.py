@@ -27,7 +27,7 @@ from dicomnode.core.retrieving import (
     one_by_one,
     requests,
 )
-from dicomnode.core.types import AssociationEnd, Expectation, Sender
+from dicomnode.core.types import AssociationEnd, Expectation, Header, Sender
 from dicomnode.errors import AssociationLostError, PeerError, RequestFailedError
 from dicomnode.net.query import FIND_CONTEXTS, Level, find
 from dicomnode.net.retrieve import MOVE_CONTEXTS, SubOperations, get, get_contexts, move
@@ -53,6 +53,7 @@ _MOST_STUDIES: Final = 50
 _SETTLE_S: Final = 5.0
 """How long after C-MOVE's last response something may still come."""
 _NOTHING_LISTED: Final = "ask it with: dicomnode find"
+_MOST_COUNTED: Final = 2**31
 _LOOK_S: Final = 0.5
 _TELL_S: Final = 1.0
 
@@ -148,9 +149,8 @@ class Fetch:
         for match in tuple(find(peer, Level.SERIES, keys)):
             series = value(match, "SeriesInstanceUID")
             if is_valid_uid(series) and (self._whole_studies or series in self._retrieval.series_instance_uids):
-                said = number(match, "NumberOfSeriesRelatedInstances")
-                yield _with_images(peer, SeriesAtPeer(study, series, None if said is None else int(said),
-                                                      patient_id=patient_id))  # fmt: skip
+                listed = SeriesAtPeer(study, series, _count_said(match), patient_id=patient_id)
+                yield _with_images(peer, listed)
 
     def _ask(self, way: RetrieveMethod, wanted: Sequence[Wanted], listed: Sequence[SeriesAtPeer]) -> PeerError | None:
         """Have it sent; the last thing that went wrong."""
@@ -239,6 +239,12 @@ def _each(wanted: Sequence[Wanted], ask: Callable[[Wanted], None]) -> PeerError 
             problem = error
             waiting.extendleft(one_by_one(one))
     return problem
+
+
+def _count_said(match: Header) -> int | None:
+    """How many instances a peer says that a series has; None for what is no count."""
+    said = number(match, "NumberOfSeriesRelatedInstances")
+    return int(said) if said is not None and 0 <= said < _MOST_COUNTED else None
 
 
 def _with_images(peer: Association, series: SeriesAtPeer) -> SeriesAtPeer:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from dicomnode import metrics
 from dicomnode.core.ports import Intake
 from dicomnode.core.retrieving import RetrievalState
-from dicomnode.errors import ConfigError, PeerError
+from dicomnode.errors import ConfigError, DicomNodeError
 from dicomnode.flow.fetching import Ended, Fetch, Rooms, Source
 from dicomnode.flow.repeating import Repeating
 from dicomnode.net.scu import Interruption
@@ -32,6 +32,14 @@ from dicomnode.telemetry import event
 _POLL_S: Final = 1.0
 LEASE_S: Final = 60.0
 _RENEW_S: Final = 15.0
+_TRIED_AT_ONCE: Final = 2
+"""So often what a killed process had begun is taken up without a pause."""
+_MOST_TRIES: Final = 50
+_DEADLY: Final = (
+    RetrievalState.FAILED,
+    "the process that fetches ended at it again and again",
+    "report it with the node's log; then fetch again",
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Retrieving:
         self._owner = owner
         self._clock = now_of
         self._stopping = threading.Event()
+        self._in_hand: set[int] = set()
         self._interruption = Interruption()
         self._rooms = Rooms(database, intake, self._stopping.wait)
         self._keeper = Repeating("retrieve leases", _RENEW_S, self._renew)
@@ -75,8 +84,7 @@ class Retrieving:
         return self._keeper.is_alive and all(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
-        with self._database.write() as session:
-            retrievals.release(session, self._owner)  # what our former life had begun
+        self._take_up()
         self._keeper.start()
         for thread in self._threads:
             thread.start()
@@ -101,7 +109,11 @@ class Retrieving:
             row = retrievals.lease_next(session, self._owner, now, now + LEASE_S)
         if row is None:
             return False
-        self._fetch(row)
+        self._in_hand.add(row.id)
+        try:
+            self._fetch(row)
+        finally:
+            self._in_hand.discard(row.id)
         return True
 
     def _run(self) -> None:
@@ -110,12 +122,22 @@ class Retrieving:
                 while not self._stopping.is_set() and self.work():
                     pass
 
-    def _renew(self, _: float) -> None:
-        with self._database.read() as session:
-            if not retrievals.is_held_by(session, self._owner):
-                return
+    def _take_up(self) -> None:
+        """What our former life had begun is due: at once, or later where it may be what ends us each time."""
         with self._database.write() as session:
-            retrievals.renew(session, self._owner, self._clock(session) + LEASE_S)
+            now = self._clock(session)
+            for row in retrievals.left_by(session, self._owner):
+                if row.attempts > _MOST_TRIES:
+                    retrievals.finish(session, row.id, self._owner, _DEADLY, now)
+                    continue
+                delay_s = self.terms.retry.delay_s(row.attempts) if row.attempts > _TRIED_AT_ONCE else 0.0
+                retrievals.postpone(session, row.id, self._owner, (row.reason, row.hint), now + delay_s)
+
+    def _renew(self, _: float) -> None:
+        in_hand = tuple(self._in_hand)
+        if in_hand:
+            with self._database.write() as session:
+                retrievals.renew(session, self._owner, in_hand, self._clock(session) + LEASE_S)
 
     def _fetch(self, row: Retrieval) -> None:
         event("retrieval_started", retrieval_id=row.id, peer=row.peer, attempt=row.attempts)
@@ -123,7 +145,7 @@ class Retrieving:
         try:
             source = self._source(row.peer)
             self._finish(row, Fetch(self._rooms, source, row).run(), time.monotonic() - started)
-        except (PeerError, ConfigError) as error:
+        except DicomNodeError as error:
             if not self._stopping.is_set():  # else it is we who broke it off
                 self._put_off(row, error, time.monotonic() - started)
 
@@ -133,7 +155,7 @@ class Retrieving:
             raise ConfigError(f"there is no peer {peer!r} with host and port", f"add them to [peer.{peer}]")
         return replace(source, opening=replace(source.opening, interruption=self._interruption))
 
-    def _put_off(self, row: Retrieval, error: PeerError | ConfigError, seconds: float) -> None:
+    def _put_off(self, row: Retrieval, error: DicomNodeError, seconds: float) -> None:
         """Try it again later, where that may help and patience allows it."""
         delay_s = self.terms.retry.delay_s(row.attempts)
         passing = error.transient or isinstance(error, ConfigError)
@@ -156,7 +178,7 @@ class Retrieving:
             hint=error.hint,
         )
 
-    def _given_up(self, row: Retrieval, error: PeerError | ConfigError) -> Ended:
+    def _given_up(self, row: Retrieval, error: DicomNodeError) -> Ended:
         with self._database.read() as session:
             known = session.get_one(Retrieval, row.id)
         if not known.held:
@@ -167,7 +189,7 @@ class Retrieving:
     def _finish(self, row: Retrieval, ended: Ended, seconds: float) -> None:
         with self._database.write() as session:
             end = (ended.state, ended.reason, ended.hint)
-            if not retrievals.finish(session, row.id, self._owner, end, time.time()):
+            if not retrievals.finish(session, row.id, self._owner, end, self._clock(session)):
                 return
             held = session.get_one(Retrieval, row.id).held
         metrics.count("dicomnode_retrievals_total", peer=row.peer, state=ended.state.value)

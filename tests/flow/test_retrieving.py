@@ -290,6 +290,38 @@ def test_the_work_of_a_machine_that_died_goes_on_elsewhere(node: Node) -> None:
         assert node.fetched(retrieval).state == "complete"
 
 
+@pytest.mark.parametrize(
+    ("attempts", "state", "waits"), [(1, "ready", False), (9, "ready", True), (51, "failed", True)]
+)
+def test_what_a_killed_process_had_begun_is_taken_up_but_not_for_ever(
+    node: Node, attempts: int, state: str, waits: bool
+) -> None:
+    retrieval = node.ask("vna", **STUDY)
+    with node.reception.database.write() as session:
+        row = retrievals.lease_next(session, "a", node.now, node.now + LEASE_S)
+        assert row is not None
+        row.attempts = attempts
+    worker = node.retrieving()
+    worker._take_up()
+    row = node.row(retrieval)
+    assert (row.state, row.lease_owner) == (state, None)
+    with node.reception.database.read() as session:
+        assert (retrievals.next_due(session, node.now) is None) == waits
+
+
+def test_a_hostile_archive_ends_nothing_but_its_own_retrieval(node: Node) -> None:
+    images = study()
+    for image in images:
+        image.PatientID = "*\\?\x1b[31m^=" + "x" * 300
+        image.NumberOfSeriesRelatedInstances = "99999999999999999999"
+    images[0].SOPInstanceUID = "../../etc/passwd"
+    images[1].SeriesInstanceUID = "1..2"
+    with archive_of(node, Archive(images)):
+        row = node.fetched(node.ask(**STUDY))
+    assert row.state in ("complete", "partial")
+    assert not any("etc" in uid for uid in node.uids())
+
+
 @pytest.mark.peer("orthanc")
 @pytest.mark.peer("dcmtk")
 def test_what_an_orthanc_loses_half_way_is_missing_and_named(node: Node, tmp_path: Path) -> None:

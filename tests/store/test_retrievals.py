@@ -58,7 +58,7 @@ def test_a_lease_that_runs_out_is_taken_over_and_its_former_owner_has_no_say(dat
     row = ask(database, "pacs")
     assert take(database, "dead", NOW) == row
     with database.write() as session:
-        retrievals.renew(session, "dead", NOW + 100)
+        assert retrievals.renew(session, "dead", [row, 99], NOW + 100) == 1
     assert take(database, "b", NOW + 99) is None
     assert take(database, "b", NOW + 100) == row
     with database.write() as session:
@@ -72,9 +72,9 @@ def test_what_is_released_was_not_tried_and_what_is_postponed_was(database: Data
     row = ask(database, "pacs")
     assert take(database, "a", NOW) == row
     with database.write() as session:
-        assert retrievals.is_held_by(session, "a")
+        assert [one.id for one in retrievals.left_by(session, "a")] == [row]
         retrievals.release(session, "a")
-        assert not retrievals.is_held_by(session, "a")
+        assert retrievals.left_by(session, "a") == []
     assert row_of(database, row).attempts == 0
     assert take(database, "a", NOW) == row
     with database.write() as session:

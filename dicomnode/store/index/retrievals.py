@@ -6,7 +6,7 @@ clock (`dicomnode.store.index.leases`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,16 +77,11 @@ def lease_next(session: Session, owner: str, now: float, until: float) -> Retrie
     return row
 
 
-def is_held_by(session: Session, owner: str) -> bool:
-    """Whether an owner works at any."""
-    return session.scalars(select(Retrieval.id).where(_is_ready(), Retrieval.lease_owner == owner)).first() is not None
-
-
-def renew(session: Session, owner: str, until: float) -> int:
-    """Keep what an owner has; how many."""
+def renew(session: Session, owner: str, rows: Collection[int], until: float) -> int:
+    """Keep what an owner has in hand; how many."""
     kept = session.execute(
         update(Retrieval)
-        .where(_is_ready(), Retrieval.lease_owner == owner)
+        .where(_is_ready(), Retrieval.lease_owner == owner, Retrieval.id.in_(rows))
         .values(lease_until=until)
         .returning(Retrieval.id)
     )
@@ -94,12 +89,17 @@ def renew(session: Session, owner: str, until: float) -> int:
 
 
 def release(session: Session, owner: str) -> None:
-    """Give up what an owner has, as if it had not been tried: it was stopped, or killed."""
+    """Give up what an owner has, as if it had not been tried: it was stopped."""
     session.execute(
         update(Retrieval)
         .where(_is_ready(), Retrieval.lease_owner == owner)
         .values(lease_owner=None, lease_until=None, attempts=Retrieval.attempts - 1)
     )
+
+
+def left_by(session: Session, owner: str) -> list[Retrieval]:
+    """What an owner had when it was killed."""
+    return list(session.scalars(select(Retrieval).where(_is_ready(), Retrieval.lease_owner == owner)))
 
 
 def note_listed(session: Session, row: int, listed: Sequence[SeriesAtPeer]) -> tuple[SeriesAtPeer, ...]:
