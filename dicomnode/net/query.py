@@ -90,7 +90,8 @@ def find(
     AssociationRejectedError where the peer does not answer C-FIND, RequestFailedError for a failure status, PeerError
     for more than `most` matches, AssociationLostError.
     """
-    kind = accepted_kind(association, STUDY_ROOT.find, PATIENT_ROOT.find)
+    models = (PATIENT_ROOT,) if level is Level.PATIENT else (STUDY_ROOT, PATIENT_ROOT)  # PS3.4 C.6.2.1
+    kind = accepted_kind(association, *(model.find for model in models))
     if kind.sop_class_uid == PATIENT_ROOT.find:
         keys = {"PatientID": "", **keys}  # the unique key above all others there (PS3.4 C.6.1.1.2)
     association.ask(kind, CommandField.C_FIND_RQ, {}, encode_identifier(level, keys, kind.transfer_syntax_uid))

@@ -60,6 +60,8 @@ def check_answers_of(address: PeerAddress, paths: list[Path]) -> None:
         with pytest.raises(PeerError, match="more than 3 matches"):
             list(find(association, Level.IMAGE, wanted, most=3))
         assert list(find(association, Level.STUDY, {"StudyInstanceUID": "1.2.3.4"})) == []
+        (patient,) = find(association, Level.PATIENT, {"PatientID": "", "PatientName": ""})
+        assert value(patient, "PatientID") == held[0].PatientID
         assert list(find(association, Level.STUDY, {"StudyInstanceUID": "", "PatientID": "Müller*"})) == []
 
 
