@@ -34,6 +34,7 @@ from dicomnode.net.pdu import (
     Wire,
     fragments,
 )
+from dicomnode.net.rejection import rejection
 from dicomnode.net.scp.exchange import Exchange
 from dicomnode.net.scp.outstanding import Outstanding
 from dicomnode.net.tls import ClientSecurity
@@ -45,21 +46,6 @@ _SEND_BUFFER_BYTES: Final = 1 << 20
 _MEDIUM_PRIORITY: Final = 0
 _OF_REQUESTED_INSTANCES: Final = frozenset({CommandField.N_ACTION_RQ})
 """Requests about an instance that is there: they name it in other elements, and have no priority (PS3.7 E.1)."""
-
-_REJECTIONS: Final[Mapping[tuple[int, int], tuple[str, str]]] = {
-    (1, 1): ("no reason given", "look at its log; most often it does not know our AE title or address"),
-    (1, 2): ("application context not supported", "it is no DICOM application"),
-    (1, 3): ("calling AE title not recognized", "add our AE title, address and port to its list of known applications"),
-    (1, 7): (
-        "called AE title not recognized",
-        "the peer does not know this name as its own: check the peer's ae_title in the configuration",
-    ),
-    (2, 1): ("no reason given by its protocol layer", "look at its log"),
-    (2, 2): ("protocol version not supported", "it is no DICOM application of this century"),
-    (3, 1): ("temporary congestion", "it is busy; it will be tried again"),
-    (3, 2): ("local limit exceeded", "it has too many associations open; it will be tried again"),
-}
-"""(source, reason) of an A-ASSOCIATE-RJ (PS3.8 table 9-21) in words, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +199,9 @@ def _answer(wire: Wire, address: PeerAddress) -> AssociationAnswer:
         case Pdu(PduType.ASSOCIATE_AC, body):
             return read_answer(body)
         case Pdu(PduType.ASSOCIATE_RJ, body):
-            raise _rejection(body, address)
+            raise rejection(body, str(address))
         case _:
             raise ProtocolError("the answer to A-ASSOCIATE-RQ is none", pdu.AbortReason.UNEXPECTED_PDU)
-
-
-def _rejection(body: bytes, address: PeerAddress) -> AssociationRejectedError:
-    _, result, source, reason = body
-    words, hint = _REJECTIONS.get((source, reason), (f"source {source}, reason {reason}", "look at its log"))
-    error = AssociationRejectedError(f"{address} rejected the association: {words}", hint)
-    error.transient = result == 2
-    return error
 
 
 class Association:
