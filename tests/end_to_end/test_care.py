@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 
@@ -64,6 +65,53 @@ def test_what_differs_at_the_pacs_waits_for_a_person_and_is_in_no_log(tmp_path: 
         node.ask("release", dcmread(sources[0]).SeriesInstanceUID, "--reason", "spelling")
         wait_until(lambda: len(pacs.sop_instance_uids()) == 6, TIMEOUT_S, "what was released arrived")
         assert node.stop() == 0
+
+
+@pytest.mark.peer("dcmtk")
+def test_what_a_gate_withheld_is_released_by_a_person_or_done_again_after_a_fix(
+    tmp_path: Path, archive: StoreScp
+) -> None:
+    first, second = (woven(phantom_series(tmp_path / str(seed), 3, seed)) for seed in (1, 2))
+    careful, bold = (
+        settings({"archive": archive}, [{**RULE, "send_results": ["archive"], "send": [], "settings": one}])
+        for one in ({"ct-nlm": {"strength": 0.4}}, {"ct-nlm": {"strength": 1.0}})
+    )
+    with Node(tmp_path / "node", careful) as node:
+        assert storescu(node.call(), [*first, *second]) == 0
+        node.wait_for_log("job_withheld", times=2, timeout_s=TIMEOUT_S)
+        listed = {entry["about"]: entry["id"] for entry in node.ask("quarantine", "list")["entries"]}
+        job = listed[dcmread(first[0]).SeriesInstanceUID].removeprefix("job:")
+        node.ask("release", job, "--reason", "the weave is real")
+        wait_until(lambda: len(arrived(archive)) == 3, TIMEOUT_S, "what was released arrived")
+        node.configure(bold)
+        node.reload()
+        node.wait_for_log("config_applied", times=3)
+        assert node.ask("quarantine", "requeue", "--all", "--reason-like", "noise goes")["done"] == [
+            listed[dcmread(second[0]).SeriesInstanceUID]
+        ]
+        wait_until(lambda: len(arrived(archive)) == 6, TIMEOUT_S, "what was done again arrived")
+        assert node.ask("quarantine", "list")["entries"] == []
+        assert node.stop() == 0
+    notes = {"Released after review" in dcmread(path).DerivationDescription for path in of_study(archive, first)}
+    assert notes == {True}
+    assert not any("Released" in dcmread(path).DerivationDescription for path in of_study(archive, second))
+
+
+def of_study(archive: StoreScp, sources: list[Path]) -> list[Path]:
+    study = dcmread(sources[0]).StudyInstanceUID
+    files = [path for path in archive.files.rglob("*") if path.is_file()]
+    return [path for path in files if dcmread(path, stop_before_pixels=True).StudyInstanceUID == study]
+
+
+def woven(paths: list[Path]) -> list[Path]:
+    """The series with a texture that repeats itself: no filter that looks for its like takes it for noise."""
+    tile = np.random.default_rng(0).normal(1064.0, 25.0, (5, 5))
+    for path in paths:
+        dataset = dcmread(path)
+        pixels = np.tile(tile, (dataset.Rows // 5 + 1, dataset.Columns // 5 + 1))[: dataset.Rows, : dataset.Columns]
+        dataset.PixelData = np.rint(pixels).astype("<u2").tobytes()
+        dataset.save_as(path)
+    return paths
 
 
 def with_name(source: Path, folder: Path, name: str) -> Path:
