@@ -115,9 +115,13 @@ class Leases:
         if not self._database.is_shared or now - self._balanced_at < _BALANCE_S:
             return
         self._balanced_at = now
+        known = None
         with enduring(), self._database.read() as session:
             at = self._clock(session)
-            held, machines = leases.holders(session, at), leases.machines(session, at)
+            known = leases.holders(session, at), leases.machines(session, at)
+        if known is None:
+            return
+        held, machines = known
         with self._lock:
             mine = sorted(self._renewed, key=lambda name: (name in busy, self._used.get(name, 0.0)))
             idle = [name for name in mine if name not in busy and now - self._used.get(name, 0.0) > _IDLE_S]
