@@ -203,6 +203,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a series is incomplete at its deadline and waits for a person: dicomnode close",
             "series_id series_instance_uid instances reason",
         ),
+        "need_unmet": Event(
+            "warning", "a rule waits no longer for other series of a study that it needs", "rule state reason",
+        ),
         "series_close_asked": Event(
             "info", "a person had a series closed before it was judged complete", "series_id series_instance_uid",
         ),
@@ -290,6 +293,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "destination address retry_s error reason hint",
         ),
         # retrieval
+        "retrieval_requested": Event("info", "a person wants something to be fetched from a peer", "retrieval_id peer"),
         "retrieval_started": Event("info", "a peer is asked for what was to be fetched", "retrieval_id peer attempt"),
         "retrieval_ended": Event(
             "info", "all that a peer listed was fetched, by our own count", "retrieval_id peer instances seconds",

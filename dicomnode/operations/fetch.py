@@ -22,6 +22,7 @@ from dicomnode.store.index import processes, retrievals
 from dicomnode.store.index.actions import record_action, user
 from dicomnode.store.index.retrievals import Request
 from dicomnode.store.schema import Process, Retrieval
+from dicomnode.telemetry import event
 
 _LOOK_S: Final = 0.5
 _ALIVE_S: Final = 60.0
@@ -93,8 +94,10 @@ def fetch(config: Config, request: Request) -> int:
     with writing(config) as session:
         now = processes.clock(session)
         row = retrievals.request(session, request, now)
-        record_action(session, "fetch", f"retrieval {row.id}", request.study_instance_uid, now)
-        return row.id
+        subject = request.study_instance_uid or f"retrieval {row.id}"
+        record_action(session, "fetch", subject, f"retrieval {row.id} from {request.peer}", now)
+    event("retrieval_requested", retrieval_id=row.id, peer=request.peer)
+    return row.id
 
 
 def follow(config: Config, retrieval: int, progress: Progress | None) -> FetchAnswer:
