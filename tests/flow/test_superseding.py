@@ -438,3 +438,19 @@ def test_what_waits_for_its_replacement_is_not_settled(tmp_path: Path) -> None:
         assert tell.tell_all(at + 9000.0) == 0
         sent(flow)
         assert tell.tell_all(at + 9001.0) == 1
+
+
+def test_a_job_that_was_refused_needs_no_attention_once_a_late_slice_has_cured_it(by_slice: Flow) -> None:
+    study = phantom(5)
+    for dataset in study:
+        dataset.PixelSpacing = [3, 3]
+    by_slice.receive(study[:4])
+    by_slice.run()
+    assert states(by_slice) == ["refused"]
+    for dataset in study:
+        dataset.PixelSpacing = [1.4, 1.4]
+    by_slice.receive(study)
+    by_slice.run()
+    assert states(by_slice) == ["superseded", "derived"]
+    assert "spacing" in by_slice.jobs[0].reasons[0]
+    assert "could do it" in by_slice.jobs[0].reasons[-1]

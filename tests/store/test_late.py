@@ -159,3 +159,24 @@ def test_what_a_destination_sends_back_stays_beside_under_every_policy(tmp_path:
             session.execute(update(Outbox).values(state="sent"))
         reception.receive(ct_header(1, PatientName="Coerced"), PACS)
         assert [version.active for version in reception.versions(ct_header(1))] == [True, False]
+
+
+def test_of_two_versions_that_wait_only_the_newest_is_sent(tmp_path: Path) -> None:
+    with receiving(tmp_path, same_uid(SameUidPolicy.NEWEST)) as reception:
+        first = ct_header(1)
+        reception.receive(first)
+        reception.receive(ct_header(1, PatientName="Corrected"))
+        assert [(row.state, row.reason) for row in reception.rows(Outbox)] == [
+            ("cancelled", "a newer version takes its place"), ("ready", None),
+        ]  # fmt: skip
+        reception.receive(first)
+        assert [row.state for row in reception.rows(Outbox)] == ["ready", "cancelled"]
+
+
+def test_what_was_sent_of_an_older_version_stays_sent(tmp_path: Path) -> None:
+    with receiving(tmp_path, same_uid(SameUidPolicy.NEWEST)) as reception:
+        reception.receive(ct_header(1))
+        with reception.database.write() as session:
+            session.execute(update(Outbox).values(state="sent"))
+        reception.receive(ct_header(1, PatientName="Corrected"))
+        assert [row.state for row in reception.rows(Outbox)] == ["sent", "ready"]

@@ -371,7 +371,7 @@ def _file_values(series_row: int, file: StoredFile, sender: Sender, version: int
 def note_values(instance_row: int, arrival: Arrival) -> dict[str, Any] | None:
     """The row by which a Key Object Selection Document is read later: it may be a rejection note (IHE RAD IOCM).
     None for all else; for most arrivals this is one comparison."""
-    if arrival.file.sop_class_uid != KEY_OBJECT_SELECTION or arrival.derived_by_us:
+    if arrival.file.sop_class_uid != KEY_OBJECT_SELECTION:
         return None
     return {"instance_row": instance_row, "state": "unread", "title": "", "reason": "", "read_at": None}
 

@@ -174,14 +174,14 @@ def _withdraw_derived(session: Session, rejected: Sequence[Instance], why: Why, 
 
 def _cancel_jobs(session: Session, rejected: set[int], series_rows: Collection[int], why: Why) -> int:
     """End the jobs on rejected instances, and withdraw what they derived; how many jobs."""
-    cancelled = 0
-    for series_row in sorted(series_rows):
-        jobs = session.scalars(select(Job).where(Job.series_row == series_row).order_by(Job.id)).all()
-        touched = [job for job in jobs if rejected.intersection(job.instance_rows)]
-        for job in touched:
-            cancelled += _cancel(session, job, rejected, why)
-        if touched:
-            _judge_again(session, series_row, why.at)
+    studies = select(Series.study_row).where(Series.id.in_(series_rows))
+    jobs = session.scalars(
+        select(Job).join(Series, Series.id == Job.series_row).where(Series.study_row.in_(studies)).order_by(Job.id)
+    ).all()
+    touched = [job for job in jobs if rejected.intersection(job.instance_rows)]
+    cancelled = sum(_cancel(session, job, rejected, why) for job in touched)
+    for series_row in sorted({job.series_row for job in touched}):
+        _judge_again(session, series_row, why.at)
     return cancelled
 
 

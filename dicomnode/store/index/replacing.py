@@ -137,6 +137,10 @@ def supersede(session: Session, job: Job, now: float) -> int:
             earlier.state = JobState.SUPERSEDED.value
             earlier.updated_at = now
         replaced += len(gone)
+    for earlier in _earlier(session, job, (JobState.FAILED, JobState.REFUSED)):
+        said = [*earlier.reasons, f"job {job.id} could do it, after a slice came late or changed"]
+        job_index.end_job(session, earlier.id, JobState.SUPERSEDED, said, now)
+        earlier.superseded_by = job.id
     return replaced
 
 

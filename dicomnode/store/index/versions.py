@@ -28,6 +28,7 @@ from dicomnode.store.index.arrivals import (
 )
 from dicomnode.store.index.lateness import late_values, lateness_again
 from dicomnode.store.index.purges import file_is_gone, without_file
+from dicomnode.store.index.replacing import cancel_unsent
 from dicomnode.store.schema import Instance, Late, Origin, Outbox, OutboxState, Rejection, Series, SeriesState
 
 
@@ -111,6 +112,9 @@ def _replace(
     session.execute(
         update(Instance).where(Instance.sop_instance_uid == arrival.file.sop_instance_uid).values(active=False)
     )
+    # else both might go out at once over several associations, and arrive in any order
+    replaced = [version.id for version in versions]
+    cancel_unsent(session, replaced, "a newer version takes its place", arrival.sender.received_at)
     if late is not None and late.is_ignored:
         arrival = not_held(arrival)
     else:
