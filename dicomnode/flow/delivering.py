@@ -64,6 +64,7 @@ class Route:
     """One destination: where it is, how patient we are with it, and what makes the one who sends to it.
 
     Two routes are equal where nothing of the destination's configuration differs: `settings` is what else `make` uses.
+    `calling_ae` is the AE title to ask with whether it is there, while nothing waits.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Route:
     security: ClientSecurity | None = None
     settings: Hashable = None
     opening: Opening = Opening()
+    calling_ae: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,11 @@ class Drainer:
         self._look_at_patience(now)
         with self._database.read() as session:
             batch, is_parked_till_now = self._next(session, now)
-        if not batch or not self._have_files(batch):
+        if not batch:
+            if is_parked_till_now:
+                self._probe_for_nothing()
+            return 0
+        if not self._have_files(batch):
             return 0
         calling_ae = batch[0][0].calling_ae
         try:
@@ -250,6 +256,17 @@ class Drainer:
             with self._database.write() as session:
                 self._note_works(session)
 
+    def _probe_for_nothing(self) -> None:
+        """Find out whether it is there again though nothing waits: all may have been given up."""
+        try:
+            self._deliverer.probe(self.route.calling_ae)
+        except PeerError as error:
+            if not (self._stopping.is_set() or self._is_halted):
+                self._park(error)
+            return
+        with self._database.write() as session:
+            self._note_works(session)
+
     def _send(self, batch: list[tuple[Outbox, Instance]]) -> None:
         started = time.monotonic()
         rows = {row.id: instance for row, instance in batch}
@@ -292,6 +309,7 @@ class Drainer:
         """It answers. While it rejects another calling AE title, that stays to be seen."""
         now = self._clock()
         if any(refusal.until > now for refusal in self._refused.values()):
+            health.answers(session, self.route.name)
             return
         down_s = health.works(session, self.route.name, now)
         if down_s is not None:

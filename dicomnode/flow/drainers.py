@@ -99,6 +99,8 @@ class Drainers:
     def _may_send(self, route: Route, situation: Situation, now: float, leases_at: float) -> bool:
         if situation.paused or situation.is_parked(now) or situation.is_anothers(self._owner, leases_at):
             return False
+        if situation.down_until is not None and route.opening.hours.is_open(now):
+            return True  # it is to be found out whether it is there again
         return situation.normal or situation.urgent if route.opening.hours.is_open(now) else situation.urgent
 
     def _look_out(self) -> None:

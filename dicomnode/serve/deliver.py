@@ -96,7 +96,14 @@ def _route(config: Config, name: str, transcoder: Transcoder) -> Route:
     asks = proof_policy(config, name).wants(Method.FIND)
     make = partial(asking_first, make, address, settings.maximum_bytes) if asks else make
     compared = (settings, config.destination[name].decompress, asks)
-    return Route(name, str(address), retry_policy(config, name), make, security, compared, opening(config, name))
+    retry, opens = retry_policy(config, name), opening(config, name)
+    return Route(name, str(address), retry, make, security, compared, opens, _own_ae(config, name))
+
+
+def _own_ae(config: Config, name: str) -> str:
+    """The AE title that is ours at a destination, where the sender's is passed through too."""
+    setting = config.destination[name].calling_ae
+    return config.node.ae_title if setting in ("node", "sender") else setting
 
 
 def delivery_settings(config: Config, name: str) -> DeliverySettings:

@@ -545,3 +545,27 @@ def test_what_the_configuration_does_not_allow_is_not_offered(start: Any, delive
     assert JPEG in receipts[4].hint
     assert flat(only_ct.deliver([outgoing(MR)]))[0].outcome is Outcome.EXCLUDED
     assert len(pacs.callers) == 2, "for that alone no association is opened"
+
+
+VERIFICATION = "1.2.840.10008.1.1"
+
+
+def test_a_probe_asks_whether_it_is_there_and_sends_nothing(start: Any, deliverer: Any) -> None:
+    pacs = start((VERIFICATION, CT), (IMPLICIT,))
+    assert deliverer(pacs).probe("NODE")
+    assert pacs.callers == ["NODE"]
+    assert pacs.stored == []
+
+
+def test_a_destination_without_verification_answers_no_probe(start: Any, deliverer: Any) -> None:
+    """pynetdicom accepts the association without a context; others reject it."""
+    try:
+        answered = deliverer(start((CT,))).probe("NODE")
+    except AssociationRejectedError:
+        answered = False
+    assert not answered
+
+
+def test_a_probe_of_nobody_fails_as_sending_would(deliverer: Any) -> None:
+    with pytest.raises(PeerUnreachableError):
+        deliverer(Pacs(free_port())).probe("NODE")

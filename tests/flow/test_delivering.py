@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -96,7 +97,7 @@ def _scripted() -> Scripted:
 
 
 def route(deliverer: Deliverer, name: str = "pacs", retry: RetryPolicy = RETRY) -> Route:
-    return Route(name, "127.0.0.1:104", retry, lambda: deliverer)
+    return Route(name, "127.0.0.1:104", retry, lambda: deliverer, calling_ae="NODE")
 
 
 def drainer(reception: Reception, deliverer: Deliverer, name: str = "pacs", retry: RetryPolicy = RETRY) -> Drainer:
@@ -336,6 +337,23 @@ def test_a_destination_that_breaks_off_at_instances_is_not_believed_when_it_answ
     for _ in range(3):
         draining.drain(health(reception).down_until or 0.0)
     assert (scripted.probes, health(reception).failures) == ([], 4)
+
+
+def test_a_destination_is_found_again_though_all_that_waited_was_given_up(
+    reception: Reception, scripted: Scripted
+) -> None:
+    scripted.script = {"1.2.3.4.1": PeerUnreachableError("no answer", "")}
+    draining = drainer(reception, scripted)
+    draining.drain(NOW)
+    with reception.database.write() as session:
+        session.execute(update(Outbox).values(state="failed"))
+    scripted.echo = PeerUnreachableError("no answer", "")
+    assert not draining.drain(health(reception).down_until or 0.0)
+    assert health(reception).failures == 2
+    scripted.echo = True
+    assert not draining.drain(health(reception).down_until or 0.0)
+    assert (health(reception).failures, health(reception).down_until) == (0, None)
+    assert scripted.probes == ["NODE", "NODE"]
 
 
 def test_an_outage_is_told_once_and_so_is_its_end(

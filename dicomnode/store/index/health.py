@@ -78,6 +78,11 @@ def works(session: Session, name: str, now: float) -> float | None:
     return down_s
 
 
+def answers(session: Session, name: str) -> None:
+    """Note that a destination is there, though it may not work for all that we call it with."""
+    session.get_one(Destination, name).down_until = None
+
+
 def pause(session: Session, name: str, reason: str, now: float) -> bool:
     """Send nothing to a destination until it is resumed; False where that is so already."""
     if paused(session, name) is not None:
