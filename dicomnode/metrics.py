@@ -96,6 +96,14 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         # the machine
         "dicomnode_disk_free_bytes": Metric("gauge", "free space on the disk of the stored files"),
         "dicomnode_disk_reserve_bytes": Metric("gauge", "free space below which C-STORE is answered with 0xA700"),
+        "dicomnode_disk_warning_bytes": Metric("gauge", "free space below which the node warns"),
+        "dicomnode_disk_days_left": Metric(
+            "gauge", "days until new input is refused, at the pace of the last week; missing where no end is in sight"
+        ),
+        "dicomnode_quarantine": Metric("gauge", "what could not be processed and nobody has decided on", ("kind",)),
+        "dicomnode_withheld": Metric(
+            "gauge", "derived instances that wait for a person or a check before they leave", ("destination",)
+        ),
         "dicomnode_certificate_end_timestamp_seconds": Metric("gauge", "when our TLS certificate ends"),
     }
 )

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, cast
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
+from dicomnode.core.disk import Sample, days_left
 from dicomnode.errors import ConfigError
 from dicomnode.metrics import METRICS, STRANGER
 from dicomnode.net.certificates import validity
 from dicomnode.net.scp.slots import Slots
 from dicomnode.serve import wiring
+from dicomnode.store.database import Database
 from dicomnode.store.files import free_bytes
+from dicomnode.store.index import disk as disk_index
+from dicomnode.store.index import reviews
 
 _TIMEOUT_S: Final = 10.0
 
@@ -99,7 +107,26 @@ class _Gauges:
         free, total = free_bytes(self.config.files)
         yield _gauge("dicomnode_disk_free_bytes", [("", free)])
         yield _gauge("dicomnode_disk_reserve_bytes", [("", self.config.limits.disk_reserve_bytes(total))])
+        yield _gauge("dicomnode_disk_warning_bytes", [("", self.config.limits.disk_warning_bytes(total))])
+        yield from self._of_index(Sample(time.time(), free, total))
         yield _gauge("dicomnode_certificate_end_timestamp_seconds", self._certificate_end())
+
+    def _of_index(self, now: Sample) -> Iterator[GaugeMetricFamily]:
+        """What the index tells; nothing where it is out of reach, or not there yet."""
+        reserve_bytes = self.config.limits.disk_reserve_bytes(now.total_bytes)
+        try:
+            with closing(Database(wiring.database_url(self.config))) as database, database.read() as session:
+                known = disk_index.samples(session, wiring.machine(self.config), disk_index.FILES)
+                quarantine = reviews.quarantine_counts(session)
+                withheld = Counter[str]()
+                for one in reviews.withheld_deliveries(session):
+                    withheld[one.destination] += one.instances
+        except SQLAlchemyError:
+            return
+        days = days_left([*known, now], reserve_bytes)
+        yield _gauge("dicomnode_disk_days_left", [] if days is None else [("", days)])
+        yield _gauge("dicomnode_quarantine", quarantine.items())
+        yield _gauge("dicomnode_withheld", withheld.items())
 
     def _certificate_end(self) -> Iterator[tuple[str, float]]:
         certificate = self.config.tls.certificate

@@ -225,3 +225,24 @@ def test_a_finished_file_of_ours_is_adopted_durably(tmp_path: Path, told: list[s
     assert store.path(key).read_bytes() == b"derived"
     assert not made.exists()
     assert told == [*FOLDERS_ABOVE, f"fdatasync {HOUR}", f"fsync {HOUR}"]
+
+
+def test_free_space_is_looked_at_while_a_large_object_comes(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request tells its size."""
+    monkeypatch.setattr("dicomnode.store.files._LOOKED_AT_EVERY_BYTES", 1000)
+    incoming = store.begin(offer())
+    incoming.write([bytes(500)])
+    monkeypatch.setattr("dicomnode.store.files.free_bytes", lambda _: (0, 10**12))
+    store.reserve_bytes = 1
+    with pytest.raises(DiskFullError):
+        incoming.write([bytes(600)])
+    incoming.discard()
+    assert not incoming.path.exists()
+
+
+def test_files_are_forgotten_for_good_whether_they_are_there_or_not(store: FileStore) -> None:
+    incoming = store.begin(offer())
+    incoming.finish()
+    store.remove_all([incoming.key])
+    store.remove_all([incoming.key])
+    assert not store.path(incoming.key).exists()
