@@ -37,5 +37,8 @@ def test_sending_again_changes_nothing_at_the_pacs(tmp_path: Path, pacs: Orthanc
         assert storescu(node.call(), files) == 0
         node.wait_until_idle()
         assert node.unfinished() == 0
+        derived = next(uid for uid in held if uid.startswith("2.25."))
+        (delivery,) = node.ask("why", derived)["series"][0]["deliveries"]
+        assert any("holds this object already" in trouble for trouble in delivery["troubles"])
     assert pacs.sop_instance_uids() == held
     assert pacs.pixel_digests() == digests
