@@ -25,6 +25,7 @@ from pydantic_settings.exceptions import SettingsError
 from dicomnode.core.hours import WorkingHours, parse_hours
 from dicomnode.core.proof import ProofKind
 from dicomnode.core.rules import RuleSet, load_rules, rule_spec
+from dicomnode.core.rules.clauses import nearest_word
 from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError, EngineError
 from dicomnode.local_time import local_zone
@@ -39,10 +40,12 @@ from dicomnode.settings import (
     LogSettings,
     MetricsSettings,
     Name,
+    NeedName,
+    NeedSettings,
     NodeSettings,
     PeerSettings,
-    RetrieveSettings,
     RetentionSettings,
+    RetrieveSettings,
     TlsSettings,
     ae_title,
 )
@@ -76,6 +79,7 @@ class Config(BaseSettings):
     destination: Mapping[Name, DestinationSettings] = {}
     completeness: CompletenessSettings = CompletenessSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
+    need: Mapping[NeedName, NeedSettings] = {}
     rule: tuple[Mapping[str, Any], ...] = ()
     derived: DerivedSettings = DerivedSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -182,10 +186,21 @@ class Config(BaseSettings):
             return error
         return None
 
+    def _with_needs(self, table: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A `[[rule]]` whose `needs`, where it names them, are the matches of `[need.NAME]`."""
+        names = table.get("needs")
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return table
+        for name in names:
+            if name not in self.need:
+                hint = nearest_word(name, self.need) if self.need else "add a table [need.NAME] with match = { ... }"
+                raise ConfigError(f"rule {table.get('name')!r}: needs: there is no [need.{name}]", hint)
+        return {**table, "needs": {name: self.need[name].match for name in names}}
+
     def _rules_of(self, tables: Iterable[tuple[int, Mapping[str, Any]]]) -> RuleSet:
         registry = default_registry()
         destinations = {name: destination.peer for name, destination in self.destination.items()}
-        specs = [rule_spec(table, number) for number, table in tables]
+        specs = [rule_spec(self._with_needs(table), number) for number, table in tables]
         ruleset = load_rules(specs, destinations, registry.names(), tuple(self.peer))
         for rule in ruleset.rules:
             for reference in rule.engines:

@@ -6,8 +6,9 @@ The `description` of a field is what a wrong value is answered with, and what do
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -148,6 +149,7 @@ def _hours(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Name = Annotated[str, AfterValidator(section_name)]
+NeedName = Annotated[str, Field(min_length=1, max_length=64)]
 Uid = Annotated[str, AfterValidator(_uid)]
 Certificates = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_certificates)]
 HoursList = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), AfterValidator(_hours)]
@@ -544,6 +546,12 @@ class CompletenessSettings(Section):
         description='what instances do that come after their series was closed: "supersede" (what was derived is made '
         'anew), "separate" (they are a group of their own), or "ignore" (no engine sees them)',
     )
+
+
+class NeedSettings(Section):
+    """`[need.NAME]`: one of several series of a study that rules name in `needs`."""
+
+    match: Mapping[str, Any] = Field(description="which series it is: the same clauses as a rule's `match`")
 
 
 class DerivedSettings(Section):

@@ -7,19 +7,21 @@ Closing is one transaction: the series' state, the originals that waited for it,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy.orm import Session
 
 from dicomnode.core.completeness import close_now, judge
+from dicomnode.core.rules.needs import missing
 from dicomnode.core.types import Completeness, OnDeadline, Verdict
 from dicomnode.faults import kill_point
 from dicomnode.flow.port import Call
 from dicomnode.flow.repeating import Repeating
 from dicomnode.store.database import Database
+from dicomnode.store.index import needs as needs_index
 from dicomnode.store.index import series as series_index
-from dicomnode.store.schema import Series
+from dicomnode.store.schema import NeedState, Series, StudyNeed
 from dicomnode.telemetry import event
 
 _POLL_S: Final = 0.2
@@ -31,6 +33,13 @@ Enqueue = Callable[[Session, Call], None]
 def route_call(series_row: int, generation: int) -> Call:
     """The workflow that routes one closing of a series."""
     return Call("route", "route", f"route:{series_row}:{generation}", (series_row, generation))
+
+
+def need_call(need: StudyNeed) -> Call:
+    """The workflow that routes the series of a rule's first need once more: the others are waited for no longer."""
+    main = need.met[need.needs[0]]
+    first = route_call(main["series_row"], main["generation"])
+    return replace(first, id=f"{first.id}:need{need.id}")
 
 
 class Closer(Repeating):
@@ -45,7 +54,20 @@ class Closer(Repeating):
         """Judge every series that is due; how many were closed."""
         with self._database.read() as session:  # nobody who writes waits while evidence is gathered
             judged = [_judged(session, series, now) for series in series_index.due_series(session, now)]
+            needs = needs_index.due_needs(session, now)
+        for need in needs:
+            self._end_waiting(need)
         return sum(self._act(one, now) for one in judged)
+
+    def _end_waiting(self, need: StudyNeed) -> None:
+        """A rule has waited for other series of a study until its deadline: it goes on with what there is, or not."""
+        with self._database.write() as session:
+            state = needs_index.end_waiting(session, need)
+            if state == NeedState.DUE:
+                self._enqueue(session, need_call(need))
+        if state is not None:
+            lacking = ", ".join(map(repr, missing(need.needs, need.met)))
+            event("need_unmet", rule=need.rule, state=state.value, reason=f"no series fulfils {lacking}")
 
     def _act(self, judged: _Judged, now: float) -> bool:
         series, verdict = judged.series, judged.verdict

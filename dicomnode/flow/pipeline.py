@@ -20,7 +20,7 @@ from dicomnode.core.lateness import Lateness, Member, groups
 from dicomnode.core.ports import Worker
 from dicomnode.core.review import RELEASED, is_worth_keeping, may_leave, release_note
 from dicomnode.core.routing import PRIORITIES, Routing
-from dicomnode.core.rules import RoutingPlan, plan
+from dicomnode.core.rules import Fulfilled, RoutingPlan, fulfilled, plan
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
 from dicomnode.core.types import Header, Sender, Slice, Stack
 from dicomnode.errors import InputError
@@ -28,7 +28,7 @@ from dicomnode.faults import kill_point
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore
 from dicomnode.store.index import jobs as job_index
-from dicomnode.store.index import outbox, purges, rejections, replacing
+from dicomnode.store.index import needs, outbox, purges, rejections, replacing
 from dicomnode.store.index import series as series_index
 from dicomnode.store.index.arrivals import Identity, StoredFile, record_derived, stored_files
 from dicomnode.store.index.lateness import late_instances
@@ -81,6 +81,17 @@ class Former(NamedTuple):
     instance_rows: list[int]
 
 
+@dataclass(frozen=True)
+class _Decision:
+    """What the rules say of a closed series, what of it cannot be read, the instance rows of each stack, and what it
+    does for rules that need several series."""
+
+    plan: RoutingPlan
+    unreadable: list[dict[str, Any]]
+    members: dict[str, list[int]]
+    fulfilled: tuple[Fulfilled, ...]
+
+
 class Pipeline:
     """The steps. `routing` and `deriving` are replaced at a reload; a step uses what it found at its start."""
 
@@ -102,12 +113,19 @@ class Pipeline:
                 f"retention has deleted {gone} of its {len(instances)} instances: nothing is made of a part",
                 "if it is to be enhanced again, send the whole series to the node again",
             )
-        decided, unreadable, members = self._decide(instances, late)
+        decision = self._decide(instances, late)
+        decided, members = decision.plan, decision.members
         incomplete = series_index.incompleteness(series)
-        content = {**json.loads(decided.to_json()), "unreadable": unreadable, "source_incomplete": incomplete}
+        content = {
+            **json.loads(decided.to_json()), "unreadable": decision.unreadable, "source_incomplete": incomplete,
+        }  # fmt: skip
         planned = [({**asdict(job), "source_incomplete": incomplete}, members[job.stack_key]) for job in decided.jobs]
+        closing = needs.Closing(series, generation, members)
         with self._rooms.database.write() as session:
-            jobs = job_index.record_plan(session, series_row, generation, content, planned, time.time())
+            content["needs"] = needs.note_closing(session, closing, decision.fulfilled, time.time())
+            made = job_index.record_plan(session, series_row, generation, content, planned, time.time())
+            fired = needs.fire(session, series.study_row, time.time())
+            jobs = list({job.id: job for job in (*made, *fired)}.values())
             pointless = replacing.supersede_unfinished(session, jobs, time.time())
         for result in pointless:
             self._rooms.results.forget(result)
@@ -188,12 +206,10 @@ class Pipeline:
         with self._rooms.database.write() as session:
             job_index.record_plan(session, series_row, generation, content, [], time.time())
 
-    def _decide(
-        self, instances: Sequence[Instance], late: Mapping[int, Lateness]
-    ) -> tuple[RoutingPlan, list[dict[str, Any]], dict[str, list[int]]]:
-        """What the rules say, what cannot be read, and the instance rows of each stack."""
+    def _decide(self, instances: Sequence[Instance], late: Mapping[int, Lateness]) -> _Decision:
+        """Apply the rules to the instances of a closed series."""
         if not instances:  # newer versions of all of them belong to other series
-            return RoutingPlan((), ()), [], {}
+            return _Decision(RoutingPlan((), ()), [], {}, ())
         routing = self.routing
         by_row = {instance.id: instance for instance in instances}
         stacks: list[Stack] = []
@@ -203,8 +219,13 @@ class Pipeline:
             stacks.extend(replace(stack, key=stack.key + group.key) for stack in found)
             unreadable.extend(unread)
         sender = _sender_of(instances[0])
-        decided = plan(routing.rules, stacks, sender, time.localtime(sender.received_at).tm_hour)
-        return decided, unreadable, {stack.key: [one.instance_id for one in stack.slices] for stack in stacks}
+        hour = time.localtime(sender.received_at).tm_hour
+        return _Decision(
+            plan(routing.rules, stacks, sender, hour),
+            unreadable,
+            {stack.key: [one.instance_id for one in stack.slices] for stack in stacks},
+            fulfilled(routing.rules, stacks, sender, hour),
+        )
 
     def _record_result(self, job: Job, key: str, report: Mapping[str, Any], seconds: float) -> bool:
         """Store what the engines reported; whether there is a result to derive from."""

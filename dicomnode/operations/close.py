@@ -7,30 +7,41 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from dicomnode.config import Config
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.index import writing
 from dicomnode.operations.terminal import printable_lines
+from dicomnode.store.index import needs as needs_index
 from dicomnode.store.index import overview
 from dicomnode.store.index import series as series_index
 from dicomnode.store.index.actions import record_action, user
-from dicomnode.store.schema import Origin
+from dicomnode.store.schema import Origin, Study
 from dicomnode.telemetry import event
 
 
 @dataclass(frozen=True)
 class Closing:
-    """Series Instance UIDs: of those that the node closes now, and of those that were closed already."""
+    """Series Instance UIDs: of those that the node closes now, and of those that were closed already.
+
+    rules  those that wait no longer for more series of the study
+    """
 
     closing: tuple[str, ...]
     closed: tuple[str, ...]
+    rules: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def lines(self) -> Sequence[str]:
         told = [f"series {uid}: closed now, whatever is missing; its rules are applied" for uid in self.closing]
-        return printable_lines((*told, *(f"series {uid}: is closed already" for uid in self.closed)))
+        told += [f"series {uid}: is closed already" for uid in self.closed]
+        return printable_lines(
+            (*told, *(f"rule {rule!r}: goes on with the series that are there" for rule in self.rules))
+        )
 
 
 def close(config: Config, subject: str, reason: str = "") -> Closing:
@@ -49,8 +60,18 @@ def close(config: Config, subject: str, reason: str = "") -> Closing:
                 asked.append(series)
             else:
                 known.append(series.series_instance_uid)
-    if not asked and not known:
+        waiting = _go_on(session, subject, reason, now)
+    if not asked and not known and not waiting:
         raise NotFoundError("no received series is known by that UID or accession number", "see: dicomnode status")
     for series in asked:
         event("series_close_asked", series_id=series.id, series_instance_uid=series.series_instance_uid)
-    return Closing(tuple(series.series_instance_uid for series in asked), tuple(known))
+    return Closing(tuple(series.series_instance_uid for series in asked), tuple(known), waiting)
+
+
+def _go_on(session: Session, subject: str, reason: str, now: float) -> tuple[str, ...]:
+    """Where a study is named: the rules that wait for more of its series, which they do no longer."""
+    study = session.scalars(select(Study).where(Study.study_instance_uid == subject)).first()
+    found = [] if study is None else needs_index.go_on(session, study.id, now)
+    if found:
+        record_action(session, "close", subject, reason, now)
+    return tuple(row.rule for row in found)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dicomnode.config import Config
 from dicomnode.core.headers import value
-from dicomnode.core.rules import Facts, Forwarding, RoutingPlan, explain, forward, plan
+from dicomnode.core.rules import Facts, Forwarding, RoutingPlan, explain, explain_needs, forward, plan
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
 from dicomnode.core.types import Header, Sender
 from dicomnode.operations.index import has_index, reading
@@ -56,7 +56,7 @@ def explain_file(config: Config, path: Path) -> FileExplanation:
     one = slice_of(0, value(header, "SOPInstanceUID"), value(header, "SOPClassUID"), header)
     return FileExplanation(
         judged_as=judged_as,
-        rules=tuple(line for rule in explain(rules, facts) for line in rule.lines()),
+        rules=(*(line for rule in explain(rules, facts) for line in rule.lines()), *explain_needs(rules, facts)),
         forwarding=forward(rules, facts),
         plan=plan(rules, split_stacks([one]), sender, hour),
     )

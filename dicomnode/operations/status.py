@@ -20,6 +20,7 @@ from dicomnode.operations.telling.care import CareStatus, care_status
 from dicomnode.operations.telling.completeness import held_series
 from dicomnode.operations.telling.delivery import destination_notes
 from dicomnode.operations.telling.late import WithdrawnStatus, withdrawn_status
+from dicomnode.operations.telling.needs import held_needs
 from dicomnode.operations.telling.retrieval import RetrievalStatus, retrieval_status
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
@@ -225,7 +226,10 @@ def _problems(session: Session) -> tuple[Problem, ...]:
     ignored = rejections.ignored_notes(session, _LISTED)
     return (
         *(Problem("rejection", note.sop_instance_uid, row.reason) for row, note in ignored),
-        *(Problem("held", uid, reason) for uid, reason in held_series(session, _LISTED)),
+        *(
+            Problem("held", uid, reason)
+            for uid, reason in (*held_series(session, _LISTED), *held_needs(session, _LISTED))
+        ),
         *(_unrouted(session, series) for series in overview.unrouted_series(session, _LISTED)),
         *(Problem("unplanned", series.series_instance_uid, reason) for series, reason in failed_plans),
         *(_job_problem(job, series) for job, series in overview.jobs_in(session, ended, _LISTED)),

@@ -24,6 +24,7 @@ from dicomnode.operations.telling.care import care_lines
 from dicomnode.operations.telling.completeness import completeness_lines
 from dicomnode.operations.telling.delivery import delivery_lines
 from dicomnode.operations.telling.late import late_lines
+from dicomnode.operations.telling.needs import needs_lines
 from dicomnode.operations.telling.proof import proof_lines
 from dicomnode.operations.telling.retrieval import retrieval_lines
 from dicomnode.operations.terminal import printable_lines
@@ -121,7 +122,7 @@ def _story(session: Session, series: Series, subject: str) -> SeriesStory:
         origin=series.origin,
         arrival=(*_arrival(session, series, instances), *retrieval_lines(session, series), *_files(of_subject)),
         kept_back=_kept_back(of_subject or instances),
-        completeness=completeness_lines(session, series),
+        completeness=(*completeness_lines(session, series), *needs_lines(session, series)),
         decisions=(*_decisions(plans, instances), *late_lines(session, series), *care_lines(session, series)),
         jobs=tuple(_job(session, job) for job in _jobs(session, series)),
         deliveries=tuple(overview.deliveries_of(session, series.id, subject if of_subject else None)),

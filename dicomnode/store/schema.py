@@ -359,6 +359,38 @@ class DiskUse(Base):
     level: Mapped[str]
 
 
+class NeedState(StrEnum):
+    """WAITING for more series; DUE: its job is made now, of what there is; FIRED: it was; HELD waits for a person;
+    ENDED: at its deadline there was no input."""
+
+    WAITING = "waiting"
+    DUE = "due"
+    FIRED = "fired"
+    HELD = "held"
+    ENDED = "ended"
+
+
+class StudyNeed(Base):
+    """One rule with `needs` for one study: which are fulfilled, and when the others are waited for no longer.
+
+    `needs` are all of them by name, the first the input; `met` gives for each that is fulfilled the series row,
+    generation, Series Instance UID, stack key and instance rows. `content` is the planned job of the first, once there.
+    """
+
+    __tablename__ = "study_need"
+    __table_args__ = (UniqueConstraint("study_row", "rule"), Index(None, "state", "due_at"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_row: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    rule: Mapped[str]
+    needs: Mapped[list[Any]]
+    met: Mapped[dict[str, Any]]
+    content: Mapped[dict[str, Any] | None]
+    on_deadline: Mapped[str]
+    state: Mapped[str]
+    due_at: Mapped[float | None]
+    job_row: Mapped[int | None]
+
+
 class Job(Base):
     """One stack of one closing of a series, through one chain of engines.
 

@@ -14,7 +14,7 @@ def test_closing_is_asked_and_told(tmp_path: Path, command: Command) -> None:
     with index_of(site(tmp_path)) as flow:
         flow.reception.receive(ct_header(1))
         ran = command("close", "1.2.3.4", "--reason", "that is all", "--json")
-        assert (ran.code, ran.json) == (0, {"closing": ["1.2.3.4"], "closed": []})
+        assert (ran.code, ran.json) == (0, {"closing": ["1.2.3.4"], "closed": [], "rules": []})
         (series,) = flow.reception.rows(Series)
         assert series.close_by is not None
         assert command("close", "1.2.9").code == 1

@@ -69,13 +69,18 @@ def explain(ruleset: RuleSet, facts: Facts) -> tuple[RuleExplanation, ...]:
     explanations = []
     forwarding_stop = engines_stop = ""
     for rule in ruleset.rules:
-        clauses = tuple(_explain_clause(clause, facts) for clause in rule.clauses)
+        clauses = explain_clauses(rule.clauses, facts)
         explanation = RuleExplanation(rule.name, clauses, forwarding_stop, engines_stop)
         explanations.append(explanation)
         if explanation.matches:
             forwarding_stop = forwarding_stop or (rule.name if stops_forwarding(rule) else "")
             engines_stop = engines_stop or (rule.name if rule.stop else "")
     return tuple(explanations)
+
+
+def explain_clauses(clauses: Sequence[Clause], facts: Facts) -> tuple[ClauseExplanation, ...]:
+    """Clauses against one object."""
+    return tuple(_explain_clause(clause, facts) for clause in clauses)
 
 
 def nearest(explanations: Sequence[RuleExplanation]) -> RuleExplanation | None:

@@ -111,10 +111,10 @@ def plan(ruleset: RuleSet, stacks: Sequence[Stack], sender: Sender, received_hou
         engaged = [
             rule
             for rule, one in zip(ruleset.rules, explanations, strict=True)
-            if one.matches and not one.engines_stopped_by and rule.engines
+            if one.matches and not one.engines_stopped_by and rule.engines and not rule.needs
         ]
         reason = _refusal(stack) or ("" if engaged else _why_none(explanations))
-        candidates = [] if reason else [_merged(ruleset, stack.key, group, sender.peer) for group in _alike(engaged)]
+        candidates = [] if reason else [merged(ruleset, stack.key, group, sender.peer) for group in _alike(engaged)]
         wanted = [job for job in candidates if job.outputs]
         if candidates and not wanted:
             reason = "; ".join(dict.fromkeys(str(one) for job in candidates for one in job.suppressed))
@@ -147,7 +147,7 @@ def _alike(rules: Iterable[Rule]) -> list[list[Rule]]:
     return list(groups.values())
 
 
-def _merged(ruleset: RuleSet, stack_key: str, rules: list[Rule], came_from: str) -> PlannedJob:
+def merged(ruleset: RuleSet, stack_key: str, rules: list[Rule], came_from: str) -> PlannedJob:
     """One job for rules that compute the same; each output goes only where a rule that delivers it sends results."""
     outputs: list[Output] = []
     kept_out: list[Suppressed] = []

@@ -24,11 +24,20 @@ _NO_DESTINATION: Final = "add a [destination.NAME]"
 
 
 @dataclass(frozen=True)
+class Need:
+    """One of several series of a study that a rule's engines want, and how its stack is known."""
+
+    name: str
+    clauses: tuple[Clause, ...]
+
+
+@dataclass(frozen=True)
 class RuleSpec:
     """One `[[rule]]` table as written; docs/rules.md tells what each key means."""
 
     name: str
     match: Mapping[str, Any]
+    needs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     engines: tuple[str, ...] = ()
     deliver: tuple[str, ...] = ()
     send: tuple[str, ...] = ()
@@ -50,6 +59,8 @@ class RuleSpec:
 class Rule:
     """One checked rule.
 
+    needs      series of one study that must all be there before the chain runs, the first its input; empty: each
+               matching stack is enhanced by itself
     engines    the chain, first to last, as `name` or `name@version`
     deliver    which of them have their output delivered, in the chain's order
     originals  destinations of matching originals        results  destinations of what is derived
@@ -62,6 +73,7 @@ class Rule:
 
     name: str
     clauses: tuple[Clause, ...]
+    needs: tuple[Need, ...]
     engines: tuple[str, ...]
     deliver: tuple[str, ...]
     originals: tuple[str, ...]
@@ -88,7 +100,8 @@ class RuleSet:
     @cached_property
     def keywords(self) -> frozenset[str]:
         """DICOM keywords that headers must be read with: the rules' own, and the loop protection's."""
-        named = {clause.key for rule in self.rules for clause in rule.clauses}
+        needed = {clause.key for rule in self.rules for need in rule.needs for clause in need.clauses}
+        named = needed | {clause.key for rule in self.rules for clause in rule.clauses}
         return frozenset(named.difference(SENDER_KEYS) | GUARD_KEYWORDS)
 
     @cached_property
@@ -105,6 +118,7 @@ def _decisive(rule: Rule) -> dict[str, Any]:
     return {
         **{name: getattr(rule, name) for name in same},
         "match": [[clause.key, clause.wanted] for clause in rule.clauses],
+        "needs": [[need.name, [[clause.key, clause.wanted] for clause in need.clauses]] for need in rule.needs],
         "settings": {engine: dict(given) for engine, given in rule.settings.items()},
     }
 
@@ -153,6 +167,7 @@ def _rule(spec: RuleSpec, known: _Known) -> Rule:
     return Rule(
         name=spec.name,
         clauses=tuple(parse_clause(key, wanted, known.peers) for key, wanted in spec.match.items()),
+        needs=tuple(_need(name, match, known.peers) for name, match in spec.needs.items()),
         engines=_chain(spec, known.engines),
         deliver=_deliver(spec),
         originals=tuple(dict.fromkeys(spec.send + spec.send_originals)),
@@ -180,9 +195,15 @@ def _check_effect(spec: RuleSpec) -> None:
         raise ConfigError("it neither sends nor enhances anything", "add send = [...] or engines = [...]")
     if spec.engines and not spec.send and not spec.send_results:
         raise ConfigError("its engines' results go nowhere", "add send_results = [...] (or send = [...])")
-    for key in ("deliver", "settings", "send_results", "commissioning"):
+    for key in ("needs", "deliver", "settings", "send_results", "commissioning"):
         if getattr(spec, key) and not spec.engines:
             raise ConfigError(f"{key} without engines", f"add engines = [...] or remove {key}")
+
+
+def _need(name: str, match: Mapping[str, Any], peers: Collection[str] | None) -> Need:
+    if not match:
+        raise ConfigError(f"needs: {name!r} matches everything", 'say which series it is, like { Modality = "CT" }')
+    return Need(name, tuple(parse_clause(key, wanted, peers) for key, wanted in match.items()))
 
 
 def _chain(spec: RuleSpec, known: Collection[str]) -> tuple[str, ...]:
@@ -259,6 +280,10 @@ def _is_settings(value: object) -> bool:
     )
 
 
+def _is_needs(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(match, Mapping) for match in value.values())
+
+
 _Shape = tuple[Callable[[Any], bool], str]
 _NAMES: Final[_Shape] = (_is_names, 'a list of names, like ["pacs"]')
 _FLAG: Final[_Shape] = (lambda value: isinstance(value, bool), "true or false")
@@ -266,6 +291,7 @@ _SECONDS: Final[_Shape] = (_is_number, "a number of seconds")
 _SHAPES: Final[Mapping[str, _Shape]] = {
     "name": (lambda value: isinstance(value, str) and bool(value.strip()), "text in quotes"),
     "match": (lambda value: isinstance(value, Mapping), 'a table, like { Modality = "CT" }'),
+    "needs": (_is_needs, 'names of [need.NAME] tables, or a table of tables, like { thin = { Modality = "CT" } }'),
     "engines": _NAMES,
     "deliver": _NAMES,
     "send": _NAMES,

@@ -5,10 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dicomnode.store.schema import Instance, Job, JobState, Origin, Plan, Series, SeriesState
+
+
+def _new_job(place: tuple[int, int, int], content: dict[str, Any], instance_rows: list[int], now: float) -> Job:
+    series_row, generation, ordinal = place
+    return Job(
+        series_row=series_row,
+        generation=generation,
+        ordinal=ordinal,
+        content=content,
+        instance_rows=instance_rows,
+        state=JobState.PLANNED.value,
+        reasons=[],
+        stages=[],
+        derived_series=[],
+        result=None,
+        review="",
+        supersedes=None,
+        superseded_by=None,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def add_job(
+    session: Session, closing: tuple[int, int], content: dict[str, Any], instance_rows: list[int], now: float
+) -> Job:
+    """One more job for a closing (series row, generation) that has a plan: a rule that waited for other series."""
+    series_row, generation = closing
+    last = session.scalar(
+        select(func.max(Job.ordinal)).where(Job.series_row == series_row, Job.generation == generation)
+    )
+    job = _new_job((series_row, generation, 0 if last is None else last + 1), content, instance_rows, now)
+    session.add(job)
+    session.flush()
+    return job
 
 
 def record_plan(
@@ -36,23 +71,7 @@ def record_plan(
             )
         )
         session.add_all(
-            Job(
-                series_row=series_row,
-                generation=generation,
-                ordinal=ordinal,
-                content=planned,
-                instance_rows=instance_rows,
-                state=JobState.PLANNED.value,
-                reasons=[],
-                stages=[],
-                derived_series=[],
-                result=None,
-                review="",
-                supersedes=None,
-                superseded_by=None,
-                created_at=now,
-                updated_at=now,
-            )
+            _new_job((series_row, generation, ordinal), planned, instance_rows, now)
             for ordinal, (planned, instance_rows) in enumerate(jobs)
         )
         session.flush()

@@ -151,6 +151,25 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_study_accession_number"), ["accession_number"], unique=False)
 
     op.create_table(
+        "study_need",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_row", sa.Integer(), nullable=False),
+        sa.Column("rule", sa.String(), nullable=False),
+        sa.Column("needs", sa.JSON(), nullable=False),
+        sa.Column("met", sa.JSON(), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=True),
+        sa.Column("on_deadline", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("due_at", sa.Double(), nullable=True),
+        sa.Column("job_row", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["study_row"], ["study.id"], name=op.f("fk_study_need_study_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_study_need")),
+        sa.UniqueConstraint("study_row", "rule", name=op.f("uq_study_need_study_row_rule")),
+    )
+    with op.batch_alter_table("study_need", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_study_need_state_due_at"), ["state", "due_at"], unique=False)
+
+    op.create_table(
         "series",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("study_row", sa.Integer(), nullable=False),
