@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from dicomnode.core.withholding import DISCARDED
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.schema import (
     Derivation,
@@ -201,7 +202,7 @@ def revive(session: Session, instances: Sequence[Instance]) -> Revived:
 
 
 def resume(session: Session, revived: Revived, destination: str, withheld: str | None) -> None:
-    """Send what holds again to a destination for which it had been cancelled."""
+    """Send what holds again to a destination for which it had been cancelled, unless a person discarded it."""
     state = OutboxState.READY if withheld is None else OutboxState.WITHHELD
     for rows in in_chunks(revived.again):
         session.execute(
@@ -210,6 +211,7 @@ def resume(session: Session, revived: Revived, destination: str, withheld: str |
                 Outbox.instance_row.in_(rows),
                 Outbox.destination == destination,
                 Outbox.state == OutboxState.CANCELLED,
+                or_(Outbox.reason.is_(None), Outbox.reason != DISCARDED),
             )
             .values(state=state.value, reason=withheld, finished_at=None)
             .execution_options(synchronize_session=False)
