@@ -135,6 +135,12 @@ class Config(BaseSettings):
         peer = self.peer[name]
         return Peer(name, peer.ae_title, peer.host, peer.port)
 
+    def asked_peer_of(self, destination: str) -> Peer:
+        """The peer that tells what a destination holds: it has host and port."""
+        name = self.destination[destination].ask_peer or self.destination[destination].peer
+        peer = self.peer[name]
+        return Peer(name, peer.ae_title, peer.host, peer.port)
+
     @property
     def credentials(self) -> Credentials:
         """What we prove who we are with by TLS, and whom we believe."""
@@ -439,13 +445,16 @@ def _check_destinations(config: Config) -> Iterator[ConfigError]:
             yield ConfigError(
                 f"{place} retry.maximum_s: below initial_s", "the wait grows from initial_s up to maximum_s"
             )
-        peer = config.peer.get(destination.peer)
-        if peer is None:
-            yield ConfigError(
-                f"{place} peer: there is no [peer.{destination.peer}]", _nearest(destination.peer, config.peer)
-            )
-        elif peer.host is None or peer.port is None:
-            lacking = "host" if peer.host is None else "port"
-            yield ConfigError(
-                f"[peer.{destination.peer}]: {lacking} is missing", f"add it: destination {name!r} sends there"
-            )
+        yield from _check_reachable(config, name, "peer", destination.peer)
+        if destination.ask_peer is not None:
+            yield from _check_reachable(config, name, "ask_peer", destination.ask_peer)
+
+
+def _check_reachable(config: Config, destination: str, key: str, name: str) -> Iterator[ConfigError]:
+    """Whether we can call the peer that a destination names."""
+    peer = config.peer.get(name)
+    if peer is None:
+        yield ConfigError(f"[destination.{destination}] {key}: there is no [peer.{name}]", _nearest(name, config.peer))
+    elif peer.host is None or peer.port is None:
+        lacking = "host" if peer.host is None else "port"
+        yield ConfigError(f"[peer.{name}]: {lacking} is missing", f"add it: destination {destination!r} sends there")

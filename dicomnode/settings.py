@@ -480,6 +480,11 @@ class DestinationSettings(Section):
         'where that is never answered), "find" (C-FIND), "receipts" (its answers to C-STORE), or "auto": the best of '
         "these that it offers",
     )
+    ask_peer: str | None = Field(
+        default=None,
+        description="the `[peer.NAME]` to ask for proof and by C-FIND, where an archive has another AE title or port "
+        "for that; none: `peer`",
+    )
     proving: ProvingSettings = Field(default=ProvingSettings(), description="when and how long it is asked for proof")
     associations: int = Field(
         default=4, ge=1, le=32, description="how many associations with it may be open at once; few instances need one"

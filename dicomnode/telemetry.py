@@ -181,8 +181,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "association_id peer sop_class_uid sop_instance_uid status error reason hint",
         ),
         "notification_refused": Event(
-            "warning", "what a peer told by an N-service was not taken: a report that we did not ask it for, a step that "
-            "has ended, or nothing that can be read",
+            "warning",
+            "what a peer told by an N-service was not taken: a report that we did not ask it for, a step that has "
+            "ended, or nothing that can be read",
             "association_id peer sop_class_uid sop_instance_uid status reason",
         ),
         "step_noted": Event(
@@ -340,6 +341,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "error", "a destination could not be brought to prove that it holds what it was sent",
             "destination series_instance_uid proof instances reason hint",
         ),
+        "proof_wanted": Event("info", "a person had a destination asked anew for proof", "destination"),
         "proof_unavailable": Event(
             "warning", "a destination cannot be asked now what it holds; it will be tried again",
             "destination address retry_s error reason hint",

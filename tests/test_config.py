@@ -135,6 +135,7 @@ MISTAKES = [
     (SITE + "[destination.x]\npeer = 'pcs'", "[destination.x] peer: there is no [peer.pcs]", "did you mean 'pacs'?"),
     (SITE + "[destination.x]\npeer = 'ct1'", "[peer.ct1]: host is missing", "destination 'x' sends there"),
     (SITE + "[destination.x]\npeer = 'pacs'\ncommit = true\nproof = 'find'", "commit: contradicts", "keep one"),
+    (SITE + "[destination.x]\npeer = 'pacs'\nask_peer = 'pasc'", "ask_peer: there is no [peer.pasc]", "'pacs'"),
     (SITE + "[destination.x]\npeer = 'pacs'\ncalling_ae = 'a\\b'", "[destination.x] calling_ae", '"sender"'),
     (SITE + "[destination.x]\npeer = 'pacs'\nretry = { patience = 1 }", "patience: unknown key", "'patience_h'"),
     (SITE + "[destination.x]\npeer='pacs'\nretry = { initial_s = 9, maximum_s = 1 }", "retry.maximum_s", "grows"),

@@ -112,3 +112,13 @@ def cancel(
     answer = do(configured(config, rules_matter=False), which(states, to, (study, series, instance)), reason)
     show(answer, as_json)
     return FAILED if answer.nothing else OK
+
+
+@jobs_app.command("prove")
+def prove(to: To = None, series: SeriesOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """Ask destinations anew whether they hold what they were sent, where that was given up without proof."""
+    from dicomnode.operations.proving import prove as do
+
+    answer = do(configured(config, rules_matter=False), to, series)
+    show(answer, as_json)
+    return FAILED if answer.nothing else OK

@@ -36,7 +36,7 @@ from dicomnode.net.query import FIND_CONTEXTS
 from dicomnode.net.scu import Association, Interruption, Opening, PeerAddress, associate
 from dicomnode.net.status import interpret
 from dicomnode.store.database import Database
-from dicomnode.store.index import proofs
+from dicomnode.store.index import health, proofs
 from dicomnode.store.index.proofs import Case, Confirmed
 from dicomnode.store.reach import enduring
 from dicomnode.store.schema import Commitment
@@ -119,7 +119,7 @@ class Prover:
         if now < self._down_until:
             return False
         with self._database.read() as session:
-            if not proofs.is_due(session, self.route.name, now):
+            if not proofs.is_due(session, self.route.name, now) or health.paused(session, self.route.name) is not None:
                 return False
         with self._database.write() as session:
             cases = proofs.claim(session, self.route.name, now, now + _CLAIM_S, _TOGETHER)

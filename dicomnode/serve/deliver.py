@@ -24,7 +24,7 @@ from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
 from dicomnode.serve import wiring
 from dicomnode.serve.checks import check_routes
-from dicomnode.serve.prove import asking_first, proof_policy, proof_routes
+from dicomnode.serve.prove import asking_first, proof_route, proof_routes
 from dicomnode.serve.wiring import Store
 from dicomnode.store.index import leases
 from dicomnode.store.index.retrying import RetryPolicy
@@ -93,9 +93,10 @@ def _route(config: Config, name: str, transcoder: Transcoder) -> Route:
     settings = delivery_settings(config, name)
     make: Callable[[], Deliverer]
     make = partial(DicomDeliverer, address, settings, transcoder if config.destination[name].decompress else None)
-    asks = proof_policy(config, name).wants(Method.FIND)
-    make = partial(asking_first, make, address, settings.maximum_bytes) if asks else make
-    compared = (settings, config.destination[name].decompress, asks)
+    asked = proof_route(config, name)
+    asks = asked.policy.wants(Method.FIND)
+    make = partial(asking_first, make, asked) if asks else make
+    compared = (settings, config.destination[name].decompress, asked.address if asks else None)
     retry, opens = retry_policy(config, name), opening(config, name)
     return Route(name, str(address), retry, make, security, compared, opens, _own_ae(config, name))
 

@@ -15,23 +15,24 @@ from dicomnode.net.trace import TRACES, PeerTrace
 
 def proof_routes(config: Config) -> list[ProofRoute]:
     """One for each destination."""
-    return [_route(config, name) for name in config.destination]
+    return [proof_route(config, name) for name in config.destination]
 
 
-def _route(config: Config, name: str) -> ProofRoute:
-    destination, peer = config.destination[name], config.peer_of(name)
+def proof_route(config: Config, name: str) -> ProofRoute:
+    """How one destination is asked."""
+    destination, peer = config.destination[name], config.asked_peer_of(name)
     assert peer.host is not None  # checked when the configuration was read
     assert peer.port is not None
     return ProofRoute(
         name=name,
-        peer=destination.peer,
+        peer=peer.name,
         address=PeerAddress(peer.host, peer.port, peer.ae_title, config.security_of(peer.name)),
         calling_ae=_calling_ae(config, name),
         policy=proof_policy(config, name),
         opening=Opening(
             Timeouts(destination.connect_s, destination.associate_s, destination.response_s),
             destination.max_pdu,
-            trace=PeerTrace(config.node.data / TRACES, destination.peer),
+            trace=PeerTrace(config.node.data / TRACES, peer.name),
         ),
     )
 
@@ -56,6 +57,6 @@ def proof_policy(config: Config, name: str) -> ProofPolicy:
     )
 
 
-def asking_first(make: Callable[[], Deliverer], address: PeerAddress, maximum_bytes: int) -> Deliverer:
+def asking_first(make: Callable[[], Deliverer], route: ProofRoute) -> Deliverer:
     """The deliverer that `make` makes, behind the question what the destination holds already of what we derive."""
-    return AskingDeliverer(make(), address, Opening(maximum_bytes=maximum_bytes))
+    return AskingDeliverer(make(), route.address, route.opening)

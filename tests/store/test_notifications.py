@@ -9,6 +9,7 @@ import pytest
 
 from dicomnode.core.notification import Availability, CommitmentReport, StepContent, StepState
 from dicomnode.core.ports import Noted
+from dicomnode.core.proof import Action, Step
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
 from dicomnode.store.index import outbox, proofs
@@ -204,3 +205,19 @@ def test_who_looks_at_a_series_has_it_to_himself_until_more_is_sent(reception: R
     with reception.database.write() as session:
         proofs.put_off(session, again, None)  # what came since must be looked at
         assert proofs.is_due(session, "pacs", NOW + 11)
+
+
+def test_what_was_given_up_is_asked_anew_when_a_person_wants_it(reception: Reception) -> None:
+    sent(reception)
+    with reception.database.write() as session:
+        assert proofs.begin_anew(session, None, None, NOW) == []  # it is still being asked
+        (case,) = proofs.claim(session, "pacs", NOW, NOW + 900, 8)
+        row = session.get_one(Proof, case.proof_row)
+        row.resends, row.asks, row.failures = 3, 2, {UIDS[0]: 0x0112}
+        proofs.give_up(session, case, Step(Action.GIVE_UP, meaning="1 not held", hint="look there"))
+    with reception.database.write() as session:
+        assert proofs.begin_anew(session, "archive", None, NOW) == []
+        assert proofs.begin_anew(session, "pacs", "1.2.3.5", NOW) == []
+        assert proofs.begin_anew(session, "pacs", "1.2.3.4", NOW) == [("pacs", "1.2.3.4")]
+        (again,) = proofs.claim(session, "pacs", NOW, NOW + 900, 8)
+    assert (again.sight.resends, again.sight.asks, again.sight.failures) == (0, 0, {})

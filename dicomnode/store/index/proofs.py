@@ -307,6 +307,28 @@ def confirmed_counts(session: Session) -> dict[str, int]:
     return {row[0]: row[1] for row in found}
 
 
+def begin_anew(
+    session: Session, destination: str | None, series_instance_uid: str | None, now: float
+) -> list[tuple[str, str]]:
+    """Ask again about what was given up; (destination, Series Instance UID) of each. None leaves open which."""
+    rows = (
+        select(Proof, Series.series_instance_uid)
+        .join(Series, Series.id == Proof.series_row)
+        .where(Proof.due_at.is_(None), Proof.meaning != "")
+        .order_by(Proof.id)
+    )
+    if destination is not None:
+        rows = rows.where(Proof.destination == destination)
+    if series_instance_uid is not None:
+        rows = rows.where(Series.series_instance_uid == series_instance_uid)
+    begun = []
+    for proof, uid in session.execute(rows).all():
+        _ask_anew(proof, now)
+        proof.resends, proof.due_at = 0, now
+        begun.append((proof.destination, uid))
+    return begun
+
+
 def unproved_series(session: Session, limit: int) -> list[tuple[Proof, Series]]:
     """Series whose proof was given up, the newest first."""
     rows = (
