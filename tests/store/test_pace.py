@@ -16,6 +16,7 @@ from dicomnode.core.types import (
     CompletenessPolicy,
     Expectation,
     Expected,
+    LatePolicy,
     Sender,
     Verdict,
 )
@@ -96,6 +97,19 @@ def test_what_came_after_a_premature_closing_lengthens_the_wait(reception: Recep
     assert before.released_s == WAITS.released_quiet_s
     assert after.released_s > 11.8
     assert learned(reception).series(Silence.OPEN) == pytest.approx(2, abs=0.01)
+
+
+def test_where_late_instances_are_ignored_they_teach_with_the_next_series(tmp_path: Path) -> None:
+    waits = CompletenessPolicy(late=LatePolicy.IGNORE)
+    with receiving(tmp_path, routing(TO_PACS, waits=waits)) as reception:
+        send(reception, {1: 1000.0}, RELEASED)
+        close(reception, 1005.0)
+        send(reception, {2: 1012.0}, RELEASED)
+        assert series_with(reception).state == "closed"
+        send(reception, {1: 1100.0}, RELEASED, uid="1.2.3.5")
+        close(reception, 1110.0, "1.2.3.5")
+        assert longest_s(learned(reception), Silence.RELEASED) == pytest.approx(12.0, rel=0.1)
+        assert learned(reception).series(Silence.OPEN) == pytest.approx(3, abs=0.01)
 
 
 def test_what_comes_much_later_teaches_nothing(reception: Reception) -> None:

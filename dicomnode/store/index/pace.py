@@ -14,12 +14,14 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from dicomnode.core.quiet import Carried, Pace, Pause, longest_pauses, pauses, silence_of
-from dicomnode.core.types import AssociationEnd, CompletenessPolicy, Sender
-from dicomnode.store.schema import Association, Instance, Origin, PaceRow, Series
+from dicomnode.core.quiet import Carried, Pace, Pause, Silence, longest_pauses, pauses, silence_of
+from dicomnode.core.types import AssociationEnd, CompletenessPolicy, LatePolicy, Sender
+from dicomnode.store.schema import Association, Instance, Late, Origin, PaceRow, Series
 
 _LEAST_S: Final = 0.5
 """Shorter silences are not looked at: no series is judged so soon."""
+
+_MOST_LATE: Final = 100
 
 
 def sender_key(sender: Sender) -> str:
@@ -62,28 +64,55 @@ def learn(session: Session, series: Series, policy: CompletenessPolicy, now: flo
 
     series  as it was judged: its `closed_at` tells until when it was learned from before
 
-    A series that was closed too early teaches it too: the pause before what came after counts like any other.
+    A series that was closed too early teaches it too: the pause before what came after counts like any other. Where
+    late instances are ignored (`late = "ignore"`) they close nothing again, and are learned with the next series.
     """
     sender = last_sender(session, series.id)
     if sender is None or not policy.longest_quiet_s:
         return
+    row = session.get(PaceRow, sender_key(sender))
+    if row is None:
+        row = PaceRow(sender=sender_key(sender), content={}, updated_at=now)
+        session.add(row)
+    pace = Pace.from_json(row.content)
+    for one in (series, *_ignored_since(session, sender, row.updated_at, series.id)):
+        pace = pace.learned(_longest_pauses(session, one, sender, policy.longest_quiet_s))
+    row.content = pace.to_json()
+    row.updated_at = now
+
+
+def _longest_pauses(session: Session, series: Series, sender: Sender, most_s: float) -> dict[Silence, float]:
+    """What a series teaches, of what came after its last closing."""
     known = carriers(session, series.id)
     arrivals = [(at, known.get(row) if row is not None else None) for at, row in _arrivals(session, series.id)]
     taught_until = max((at for at, _ in arrivals if series.closed_at is not None and at <= series.closed_at), default=0)
     found = [(began, pause) for began, pause in pauses(arrivals, _LEAST_S) if began >= taught_until]
     others = _sent_beside(session, series, sender, min([series.last_at, *(began for began, _ in found)]))
-    longest = longest_pauses(
+    return longest_pauses(
         [_with_moved_on(began, pause, others) for began, pause in found],
         silence_of(known.values()),
         moved_on=_between(others, series.last_at, math.inf),
-        most_s=policy.longest_quiet_s,
+        most_s=most_s,
     )
-    row = session.get(PaceRow, sender_key(sender))
-    if row is None:
-        row = PaceRow(sender=sender_key(sender), content={}, updated_at=now)
-        session.add(row)
-    row.content = Pace.from_json(row.content).learned(longest).to_json()
-    row.updated_at = now
+
+
+def _ignored_since(session: Session, sender: Sender, since: float, but: int) -> list[Series]:
+    """Other series of the sender to which something came late after a time, and was ignored; the newest, no more."""
+    newest = (
+        select(Instance.series_row)
+        .join(Late, Late.instance_row == Instance.id)
+        .where(
+            Late.policy == LatePolicy.IGNORE.value,
+            Instance.received_at > since,
+            Instance.peer == sender.peer,
+            Instance.calling_ae == sender.calling_ae,
+            Instance.source_address == sender.source_address,
+        )
+        .order_by(Late.instance_row.desc())
+        .limit(_MOST_LATE)
+    )
+    rows = sorted({row for row in session.scalars(newest) if row != but})
+    return list(session.scalars(select(Series).where(Series.id.in_(rows)).order_by(Series.id)))
 
 
 def moved_on(session: Session, series: Series, sender: Sender) -> bool:
