@@ -139,6 +139,8 @@ MISTAKES = [
     (SITE + "[destination.x]\npeer = 'pacs'\ncalling_ae = 'a\\b'", "[destination.x] calling_ae", '"sender"'),
     (SITE + "[destination.x]\npeer = 'pacs'\nretry = { patience = 1 }", "patience: unknown key", "'patience_h'"),
     (SITE + "[destination.x]\npeer='pacs'\nretry = { initial_s = 9, maximum_s = 1 }", "retry.maximum_s", "grows"),
+    (SITE + "[destination.x]\npeer='pacs'\nhours = '6pm-6am'", "'6pm-6am' are no hours", "mon-fri 18:00-06:00"),
+    (SITE + "[destination.x]\npeer='pacs'\nhours = ['tue 08:00-08:00']", "hours", "may be sent to"),
     (SITE + '[peer.x]\nae_title = "CT1"', "[peer.x]: the same ae_title and host as [peer.ct1]", "remove one"),
     ("[completeness]\nquiet_s = 900\n[peer.x]\nae_title = 'X'", "[peer.x] deadline_s: shorter", "raise deadline_s"),
     (SITE + "[[rule]]\nname='b'\nmatch={Modality='CT'}\nsend=['pasc']", "rule 'b': send: there is no destin", "pacs"),

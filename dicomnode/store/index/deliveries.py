@@ -30,7 +30,7 @@ class Group:
     destination: str
     state: str
     series_instance_uid: str
-    reason: str
+    reason: str | None
     instances: int
     since: float
     last_outbox_id: int
@@ -44,7 +44,7 @@ def groups(session: Session, which: Which, limit: int) -> list[Group]:
             Outbox.destination,
             Outbox.state,
             Series.series_instance_uid,
-            func.coalesce(Outbox.reason, ""),
+            Outbox.reason,
             func.count(),
             func.min(func.coalesce(Outbox.finished_at, Outbox.created_at)),
             newest,
@@ -52,7 +52,7 @@ def groups(session: Session, which: Which, limit: int) -> list[Group]:
         .join(Instance, Instance.id == Outbox.instance_row)
         .join(Series, Series.id == Instance.series_row)
         .where(*_meant(which))
-        .group_by(Outbox.destination, Outbox.state, Series.series_instance_uid, func.coalesce(Outbox.reason, ""))
+        .group_by(Outbox.destination, Outbox.state, Series.series_instance_uid, Outbox.reason)
         .order_by(newest.desc())
         .limit(limit)
     )

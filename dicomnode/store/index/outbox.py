@@ -17,6 +17,7 @@ from dicomnode.core.fairness import Waiting, next_batch
 from dicomnode.core.routing import PRIORITIES
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
+from dicomnode.core.withholding import NEVER, NOT_CHECKED
 from dicomnode.store.index import proofs
 from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.schema import Destination, Instance, Origin, Outbox, OutboxState, Receipt, Series, Study
@@ -63,7 +64,7 @@ def enqueue_derived(session: Session, instances: Sequence[Instance], to: Derived
             after_series=to.after_series,
             hold_until=to.hold_until,
             attempts=0,
-            next_attempt_at=now,
+            next_attempt_at=NEVER if to.withheld not in (None, NOT_CHECKED) else now,
             created_at=now,
             finished_at=None,
             confirmed_at=None,
@@ -253,17 +254,18 @@ def _window(session: Session, due: Select[*tuple[Any, ...]], limit: int) -> list
 def _due(
     destination: str, now: float, priority: int, refused: Collection[str], blocked: Collection[int]
 ) -> Select[*tuple[Any, ...]]:
-    return (
+    due = (
         select(Outbox.id, Outbox.calling_ae, Outbox.after_series, Outbox.hold_until, Instance.series_row)
         .join(Instance, Instance.id == Outbox.instance_row)
-        .where(
-            *_is_ready(destination),
-            Outbox.priority == priority,
-            Outbox.next_attempt_at <= now,
-            Outbox.calling_ae.not_in(refused),
-            or_(Outbox.after_series.is_(None), Outbox.hold_until <= now, Outbox.after_series.not_in(blocked)),
-        )
+        .where(*_is_ready(destination), Outbox.priority == priority, Outbox.next_attempt_at <= now)
     )
+    if refused:
+        due = due.where(Outbox.calling_ae.not_in(refused))
+    if blocked:
+        due = due.where(
+            or_(Outbox.after_series.is_(None), Outbox.hold_until <= now, Outbox.after_series.not_in(blocked))
+        )
+    return due
 
 
 def _is_ready(destination: str) -> tuple[ColumnElement[bool], ...]:
