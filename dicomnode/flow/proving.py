@@ -49,6 +49,7 @@ _TOGETHER: Final = 8
 _CLAIM_S: Final = 900.0
 """How long a series is ours once we look at it: longer than any question takes."""
 
+_FORGET_EVERY_S: Final = 3600.0
 _FIND_CLASSES: Final = frozenset(context.abstract_syntax for context in FIND_CONTEXTS)
 
 
@@ -87,6 +88,7 @@ class Prover:
         self._opening = replace(route.opening, interruption=self._interruption)
         self._failures = 0
         self._down_until = 0.0
+        self._forget_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"prove {route.name}")
 
@@ -123,6 +125,9 @@ class Prover:
                 return False
         with self._database.write() as session:
             cases = proofs.claim(session, self.route.name, now, now + _CLAIM_S, _TOGETHER)
+            if now >= self._forget_at:
+                proofs.forget_commitments(session, now)
+                self._forget_at = now + _FORGET_EVERY_S
         to_ask = [case for case in cases if self._decide(case, now)]
         if to_ask:
             self._ask(to_ask)

@@ -221,3 +221,22 @@ def test_what_was_given_up_is_asked_anew_when_a_person_wants_it(reception: Recep
         assert proofs.begin_anew(session, "pacs", "1.2.3.4", NOW) == [("pacs", "1.2.3.4")]
         (again,) = proofs.claim(session, "pacs", NOW, NOW + 900, 8)
     assert (again.sight.resends, again.sight.asks, again.sight.failures) == (0, 0, {})
+
+
+def test_a_transaction_without_a_result_is_forgotten_after_a_month(reception: Reception) -> None:
+    sent(reception)
+    asked(reception, *UIDS)
+    for days, there in ((29.9, 1), (30.1, 0)):
+        with reception.database.write() as session:
+            proofs.forget_commitments(session, NOW + days * 86400)
+        assert len(reception.rows(Commitment)) == there
+
+
+def test_a_result_may_be_told_twice_for_a_day(reception: Reception, notifications: StoreNotifications) -> None:
+    sent(reception)
+    asked(reception, *UIDS)
+    notifications.committed("pacs", CommitmentReport("1.2.99", tuple(UIDS), {}, is_whole=True))
+    for seconds, there in ((86399, 1), (86401, 0)):
+        with reception.database.write() as session:
+            proofs.forget_commitments(session, NOW + seconds)
+        assert len(reception.rows(Commitment)) == there

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from dicomnode import metrics
@@ -26,6 +26,8 @@ _FATES = {
     OutboxState.FAILED: "failed",
 }
 _PORTION = 1000
+_TOLD_TWICE_S = 86400.0
+_TOLD_AT_ALL_S = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,12 @@ def _others_unanswered(session: Session, ask: Commitment) -> bool:
         Commitment.proof_row == ask.proof_row, Commitment.asked_at == ask.asked_at, Commitment.answered_at.is_(None)
     )
     return session.scalar(others.limit(1)) is not None
+
+
+def forget_commitments(session: Session, now: float) -> None:
+    """Forget transactions whose result came a day ago (it may be told twice), or will not come any more."""
+    is_over = or_(Commitment.answered_at < now - _TOLD_TWICE_S, Commitment.asked_at < now - _TOLD_AT_ALL_S)
+    session.execute(delete(Commitment).where(is_over))
 
 
 def all_answered(session: Session, transaction_uids: Sequence[str]) -> bool:
