@@ -17,6 +17,9 @@ RELEASED: Final = "released after review"
 DISCARDED: Final = "discarded after review"
 """Of what never leaves because a person said so."""
 
+NEVER: Final = 1e11
+"""When what only a person can let go is to be looked at next: thousands of years on, out of the way of what is due."""
+
 CheckPatient = Literal["no", "if-possible", "yes"]
 """Whether a destination is asked about patient and study before derived objects leave for it; "if-possible": what it
 cannot be asked leaves unchecked."""

@@ -119,7 +119,7 @@ class _Gauges:
                 known = disk_index.samples(session, wiring.machine(self.config), disk_index.FILES)
                 quarantine = reviews.quarantine_counts(session)
                 withheld = Counter[str]()
-                for one in reviews.withheld_deliveries(session):
+                for one in reviews.withheld_deliveries(session, self.config.destination):
                     withheld[one.destination] += one.instances
         except SQLAlchemyError:
             return

@@ -126,7 +126,7 @@ def test_what_is_withheld_is_counted_by_destination_and_reason(tmp_path: Path) -
             derived(session, job, 1, COMMISSIONING)
             derived(session, job, 2, COMMISSIONING)
             derived(session, job, 3, None)
-            found = reviews.withheld_deliveries(session)
+            found = reviews.withheld_deliveries(session, ["pacs", "archive"])
         assert [(one.destination, one.reason, one.instances, one.series) for one in found] == [
             ("pacs", COMMISSIONING, 2, 2)
         ]

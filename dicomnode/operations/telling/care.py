@@ -86,7 +86,7 @@ def care_status(config: Config, session: Session) -> CareStatus:
         quarantine=quarantine | ({"stray": strays} if strays else {}),
         withheld=tuple(
             WithheldStatus(one.destination, one.reason, one.instances, one.series)
-            for one in reviews.withheld_deliveries(session)
+            for one in reviews.withheld_deliveries(session, config.destination)
         ),
         disk=level(disk_index.last_level(session, machine, disk_index.FILES), now, marks).value,
         days_left=days_left([*known, now], marks.reserve_bytes),

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from dicomnode.core.patients import Difference
-from dicomnode.core.withholding import NOT_CHECKED
+from dicomnode.core.routing import PRIORITIES
+from dicomnode.core.withholding import NEVER, NOT_CHECKED
 from dicomnode.store.schema import Instance, Origin, Outbox, OutboxState, PatientCheck, Series, Study
 
 DIFFERS: Final = "patient or study differs there"
@@ -78,7 +79,7 @@ def passed(session: Session, check: ToCheck, now: float) -> int:
 def failed(session: Session, check: ToCheck, found: Sequence[Difference]) -> int:
     """Keep the instances back, as something differs; how many."""
     reason = f"{DIFFERS}: {', '.join(one.keyword for one in found)}"
-    kept = update(Outbox).where(_waiting(check)).values(reason=reason)
+    kept = update(Outbox).where(_waiting(check)).values(reason=reason, next_attempt_at=NEVER)
     return len(session.execute(kept.returning(Outbox.id)).all())
 
 
@@ -132,6 +133,7 @@ def _due(destination: str, now: float) -> Select[Outbox, Instance, Series, Study
             Outbox.destination == destination,
             Outbox.state == OutboxState.WITHHELD,
             Outbox.reason == NOT_CHECKED,
+            Outbox.priority.in_(PRIORITIES.values()),  # else an index by it and the time is of no use
             Outbox.next_attempt_at <= now,
             or_(Outbox.after_series.is_(None), Outbox.hold_until <= now, ~originals_waiting),
         )

@@ -95,7 +95,7 @@ def holdings(session: Session, series: Series) -> Holdings:
     return Holdings(
         is_derived=series.origin == Origin.DERIVED,
         last_at=series.last_at,
-        in_progress=series.state != SeriesState.CLOSED or waiting > 0 or _is_worked_on(session, series),
+        in_progress=waiting > 0 or _is_worked_on(session, series.study_row),
         quarantined=has_quarantined(session, series.id),
         unconfirmed=unconfirmed,
         unrouted=session.scalar(unrouted.where(Instance.series_row == series.id, Instance.active, ~arrived)) or 0,
@@ -156,8 +156,11 @@ def _is_unproven() -> ColumnElement[bool]:
     return and_(Instance.active, or_(sent, Outbox.state == OutboxState.FAILED))
 
 
-def _is_worked_on(session: Session, series: Series) -> bool:
+def _is_worked_on(session: Session, study_row: int) -> bool:
+    """Whether anything of a study arrives, is held, or is worked on: an engine may read several of its series."""
+    members = select(Series.id).where(Series.study_row == study_row)
+    arriving = members.where(Series.state != SeriesState.CLOSED)
     working = select(Job.id).where(
-        Job.series_row == series.id, Job.state.in_([JobState.PLANNED.value, JobState.ENHANCED.value])
+        Job.series_row.in_(members), Job.state.in_([JobState.PLANNED.value, JobState.ENHANCED.value])
     )
-    return session.scalar(working.limit(1)) is not None
+    return any(session.scalar(rows.limit(1)) is not None for rows in (arriving, working))

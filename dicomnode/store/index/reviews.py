@@ -14,8 +14,9 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.core.review import DISMISSED
-from dicomnode.core.withholding import COMMISSIONING, DISCARDED, NOT_CHECKED, RELEASED
+from dicomnode.core.withholding import COMMISSIONING, DISCARDED, NEVER, NOT_CHECKED, RELEASED
 from dicomnode.store.schema import (
+    Destination,
     Instance,
     Job,
     JobState,
@@ -74,21 +75,24 @@ def quarantine_counts(session: Session) -> dict[str, int]:
     return found | {state: count for state, count in jobs}  # noqa: C416  a Row is no tuple to mypy
 
 
-def withheld_deliveries(session: Session) -> list[Withheld]:
-    """What waits for a person or a check, by destination and reason."""
+def withheld_deliveries(session: Session, destinations: Collection[str] = ()) -> list[Withheld]:
+    """What waits for a person or a check, by destination and reason: of all that were ever sent to, and of these.
+
+    Each is asked for by itself: there is an index by destination and state, and none by state.
+    """
+    names = sorted({*destinations, *session.scalars(select(Destination.name))})
+    return [one for name in names for one in _withheld_from(session, name)]
+
+
+def _withheld_from(session: Session, destination: str) -> list[Withheld]:
     rows = session.execute(
-        select(
-            Outbox.destination,
-            Outbox.reason,
-            func.count(),
-            func.count(func.distinct(Instance.series_row)),
-        )
+        select(Outbox.reason, func.count(), func.count(func.distinct(Instance.series_row)))
         .join(Instance, Instance.id == Outbox.instance_row)
-        .where(Outbox.state == OutboxState.WITHHELD)
-        .group_by(Outbox.destination, Outbox.reason)
-        .order_by(Outbox.destination, Outbox.reason)
+        .where(Outbox.destination == destination, Outbox.state == OutboxState.WITHHELD)
+        .group_by(Outbox.reason)
+        .order_by(Outbox.reason)
     )
-    return [Withheld(destination, reason or "", count, series) for destination, reason, count, series in rows]
+    return [Withheld(destination, reason or "", count, series) for reason, count, series in rows]
 
 
 def reopen(session: Session, series: Series, now: float) -> bool:
@@ -215,5 +219,5 @@ def withhold_derived(session: Session, rules: Collection[str] | None) -> int:
     )
     kept = [row for row in session.scalars(rows) if rules is None or set(row.rules) <= set(rules)]
     for row in kept:
-        row.state, row.reason = OutboxState.WITHHELD.value, COMMISSIONING
+        row.state, row.reason, row.next_attempt_at = OutboxState.WITHHELD.value, COMMISSIONING, NEVER
     return len(kept)
