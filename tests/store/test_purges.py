@@ -11,8 +11,9 @@ from dicomnode.core.retention import Holdings
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.store.index import purges
+from dicomnode.store.index.arrivals import Identity, series_of
 from dicomnode.store.index.purges import Noted
-from dicomnode.store.schema import Instance, Job, Outbox, OutboxState, Purge, Series, SeriesState
+from dicomnode.store.schema import Instance, Job, Origin, Outbox, OutboxState, Purge, Series, SeriesState
 from tests.store.receiving import TO_PACS, Reception, ct_header, receiving, routing
 
 pytestmark = pytest.mark.both_databases
@@ -174,6 +175,15 @@ def test_a_second_purge_takes_what_came_since(tmp_path: Path) -> None:
         (row,) = reception.rows(Purge)
         assert (first.through, second.through, row.through, row.instances) == (1, 2, 2, 1)
         assert list((tmp_path / "objects").rglob("*.dcm")) == []
+
+
+def test_a_series_without_instances_is_no_candidate(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        reception.receive(ct_header(1))
+        with reception.database.write() as session:
+            identity = Identity("P1", "", "1.2.3", "A1", "1.2.3.99", "CT")
+            series_of(session, identity, Origin.RECEIVED, 1000.0)
+            assert [one.id for one in purges.candidates(session, 0, 9000.0, 10)] == [1]
 
 
 def test_candidates_are_looked_through_in_order(tmp_path: Path) -> None:

@@ -66,11 +66,11 @@ def purge_of(session: Session, series_row: int) -> Purge | None:
 
 def candidates(session: Session, after: int, before: float, limit: int) -> list[Series]:
     """Series, in the order of their rows from `after` on, that began before a time and have files."""
-    newer = exists().where(Instance.series_row == Series.id, Instance.id > Purge.through)
+    has_files = exists().where(Instance.series_row == Series.id, Instance.id > func.coalesce(Purge.through, 0))
     rows = (
         select(Series)
         .outerjoin(Purge, Purge.series_row == Series.id)
-        .where(Series.id > after, Series.first_at < before, or_(Purge.series_row.is_(None), newer))
+        .where(Series.id > after, Series.first_at < before, has_files)
         .order_by(Series.id)
         .limit(limit)
     )
