@@ -126,18 +126,20 @@ def one_by_one(wanted: Wanted) -> tuple[Wanted, ...]:
     return tuple(replace(wanted, sop_instance_uids=(uid,)) for uid in reversed(wanted.sop_instance_uids))
 
 
-def end_of(counts: Sequence[SeriesCount]) -> tuple[RetrievalState, str]:
-    """How a retrieval ended by what was counted, and in words."""
+def end_of(counts: Sequence[SeriesCount], unlisted: Sequence[str] = ()) -> tuple[RetrievalState, str]:
+    """How a retrieval ended by the count, and in words. `unlisted`: series wanted that the peer does not list."""
     expected = sum(one.series.instances or 0 for one in counts)
     held = sum(one.held for one in counts)
     lacking = sum(one.lacking for one in counts)
     uncounted = sum(not one.is_counted for one in counts)
     if not counts or not held:
         return RetrievalState.FAILED, "nothing of it arrived" if counts else "the peer lists nothing of it"
-    if uncounted:
-        return RetrievalState.PARTIAL, f"{held} instances; the peer does not count {uncounted} series"
     if lacking:
         return RetrievalState.PARTIAL, f"{expected - lacking} of {expected} instances; {lacking} did not come"
+    if uncounted:
+        return RetrievalState.PARTIAL, f"{held} instances; the peer does not count {uncounted} series"
+    if unlisted:
+        return RetrievalState.PARTIAL, f"{held} instances; the peer does not list series {', '.join(unlisted)}"
     return (
         RetrievalState.COMPLETE,
         f"{expected} of {expected} instances in {len(counts)} series, counted against C-FIND",

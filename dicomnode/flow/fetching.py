@@ -52,7 +52,6 @@ _MOST_STUDIES: Final = 50
 
 _SETTLE_S: Final = 5.0
 """How long after C-MOVE's last response something may still come."""
-_NOTHING_LISTED: Final = "ask it with: dicomnode find"
 _MOST_COUNTED: Final = 2**31
 _LOOK_S: Final = 0.5
 _TELL_S: Final = 1.0
@@ -118,7 +117,9 @@ class Fetch:
             counts = self._settle(listed, way is _MOVE and problem is None)
             if sum(one.held for one in counts) == held:
                 ways = deque(other for other in ways if other is not way)
-        return _ended(counts, problem)
+        listed_uids = {series.series_instance_uid for series in listed}
+        unlisted = [uid for uid in self._retrieval.series_instance_uids if uid not in listed_uids]
+        return _ended(end_of(counts, unlisted), problem)
 
     def _survey(self) -> tuple[SeriesAtPeer, ...]:
         """What the peer lists, and listed before."""
@@ -144,7 +145,7 @@ class Fetch:
                 yield study, value(match, "PatientID")
 
     def _series(self, peer: Association, study: str, patient_id: str) -> Iterator[SeriesAtPeer]:
-        above = {"StudyInstanceUID": study}
+        above = {"PatientID": patient_id, "StudyInstanceUID": study}
         keys = {**above, "SeriesInstanceUID": "", "NumberOfSeriesRelatedInstances": ""}
         for match in tuple(find(peer, Level.SERIES, keys)):
             series = value(match, "SeriesInstanceUID")
@@ -250,13 +251,12 @@ def _count_said(match: Header) -> int | None:
 def _with_images(peer: Association, series: SeriesAtPeer) -> SeriesAtPeer:
     """The series with its instances, where the peer answers at the IMAGE level."""
     keys = {
+        "PatientID": series.patient_id,
         "StudyInstanceUID": series.study_instance_uid,
         "SeriesInstanceUID": series.series_instance_uid,
         "SOPInstanceUID": "",
         "SOPClassUID": "",
     }
-    if series.patient_id:
-        keys["PatientID"] = series.patient_id
     try:
         images = tuple(find(peer, Level.IMAGE, keys))
     except RequestFailedError:
@@ -281,14 +281,13 @@ def _expectation(series: SeriesAtPeer, peer: str) -> Expectation:
     )
 
 
-def _ended(counts: Sequence[SeriesCount], problem: PeerError | None) -> Ended:
+def _ended(counted: tuple[RetrievalState, str], problem: PeerError | None) -> Ended:
     """Raises the problem where it may pass."""
-    state, reason = end_of(counts)
+    state, reason = counted
     if state is RetrievalState.COMPLETE:
         return Ended(state, reason)
     if problem is None:
-        hint = "it lists them but does not send them: look at its log, then fetch again" if counts else _NOTHING_LISTED
-        return Ended(state, reason, hint)
+        return Ended(state, reason, "see what it lists: dicomnode find; look at its log, then fetch again")
     if problem.transient:
         raise problem
     return Ended(state, f"{reason}: {problem}", problem.hint)

@@ -83,7 +83,8 @@ def find(
     """What the peer holds that matches: the values of `keys` of each match, as it comes.
 
     keys  values to match, by keyword: with the wildcards, lists and ranges of PS3.4 C.2.2.2, or "" for what is only
-          wanted to be told; all unique keys of the levels above have to be among them
+          wanted to be told; all unique keys of the levels above have to be among them. The Patient ID is one where the
+          peer knows the Patient Root only; elsewhere it is left out of queries below the study
     most  matches that are believed: the peer is told to stop at one more
 
     Closing the iterator before its end cancels the query. Raises UsageError for keys that are none,
@@ -94,6 +95,8 @@ def find(
     kind = accepted_kind(association, *(model.find for model in models))
     if kind.sop_class_uid == PATIENT_ROOT.find:
         keys = {"PatientID": "", **keys}  # the unique key above all others there (PS3.4 C.6.1.1.2)
+    elif level in (Level.SERIES, Level.IMAGE):
+        keys = {keyword: text for keyword, text in keys.items() if keyword != "PatientID"}  # no key of theirs there
     association.ask(kind, CommandField.C_FIND_RQ, {}, encode_identifier(level, keys, kind.transfer_syntax_uid))
     keywords = {*keys, "QueryRetrieveLevel"}
     with closing(_identifiers(association, kind)) as identifiers:

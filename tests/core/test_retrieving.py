@@ -77,6 +77,9 @@ def test_what_a_peer_does_not_count_is_never_called_complete() -> None:
     assert list(requests([count(unknown, ())], whole_studies=False)) == [Wanted("1.1", "2.1")]
     assert end_of([count(unknown, ("3.1",))])[0] is RetrievalState.PARTIAL
     assert end_of([])[0] is RetrievalState.FAILED
+    listed = count(SeriesAtPeer("1.1", "2.1", 1, ("3.1",)), ("3.1",))
+    state, reason = end_of([listed], ["2.9"])
+    assert (state, "series 2.9" in reason) == (RetrievalState.PARTIAL, True)
 
 
 @pytest.mark.parametrize(("uids", "expected"), [((), 0), (("1",), 0), (("1", "2", "3"), 3)])

@@ -140,6 +140,8 @@ def test_series_and_accession_numbers_are_fetched(node: Node) -> None:
         assert (row.state, row.held) == ("complete", 4)
         assert {uid.rpartition(".")[0] for uid in node.uids()} == {"1.2.7.2"}
         assert node.fetched(node.ask(accession_number="A1")).held == 12
+        row = node.fetched(node.ask(**STUDY, series_instance_uids=("1.2.7.2", "1.2.7.9")))
+        assert (row.state, "does not list series 1.2.7.9" in row.reason) == ("partial", True)
         row = node.fetched(node.ask(accession_number="A2"))
         assert (row.state, row.reason) == ("failed", "the peer lists nothing of it")
 
@@ -350,10 +352,12 @@ def test_what_an_orthanc_loses_half_way_is_missing_and_named(node: Node, tmp_pat
 
 
 @pytest.mark.peer("dcmtk")
-def test_a_dcmqrscp_without_c_get_moves_everything(node: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [["--check-find", "--check-move"], ["--no-study-root", "--check-move"]])
+def test_a_dcmqrscp_without_c_get_moves_everything(node: Node, tmp_path: Path, options: list[str]) -> None:
+    """One that looks closely at keys, and one that knows the Patient Root only."""
     paths = sorted(shared_data("ct/dicom/lidc0002").glob("*.dcm"))
     moves_to = {"NODE": node.server.port}
-    with DcmQrScp(tmp_path / "pacs", moves_to=moves_to, options=["--disable-get"]) as peer:
+    with DcmQrScp(tmp_path / "pacs", moves_to=moves_to, options=["--disable-get", *options]) as peer:
         peer.hold(paths)
         address = replace(Archive([]).address, port=peer.port, called_ae=peer.ae_title)
         node.know("pacs", Source("pacs", address, AUTO, "NODE", OPENING, 1 << 24))
