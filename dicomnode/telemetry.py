@@ -127,6 +127,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "a process gave no sign of life; what it had begun was given back to the queues",
             "machine executor workflows",
         ),
+        "reception_lost": Event(
+            "warning", "a receiver of another machine died; the associations that it had are taken for broken off",
+            "machine role",
+        ),
         "place_lost": Event(
             "error", "a process ends: another has its place by now, or its work was taken over", "role",
         ),

@@ -13,9 +13,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from sqlalchemy.orm import Session
+
 from dicomnode.flow.repeating import Repeating
 from dicomnode.store.database import Database
-from dicomnode.store.index import processes
+from dicomnode.store.index import associations, processes
 from dicomnode.telemetry import event
 
 _LONGEST_BEAT_S: Final = 5.0
@@ -81,17 +83,27 @@ class Successor(Repeating):
         self._host = host
         self._dead_after_s = cadence.dead_after_s
 
-    def take_over(self, _now: float) -> int:
+    def take_over(self, now: float) -> int:
         """Give back the work of all who are dead now; how many workflows."""
         with self._database.read() as session:
             if not processes.may_take_over(session):
                 return 0
+            if self._database.is_shared and self._pulse.steady_s >= self._dead_after_s:
+                self._end_receptions(session, now)
             owners = self._unfinished.owners() - {self._pulse.executor_id}
             if not owners:
                 return 0
             ages = processes.ages(session)
             found = dead(owners, ages, self._dead_after_s, self._pulse.steady_s) | processes.condemned(session, owners)
             return self._succeed(found) if found else 0
+
+    def _end_receptions(self, session: Session, now: float) -> None:
+        """What was open at a receiver that died was broken off: its series need not wait for the end."""
+        silent = {f"{row.host}/{row.role}": row for row in processes.silent(session, self._dead_after_s)}
+        for owner in sorted(associations.with_open_associations(session, silent)):
+            with self._database.write() as writing:
+                associations.lose_open_associations(writing, owner, now)
+            event("reception_lost", machine=silent[owner].host, role=silent[owner].role)
 
     def _succeed(self, found: Collection[str]) -> int:
         """Condemn them first: should one wake up in between, it must not go on."""

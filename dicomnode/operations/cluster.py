@@ -1,7 +1,8 @@
-"""`dicomnode cluster status`: the machines that share an index, what each does, and what waits for whom."""
+"""`dicomnode cluster`: the machines that share an index, what each does, and what waits for whom."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -10,10 +11,12 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
-from dicomnode.operations.index import reading
+from dicomnode.errors import NotFoundError, UsageError
+from dicomnode.operations.index import reading, writing
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.index import processes, queues
+from dicomnode.store.index.actions import record_action
 from dicomnode.store.schema import Process
 
 _TAKEOVERS_TOLD: Final = 10
@@ -106,6 +109,36 @@ def cluster_status(config: Config) -> ClusterStatus:
                 for row in processes.takeovers(session, _TAKEOVERS_TOLD)
             ),
         )
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    machine: str
+    processes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Sequence[str]:
+        return printable_lines((f"{self.machine} is forgotten, with {_processes(self.processes)}",))
+
+
+def forget(config: Config, machine: str) -> Forgotten:
+    """Forget a machine that will not come back; should it, it is known again. Raises NotFoundError for one that is not
+    known, and UsageError for one that runs."""
+    with writing(config) as session:
+        known = next((one for one in _machines(session, processes.clock(session), config.cluster.dead_after_s)
+                      if one.name == machine), None)  # fmt: skip
+        if known is None:
+            raise NotFoundError(f"no machine is called {machine!r}", "see: dicomnode cluster status")
+        if known.is_alive:
+            raise UsageError(f"{machine} runs", "stop it first")
+        record_action(session, "cluster forget", machine, "", time.time())
+        return Forgotten(machine, processes.forget_machine(session, machine))
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 def _machines(session: Session, now: float, dead_after_s: float) -> Iterator[Machine]:

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from dicomnode.flow import takeover
 from dicomnode.flow.takeover import Cadence, Successor, dead
 from dicomnode.store.database import Database
 from dicomnode.store.index import processes
 from dicomnode.store.index.processes import Sign
-from dicomnode.store.schema import Process
+from dicomnode.store.schema import Association, Process
 from tests.store.receiving import open_database
 
 AFTER_S = 30.0
@@ -94,12 +95,16 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return told
 
 
-def sign(database: Database, host: str, silent_s: float = 0.0) -> str:
+def sign_in(session: Session, host: str, silent_s: float) -> str:
     executor_id = f"{host}:flow:x"
-    with database.write() as session:
-        processes.beat(session, Sign("flow", host, host, 1, executor_id, ("enhance",), "1"))
-        session.execute(update(Process).where(Process.host == host).values(beat_at=processes.clock(session) - silent_s))
+    processes.beat(session, Sign("flow", host, host, 1, executor_id, ("enhance",), "1"))
+    session.execute(update(Process).where(Process.host == host).values(beat_at=processes.clock(session) - silent_s))
     return executor_id
+
+
+def sign(database: Database, host: str, silent_s: float = 0.0) -> str:
+    with database.write() as session:
+        return sign_in(session, host, silent_s)
 
 
 def successor(database: Database, begun: Begun, pulse: Pulse | None = None) -> Successor:
@@ -134,3 +139,22 @@ def test_a_judge_that_was_away_itself_waits(database: Database, told: list[objec
     assert successor(database, begun, Pulse(steady_s=AFTER_S - 1)).take_over(0.0) == 0
     assert begun.counts
     assert told == []
+
+
+def test_what_was_open_at_a_receiver_that_died_is_broken_off(database: Database, told: list[object]) -> None:
+    """On one machine a receiver does so itself, at its next start."""
+    with database.write() as session:
+        for host, silent_s in (("one", AFTER_S + 1), ("three", 1.0)):
+            row = {"peer": "ct", "calling_ae": "CT", "called_ae": "NODE", "source_address": "", "opened_at": 1.0}
+            session.add(Association(id=len(host), owner=f"{host}/flow", **row))
+            session.flush()
+            sign_in(session, host, silent_s)
+    successor(database, Begun({}), Pulse(steady_s=0.0)).take_over(9.0)
+    successor(database, Begun({})).take_over(9.0)
+    with database.read() as session:
+        ended = {row.owner: (row.ended_at, row.ended) for row in session.query(Association)}
+    if database.is_shared:
+        assert ended == {"one/flow": (9.0, "lost"), "three/flow": (None, None)}
+        assert told == [("reception_lost", "one")]
+    else:
+        assert set(ended.values()) == {(None, None)}

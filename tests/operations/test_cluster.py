@@ -6,12 +6,14 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import update
 
-from dicomnode.operations.cluster import ClusterStatus, cluster_status
+from dicomnode.errors import NotFoundError, UsageError
+from dicomnode.operations.cluster import ClusterStatus, cluster_status, forget
 from dicomnode.store.index import processes
 from dicomnode.store.index.processes import Sign
-from dicomnode.store.schema import Destination, Process
+from dicomnode.store.schema import Action, Destination, Process
 from tests.operations.sites import index_of, site
 from tests.store.receiving import ct_header
 
@@ -92,3 +94,21 @@ def test_leases_and_take_overs(tmp_path: Path) -> None:
     assert "destination pacs: one, for another" in text(told)
     assert "one took over what three had begun" in text(told)
     assert json.loads(json.dumps(told.to_json()))["takeovers"][0]["by"] == "one"
+
+
+def test_a_machine_that_will_not_come_back_is_forgotten_and_one_that_runs_is_not(tmp_path: Path) -> None:
+    config = site(tmp_path)
+    with index_of(config) as flow:
+        with flow.reception.database.write() as session:
+            processes.beat(session, sign("one", "flow", ("route",)))
+            processes.beat(session, sign("two", "flow", ("route",)))
+            session.execute(update(Process).where(Process.host == "two").values(beat_at=Process.beat_at - 31))
+        with pytest.raises(UsageError, match="one runs"):
+            forget(config, "one")
+        with pytest.raises(NotFoundError, match="'three'"):
+            forget(config, "three")
+        told = forget(config, "two")
+        assert (told.machine, told.processes, told.lines()) == ("two", 1, ("two is forgotten, with 1 process",))
+        assert [machine.name for machine in cluster_status(config).machines] == ["one"]
+        (action,) = flow.reception.rows(Action)
+        assert (action.what, action.subject) == ("cluster forget", "two")

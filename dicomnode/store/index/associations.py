@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import Double, bindparam, case, exists, select, update
@@ -35,6 +36,12 @@ DUE_SOONER: Final = (
 )
 """The series that an association carried are judged again as soon as a learned quiet time may be over. Few have had an
 instance since it began: they are looked through, and no index by association has to be kept for every instance."""
+
+
+def with_open_associations(session: Session, owners: Collection[str]) -> frozenset[str]:
+    """Those of the receivers that have associations open, as far as the index knows."""
+    rows = select(Association.owner).where(Association.ended_at.is_(None), Association.owner.in_(owners))
+    return frozenset(session.scalars(rows))
 
 
 def lose_open_associations(session: Session, owner: str, now: float) -> int:

@@ -80,6 +80,16 @@ def all_of(session: Session) -> Sequence[Process]:
     return list(session.scalars(select(Process)))
 
 
+def silent(session: Session, after_s: float) -> Sequence[Process]:
+    """The processes that gave no sign of life for so long."""
+    return list(session.scalars(select(Process).where(Process.beat_at < clock(session) - after_s)))
+
+
+def forget_machine(session: Session, host: str) -> int:
+    """Forget the processes of a machine, dead or alive; how many they were."""
+    return len(session.execute(delete(Process).where(Process.host == host).returning(Process.role)).all())
+
+
 def has_namesake(session: Session, host: str, home: str, within_s: float) -> bool:
     """Whether a machine of that name, but with another data folder, gave a sign of life lately."""
     lately = clock(session) - within_s
