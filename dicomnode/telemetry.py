@@ -285,6 +285,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "info", "the files of a series were deleted by retention; its rows stay",
             "series_id series_instance_uid instances bytes reason",
         ),
+        "purge_failed": Event(
+            "error", "files that retention deletes cannot be removed; it is tried again", "retry_s error reason hint"
+        ),
         "disk_changed": Event(
             "warning", "the disk has become fuller than a limit allows, or is emptier again", "state bytes reason hint"
         ),

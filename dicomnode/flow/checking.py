@@ -27,7 +27,7 @@ from dicomnode.telemetry import event
 
 _POLL_S: Final = 1.0
 _ROWS_AT_ONCE: Final = 500
-_CLAIM_S: Final = 600.0
+_CLAIM_S: Final = 300.0
 """How long a series is ours once we look at it: longer than any question takes."""
 
 _PAUSE_S: Final = 30.0
@@ -61,11 +61,13 @@ class Checker(Repeating):
         self.route = route
         self._now = now
         self._interruption = Interruption()
+        self._is_stopping = False
         self._opening = replace(route.opening, interruption=self._interruption)
         self._failures = 0
 
     def ask_stop(self) -> None:
         """Break off what is being asked; it is asked again."""
+        self._is_stopping = True
         self._interruption.interrupt()
 
     def check(self) -> int:
@@ -136,6 +138,11 @@ class Checker(Repeating):
     def _put_off(self, left: list[ToCheck], error: PeerError) -> None:
         """What could not be asked waits, or leaves unchecked where that is allowed."""
         now = self._now()
+        if self._is_stopping:  # it is we who broke it off
+            with self._database.write() as session:
+                for check in left:
+                    checks.put_off(session, check, now)
+            return
         self._failures += 1
         refuses = isinstance(error, AssociationRejectedError)
         pause_s = min(_PAUSE_S * 2.0 ** (self._failures - 1), _LONGEST_PAUSE_S)

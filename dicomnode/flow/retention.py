@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicomnode.core.retention import LEAST_S, RetentionPolicy, judge
+from dicomnode.errors import StoreError
 from dicomnode.flow.repeating import Repeating
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore
@@ -26,6 +27,7 @@ _LOOKED_AT: Final = 50
 
 _PAUSE_S: Final = 3600.0
 _PAUSE_WHILE_SCARCE_S: Final = 60.0
+_PAUSE_AFTER_ERROR_S: Final = 300.0
 _DAY_S: Final = 86400.0
 
 
@@ -54,12 +56,27 @@ class Retention(Repeating):
         self._is_scarce = is_scarce
         self._cursor = 0
         self._next_at = 0.0
+        self._paused_until = 0.0
 
     def step(self, now: float) -> int:
         """Finish what was begun, then look at the next few series; how many were deleted."""
-        self._finish_all(now)
-        if now < self._next_at:
+        if now < self._paused_until:
             return 0
+        try:
+            self._finish_all(now)
+            return self._step(now) if now >= self._next_at else 0
+        except StoreError as error:  # what was noted is finished then
+            self._paused_until = now + _PAUSE_AFTER_ERROR_S
+            event(
+                "purge_failed",
+                retry_s=_PAUSE_AFTER_ERROR_S,
+                error=type(error).__name__,
+                reason=str(error),
+                hint=error.hint,
+            )
+            return 0
+
+    def _step(self, now: float) -> int:
         if not self._cursor:
             self._forget_results(now - self.keeping.withheld_results_days * _DAY_S)
         policy, scarce = self.keeping.policy, self._is_scarce()

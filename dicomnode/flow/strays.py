@@ -7,6 +7,7 @@ The very same bytes under a known UID change nothing, so that a kill half way, o
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Final
 
 from dicomnode.core.ports import Intake
@@ -40,7 +41,8 @@ class StrayIntake(Repeating):
         except FileNotFoundError:  # another machine was faster
             return False
         except (InputError, StoreError) as error:
-            self._strays.put_back(stray)
+            with suppress(StoreError):  # it is still asked for, then
+                self._strays.put_back(stray)
             event("stray_refused", path=stray.path.name, error=type(error).__name__, reason=str(error), hint=error.hint)
             return False
         self._strays.forget(stray)

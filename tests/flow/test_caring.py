@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.core.disk import Marks
 from dicomnode.core.retention import LEAST_S, RetentionPolicy
-from dicomnode.errors import InputError
+from dicomnode.errors import InputError, StoreError
 from dicomnode.flow.disk import DiskWatch, Watched
 from dicomnode.flow.port import Call
 from dicomnode.flow.retention import Keeping, Retention
@@ -90,6 +90,22 @@ def test_a_kill_after_the_note_leaves_nothing_for_ever(tmp_path: Path, monkeypat
         assert nothing_named.step(31 * DAY_S + 1) == 0
         (purge,) = flow.reception.rows(Purge)
         assert (purge.removed_at, files(flow)) == (31 * DAY_S + 1, 4), "what was noted is finished"
+
+
+def test_files_that_cannot_be_removed_are_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with delivered(tmp_path) as flow:
+
+        def refuse(*_: object) -> None:
+            raise StoreError("the disk failed", "look at it")
+
+        keeper = retention(flow)
+        with monkeypatch.context() as patched:
+            patched.setattr(flow.reception.files, "remove_all", refuse)
+            assert keeper.step(31 * DAY_S) == 0
+        assert keeper.step(31 * DAY_S + 299) == 0
+        assert files(flow) == 8
+        keeper.step(31 * DAY_S + 301)
+        assert files(flow) == 4
 
 
 def test_nothing_is_deleted_without_a_number(tmp_path: Path) -> None:
