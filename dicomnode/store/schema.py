@@ -145,12 +145,13 @@ class Series(Base):
 
 
 class PaceRow(Base):
-    """What is learned of one sender's pauses (`dicomnode.core.quiet.Pace`). `sender` is `Pace`'s key: a peer, or the
-    AE title and address of a caller that has no name."""
+    """What is learned of one sender's pauses (`dicomnode.core.quiet.Pace`). `sender` is a peer, or the AE title and
+    address of a caller that has no name; `learned_to` the last row of `instance` that there was then."""
 
     __tablename__ = "pace"
     sender: Mapped[str] = mapped_column(primary_key=True)
     content: Mapped[dict[str, Any]]
+    learned_to: Mapped[int]
     updated_at: Mapped[float]
 
 

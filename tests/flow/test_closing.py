@@ -172,7 +172,7 @@ def test_a_learned_time_closes_sooner_than_the_configured_one(reception: Recepti
         steady = Pace()
         for _ in range(500):
             steady = steady.learned({Silence.OPEN: 1.0})
-        session.add(PaceRow(sender="scanner", content=steady.to_json(), updated_at=0.0))
+        session.add(PaceRow(sender="scanner", content=steady.to_json(), learned_to=0, updated_at=0.0))
     reception.receive(ct_header(1), at=1000.0)
     closer = Closer(reception.database, recorder)
     assert closer.judge_due(1001.0) == 0

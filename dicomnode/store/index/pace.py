@@ -70,15 +70,16 @@ def learn(session: Session, series: Series, policy: CompletenessPolicy, now: flo
     sender = last_sender(session, series.id)
     if sender is None or not policy.longest_quiet_s:
         return
+    newest = session.scalar(select(func.max(Instance.id))) or 0
     row = session.get(PaceRow, sender_key(sender))
     if row is None:
-        row = PaceRow(sender=sender_key(sender), content={}, updated_at=now)
+        row = PaceRow(sender=sender_key(sender), content={}, learned_to=newest, updated_at=now)
         session.add(row)
     pace = Pace.from_json(row.content)
-    for one in (series, *_ignored_since(session, sender, row.updated_at, series.id)):
+    for one in (series, *_ignored_since(session, sender, row.learned_to, series.id)):
         pace = pace.learned(_longest_pauses(session, one, sender, policy.longest_quiet_s))
     row.content = pace.to_json()
-    row.updated_at = now
+    row.learned_to, row.updated_at = newest, now
 
 
 def _longest_pauses(session: Session, series: Series, sender: Sender, most_s: float) -> dict[Silence, float]:
@@ -96,14 +97,14 @@ def _longest_pauses(session: Session, series: Series, sender: Sender, most_s: fl
     )
 
 
-def _ignored_since(session: Session, sender: Sender, since: float, but: int) -> list[Series]:
-    """Other series of the sender to which something came late after a time, and was ignored; the newest, no more."""
+def _ignored_since(session: Session, sender: Sender, instance_row: int, but: int) -> list[Series]:
+    """Other series of the sender to which something came late after an instance, and was ignored; not too many."""
     newest = (
         select(Instance.series_row)
         .join(Late, Late.instance_row == Instance.id)
         .where(
+            Late.instance_row > instance_row,
             Late.policy == LatePolicy.IGNORE.value,
-            Instance.received_at > since,
             Instance.peer == sender.peer,
             Instance.calling_ae == sender.calling_ae,
             Instance.source_address == sender.source_address,

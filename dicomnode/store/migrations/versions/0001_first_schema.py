@@ -78,6 +78,7 @@ def upgrade() -> None:
         "pace",
         sa.Column("sender", sa.String(), nullable=False),
         sa.Column("content", sa.JSON(), nullable=False),
+        sa.Column("learned_to", sa.Integer(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("sender", name=op.f("pk_pace")),
     )
