@@ -202,6 +202,8 @@ def test_an_archive_reports_on_an_association_of_its_own(
     server: StorageServer, heard: Heard, role: tuple[bool, bool] | None
 ) -> None:
     association = associate_in_role(server, "PACS", STORAGE_COMMITMENT, role)
+    (context,) = association.accepted_contexts
+    assert (context.as_scu, context.as_scp) == ((True, False) if role is None else (False, True))
     said = responses(association)
     answer, _ = association.send_n_event_report(report(), 2, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
     association.release()
