@@ -101,14 +101,18 @@ def test_fetch_waits_for_the_node_and_tells_how_it_ended(tmp_path: Path, command
         told = command("fetch", "pacs", "--study", STUDY, "--get")
         assert told.code == PARTLY
         assert "missing: 1.2.7.2.3\n" in told.out
+        told = command("fetch", "pacs", "--study", STUDY, "--series", "1.2.7.1")
+        assert told.code == OK
+        story = "\n".join(why(config, "1.2.7.1").lines())
+        assert f"asked of pacs, and all here already, for {user()} (retrieval 3, complete): 4 of 4 instances" in story
         told = command("fetch", "pacs", "--study", "1.2.3.4", "--json")
         assert (told.code, told.json["state"], told.json["missing"]) == (FAILED, "failed", [])
         story = "\n".join(why(config, "1.2.7.2").lines())
         assert f"fetched from pacs by C-GET for {user()} (retrieval 2, partial): 3 of 4 instances here" in story
-        assert [row.what for row in flow.reception.rows(Action)] == ["fetch"] * 3
+        assert [row.what for row in flow.reception.rows(Action)] == ["fetch"] * 4
         with flow.reception.database.read() as session:
             shown = retrieval_status(session, time.time())
-        assert shown.lines() == ("fetched   1 complete, 1 partial, 1 failed in the last day; 0 to be fetched",)
+        assert shown.lines() == ("fetched   2 complete, 1 partial, 1 failed in the last day; 0 to be fetched",)
 
 
 def test_what_nobody_does_yet_waits(tmp_path: Path, command: Command) -> None:

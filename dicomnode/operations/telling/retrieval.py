@@ -32,9 +32,10 @@ def retrieval_lines(session: Session, series: Series) -> tuple[str, ...]:
 
 def _line(row: Retrieval, listed: int | None, held: int) -> str:
     of = "it did not say how many there are" if listed is None else f"{held} of {counted(listed, 'instance')} here"
-    by = f" by {row.used}" if row.used else ", of which all was here already"
-    end = _ENDS[RetrievalState(row.state)]
-    return f"fetched from {row.peer}{by} for {row.requested_by} (retrieval {row.id}, {end}): {of} by its C-FIND"
+    state = RetrievalState(row.state)
+    was_here = ", and all here already," if state is RetrievalState.COMPLETE else ""
+    how = f"fetched from {row.peer} by {row.used}" if row.used else f"asked of {row.peer}{was_here}"
+    return f"{how} for {row.requested_by} (retrieval {row.id}, {_ENDS[state]}): {of} by its C-FIND"
 
 
 @dataclass(frozen=True)
