@@ -188,10 +188,14 @@ def _destinations(config: Config, session: Session, now: float) -> tuple[Destina
 
 def _dead(processes: Sequence[ProcessStatus]) -> Iterator[Problem]:
     """Processes that gave no sign of life while others do; where none does, the node is not running."""
-    if any(process.alive for process in processes):
-        for process in processes:
-            if not process.alive:
-                yield Problem("dead", process.role, f"pid {process.pid} gives no sign of life; the log says why")
+    living = {process.host for process in processes if process.alive}
+    for process in processes if living else ():
+        if process.alive:
+            continue
+        reason = f"pid {process.pid} gives no sign of life; the log says why"
+        if process.host not in living:
+            reason = f"on {process.host}, of which nothing lives; if it will not come back: dicomnode cluster forget NAME"
+        yield Problem("dead", process.role, reason)
 
 
 def _ending(config: Config, now: float) -> Iterator[Problem]:

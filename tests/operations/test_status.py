@@ -232,6 +232,19 @@ def test_processes_are_alive_while_they_say_so(tmp_path: Path) -> None:
         assert status(config).problems == (), "it is not running, which is no process's fault"
 
 
+def test_of_a_machine_that_died_it_is_told_how_to_forget_it(tmp_path: Path) -> None:
+    config = site(tmp_path)
+    now = time.time()
+    with index_of(config) as flow:
+        with flow.reception.database.write() as session:
+            session.add(process("flow", "one", 1, now - 50, now - 1))
+            session.add(process("flow", "two", 1, now - 50, now - 31))
+        (problem,) = status(config).problems
+    assert (problem.kind, problem.about) == ("dead", "flow")
+    assert "on two" in problem.reason
+    assert "dicomnode cluster forget" in problem.reason
+
+
 def test_the_machine_is_told_where_there_are_several(tmp_path: Path) -> None:
     config = site(tmp_path)
     now = time.time()
