@@ -194,7 +194,7 @@ def _dead(processes: Sequence[ProcessStatus]) -> Iterator[Problem]:
             continue
         reason = f"pid {process.pid} gives no sign of life; the log says why"
         if process.host not in living:
-            reason = f"on {process.host}, of which nothing lives; if it will not come back: dicomnode cluster forget NAME"
+            reason = f"nothing lives on {process.host}; if it will not come back: dicomnode cluster forget NAME"
         yield Problem("dead", process.role, reason)
 
 
