@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from sqlalchemy import select
@@ -27,6 +28,11 @@ from dicomnode.store.schema import (
 )
 
 _EARLY_S: Final = 0.5
+
+_TIMES: Final = attrgetter(
+    "quiet_s", "released_quiet_s", "deadline_s", "quiet_min_s", "quiet_max_s", "longest_s", "on_deadline"
+)
+"""Of a policy, or of a series' row: how long it is waited for."""
 
 KEY_OBJECT_SELECTION: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 """Key Object Selection Document Storage."""
@@ -254,17 +260,15 @@ def waiting(series: SeriesWaiting, arrival: Arrival) -> dict[str, Any]:
     Its due time moves with the instances; of several rules' limits the tightest holds.
     """
     policy, opened_at = arrival.policy, series.opened_at
-    values = waiting_values(policy)
     if series.state != SeriesState.RECEIVING:
         opened_at = arrival.sender.received_at
-    elif any(getattr(series, name) != value for name, value in values.items()):  # rules differ: rare, and not cheap
+    elif _TIMES(series) != _TIMES(policy):  # rules differ: rare, and not cheap
         policy = tightest(waiting_policy(series), policy)
-        values = waiting_values(policy)
     last_at = max(series.last_at, arrival.sender.received_at)
     first_judged_at = _moved(series.due_at, last_at, look_ahead_s(policy.shortest_quiet_s))
     told = arrival.expected is not None
     return {
-        **values,
+        **waiting_values(policy),
         "state": SeriesState.RECEIVING.value,
         "opened_at": opened_at,
         "last_at": last_at,
