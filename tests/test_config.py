@@ -102,6 +102,20 @@ def test_a_peer_has_its_own_waiting_times(written: Written) -> None:
     assert config.completeness_of("") == CompletenessPolicy(quiet_s=60, released_quiet_s=5, deadline_s=500)
 
 
+def test_a_peer_has_its_own_way_with_late_instances(written: Written) -> None:
+    late = '\n[completeness]\nlate = "separate"\n[peer.ct2]\nae_title = "CT2"\nlate = "ignore"\n'
+    config = load_config(written(SITE + late))
+    assert [config.completeness_of(name).late for name in ("ct2", "ct1", "")] == ["ignore", "separate", "separate"]
+
+
+@pytest.mark.parametrize("setting", ['late = "never"', 'same_uid = "oldest"', 'rejects = "all"'])
+def test_a_word_that_is_none_of_a_policy_is_answered_with_those_there_are(written: Written, setting: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(SITE + f'\n[peer.ct2]\nae_title = "CT2"\n{setting}\n'))
+    assert setting.split()[0] in str(caught.value)
+    assert setting.split()[0] in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("written_reserve", "bytes_of_a_terabyte"),
     [('"10%"', 10**11), ('"0%"', 0), ("0", 0), ('"5 GB"', 5 * 10**9), ('"2 GiB"', 2 * 2**30), ("1000", 1000)],

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dicomnode.config import Config, load_config
-from dicomnode.core.routing import DestinationPolicy
-from dicomnode.core.types import CompletenessPolicy
+from dicomnode.core.routing import DestinationPolicy, PeerPolicy
+from dicomnode.core.types import CompletenessPolicy, RejectsPolicy, SameUidPolicy
 from dicomnode.deliver.forms import Allowed
 from dicomnode.net.scu import Timeouts
 from dicomnode.serve.deliver import delivery_settings, retry_policy
@@ -81,6 +81,17 @@ def test_how_destinations_are_fed_and_called(config: Config) -> None:
     assert [routes.calling_ae(name, "CT1") for name in ("pacs", "late", "named")] == ["NODE", "CT1", "GATEWAY"]
     assert routes.destinations_of_peer("pacs") == ("pacs", "late", "named")
     assert routes.destinations_of_peer("") == ()
+
+
+def test_what_peers_may_change_and_destinations_are_told(config: Config) -> None:
+    own = {"same_uid": "first", "rejects": "any"}
+    peers = {**config.peer, "ct1": config.peer["ct1"].model_validate({"ae_title": "CT1", **own})}
+    told = {"pacs": config.destination["pacs"].model_validate({"peer": "pacs", "withdraw": True})}
+    routes = routing(config.model_copy(update={"peer": peers, "destination": {**config.destination, **told}}))
+    assert routes.peer_policy("ct1") == PeerPolicy(SameUidPolicy.FIRST, RejectsPolicy.ANY)
+    assert routes.peer_policy("pacs") == PeerPolicy(SameUidPolicy.NEWEST, RejectsPolicy.OWN)
+    assert routes.peer_policy("") == PeerPolicy(SameUidPolicy.NEWEST, RejectsPolicy.NONE)
+    assert routes.withdrawing == ("pacs",)
 
 
 def test_how_long_series_are_waited_for(config: Config) -> None:
