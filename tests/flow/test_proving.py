@@ -18,9 +18,10 @@ from dicomnode.core.notification import STORAGE_COMMITMENT, STORAGE_COMMITMENT_I
 from dicomnode.core.proof import ProofKind, ProofPolicy
 from dicomnode.net.query import STUDY_ROOT
 from dicomnode.net.scu import PeerAddress
-from dicomnode.store.schema import Commitment
+from dicomnode.store.schema import Commitment, Proof
 from dicomnode.testing.processes import free_port, wait_until
 from tests.flow.asking import NODE, POLICY, Asked, asking, listening
+from tests.store.receiving import ct_header
 
 AE_TITLE = "ARCHIVE"
 _N_ACTION_RSP = 0x8130
@@ -41,6 +42,7 @@ class Archive:
     lost: tuple[int, ...] = ()
     status: int = 0
     breaks_off: bool = False
+    before: Callable[[], None] = lambda: None
     asked: list[Dataset] = field(default_factory=list)
     commands: list[Dataset] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Archive:
         self.answers.append(answer.get("Status", -1))
 
     def act(self, event: Any) -> tuple[int, None]:
+        self.before()
         self.asked.append(event.action_information)
         if self.breaks_off:
             event.assoc.abort()
@@ -238,7 +241,8 @@ def test_a_destination_that_is_down_is_not_counted_as_asked(tmp_path: Path) -> N
 
 
 def test_a_question_whose_fate_is_not_known_is_put_again_as_the_same(tmp_path: Path) -> None:
-    with archive(never) as there, asking(tmp_path, there.address) as asked:
+    port = free_port()
+    with archive(never) as there, asking(tmp_path, there.address) as asked, listening(asked, port):
         asked.receive(range(1, 3))
         there.breaks_off = True
         asked.prove(10)
@@ -248,6 +252,23 @@ def test_a_question_whose_fate_is_not_known_is_put_again_as_the_same(tmp_path: P
         assert len(there.asked) == 2
         assert len({request.TransactionUID for request in there.asked}) == 1
         assert asked.proof.asks == 1
+        calling(port)(there, None, there.asked[0])
+        assert asked.proof.asked_at is None
+
+
+def test_where_the_association_breaks_off_what_was_asked_before_is_not_asked_again(tmp_path: Path) -> None:
+    def break_off_next(archive: Archive, _: Any, __: Dataset) -> None:
+        archive.breaks_off = True
+
+    with archive(break_off_next) as there, asking(tmp_path, there.address) as asked:
+        asked.receive([1])
+        asked.reception.receive(ct_header(2, SeriesInstanceUID="1.2.3.5"))
+        asked.receipts()
+        there.before = lambda: wait_until(lambda: there.breaks_off or not there.asked, 10, "the first was answered")
+        asked.prove(10)
+        first, second = asked.reception.rows(Proof)
+        assert (first.asks, first.due_at) == (1, asked.now + POLICY.answer_s)
+        assert (second.asks, second.due_at) == (0, asked.now + POLICY.again_s)
 
 
 def test_a_request_that_is_refused_is_put_again(tmp_path: Path) -> None:
