@@ -39,7 +39,7 @@ def need_call(need: StudyNeed) -> Call:
     """The workflow that routes the series of a rule's first need once more: the others are waited for no longer."""
     main = need.met[need.needs[0]]
     first = route_call(main["series_row"], main["generation"])
-    return replace(first, id=f"{first.id}:need{need.id}")
+    return replace(first, id=f"{first.id}:need{need.id}:{need.due_at:.0f}")
 
 
 class Closer(Repeating):
@@ -56,13 +56,13 @@ class Closer(Repeating):
             judged = [_judged(session, series, now) for series in series_index.due_series(session, now)]
             needs = needs_index.due_needs(session, now)
         for need in needs:
-            self._end_waiting(need)
+            self._end_waiting(need, now)
         return sum(self._act(one, now) for one in judged)
 
-    def _end_waiting(self, need: StudyNeed) -> None:
+    def _end_waiting(self, need: StudyNeed, now: float) -> None:
         """A rule has waited for other series of a study until its deadline: it goes on with what there is, or not."""
         with self._database.write() as session:
-            state = needs_index.end_waiting(session, need)
+            state = needs_index.end_waiting(session, need, now)
             if state == NeedState.DUE:
                 self._enqueue(session, need_call(need))
         if state is not None:

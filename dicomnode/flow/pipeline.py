@@ -205,6 +205,7 @@ class Pipeline:
         content = {"jobs": [], "stacks": [], "unreadable": [], "failed": reason}
         with self._rooms.database.write() as session:
             job_index.record_plan(session, series_row, generation, content, [], time.time())
+            needs.give_up(session, series_row)
 
     def _decide(self, instances: Sequence[Instance], late: Mapping[int, Lateness]) -> _Decision:
         """Apply the rules to the instances of a closed series."""

@@ -59,8 +59,21 @@ def test_of_two_that_judge_it_one_ends_the_waiting(reception: Reception) -> None
     states = []
     for _ in range(2):
         with reception.database.write() as session:
-            states.append(needs.end_waiting(session, due))
+            states.append(needs.end_waiting(session, due, 1600.0))
     assert states == [NeedState.DUE, None]
+
+
+def test_a_routing_that_was_lost_is_asked_for_again_until_it_is_known_to_fail(reception: Reception) -> None:
+    note(reception, 1, 1000.0, "first")
+    for now in (1600.0, 2200.0):
+        with reception.database.write() as session:
+            (due,) = needs.due_needs(session, now)
+            assert needs.due_needs(session, now - 1) == []
+            assert needs.end_waiting(session, due, now) == NeedState.DUE
+    with reception.database.write() as session:
+        needs.give_up(session, 1)
+        assert needs.due_needs(session, 9e9) == []
+    assert row(reception).state == "ended"
 
 
 def test_what_waits_is_let_go_on_by_a_person(reception: Reception) -> None:
@@ -69,5 +82,5 @@ def test_what_waits_is_let_go_on_by_a_person(reception: Reception) -> None:
         assert [one.rule for one in needs.go_on(session, row(reception).study_row, 1001.0)] == ["both"]
     with reception.database.write() as session:
         (due,) = needs.due_needs(session, 1001.0)
-        assert needs.end_waiting(session, due) == NeedState.ENDED, "its input is not there"
+        assert needs.end_waiting(session, due, 1001.0) == NeedState.ENDED, "its input is not there"
         assert needs.go_on(session, due.study_row, 1002.0) == []

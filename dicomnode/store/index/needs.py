@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,6 +14,9 @@ from dicomnode.core.types import OnDeadline
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.index.series import incompleteness
 from dicomnode.store.schema import Job, JobState, NeedState, Series, StudyNeed
+
+_ROUTED_WITHIN_S: Final = 600.0
+"""A routing that has not come within this time was lost on its way, and is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +73,34 @@ def fire(session: Session, study_row: int, now: float) -> list[Job]:
 
 
 def due_needs(session: Session, now: float) -> list[StudyNeed]:
-    """Rules that have waited for other series of a study until their deadline."""
-    due = select(StudyNeed).where(StudyNeed.state == NeedState.WAITING, StudyNeed.due_at <= now)
+    """Rules that have waited for other series of a study until their deadline, and those whose routing was lost."""
+    open_states = (NeedState.WAITING, NeedState.DUE)
+    due = select(StudyNeed).where(StudyNeed.state.in_(open_states), StudyNeed.due_at <= now)
     return list(session.scalars(due.order_by(StudyNeed.due_at)))
 
 
-def end_waiting(session: Session, need: StudyNeed) -> NeedState | None:
+def end_waiting(session: Session, need: StudyNeed, now: float) -> NeedState | None:
     """End the waiting of a rule at its deadline; what it is then, or None where another closing came in between."""
     row = session.get_one(StudyNeed, need.id)
-    if row.state != NeedState.WAITING or row.due_at != need.due_at:
+    if row.state != need.state or row.due_at != need.due_at:
         return None
+    if row.state == NeedState.DUE:
+        row.due_at = now + _ROUTED_WITHIN_S
+        return NeedState.DUE
     state = NeedState.HELD if row.on_deadline == OnDeadline.HOLD else NeedState.DUE
     if row.needs[0] not in row.met:
         state = NeedState.ENDED
-    row.state, row.due_at = state.value, None
+    row.state, row.due_at = state.value, now + _ROUTED_WITHIN_S if state == NeedState.DUE else None
     return state
+
+
+def give_up(session: Session, series_row: int) -> None:
+    """End the rules whose input is a series that cannot be routed."""
+    study_row = session.get_one(Series, series_row).study_row
+    for row in needs_of(session, study_row):
+        main = row.met.get(row.needs[0])
+        if row.state == NeedState.DUE and main is not None and main["series_row"] == series_row:
+            row.state, row.due_at = NeedState.ENDED.value, None
 
 
 def go_on(session: Session, study_row: int, now: float) -> list[StudyNeed]:
