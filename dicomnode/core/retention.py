@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 LEAST_S: Final = 6 * 3600.0
-"""Age before which nothing is deleted even where the disk is nearly full: late slices come within hours."""
+"""Age before which nothing is ever deleted: late slices come within hours."""
 
 _DAY_S: Final = 86400.0
 
@@ -31,8 +31,20 @@ class RetentionPolicy:
     @property
     def deletes(self) -> bool:
         """Whether anything is ever deleted."""
-        days = (self.originals_days, self.derived_days, self.unconfirmed_days, self.unrouted_days)
-        return self.is_by_space or any(one is not None for one in days)
+        return self.is_by_space or bool(self._days)
+
+    def youngest_s(self, *, is_scarce: bool) -> float:
+        """Age below which no series has to be looked at."""
+        if (is_scarce and self.is_by_space) or not self._days:
+            return LEAST_S
+        return max(LEAST_S, min(self._days) * _DAY_S)
+
+    @property
+    def _days(self) -> tuple[float, ...]:
+        days = (
+            self.originals_days, self.derived_days, self.unconfirmed_days, self.unrouted_days, self.quarantined_days,
+        )  # fmt: skip
+        return tuple(one for one in days if one is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +78,20 @@ def judge(found: Holdings, policy: RetentionPolicy, now: float, *, is_scarce: bo
     """Whether to delete a series. `is_scarce`: less space is free than `[retention] min_free`."""
     if found.in_progress:
         return Judgement(False, "something of it is still to be done")
-    age_days = (now - found.last_at) / _DAY_S
+    age_s = now - found.last_at
+    if age_s < LEAST_S:
+        return Judgement(False, "it came lately")
     obstacles = tuple(_obstacles(found, policy))
     for what, days in obstacles:
-        if days is None or age_days < days:
+        if days is None or age_s < days * _DAY_S:
             return Judgement(False, what)
     if obstacles:
         what, days = max(obstacles, key=lambda obstacle: obstacle[1] or 0.0)
         return Judgement(True, f"{what}, older than {days:g} days")
     limit = policy.derived_days if found.is_derived else policy.originals_days
-    if limit is not None and age_days >= limit:
+    if limit is not None and age_s >= limit * _DAY_S:
         return Judgement(True, f"confirmed at every destination, older than {limit:g} days")
-    if is_scarce and policy.is_by_space and now - found.last_at >= LEAST_S:
+    if is_scarce and policy.is_by_space:
         return Judgement(True, "confirmed at every destination, and the disk has too little space")
     return Judgement(False, "its days are not over")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from dicomnode.core.retention import LEAST_S, RetentionPolicy, judge
+from dicomnode.core.retention import RetentionPolicy, judge
 from dicomnode.errors import StoreError
 from dicomnode.flow.repeating import Repeating
 from dicomnode.store.database import Database
@@ -22,7 +22,7 @@ from dicomnode.store.schema import Series
 from dicomnode.telemetry import event
 
 _POLL_S: Final = 1.0
-_LOOKED_AT: Final = 50
+_LOOKED_AT: Final = 20
 """Series that one step looks at; a step deletes each of them at most."""
 
 _PAUSE_S: Final = 3600.0
@@ -84,7 +84,8 @@ class Retention(Repeating):
             self._next_at = now + _PAUSE_WHILE_SCARCE_S
             return 0
         with self._database.read() as session:
-            series = purges.candidates(session, self._cursor, now - LEAST_S, _LOOKED_AT)
+            before = now - policy.youngest_s(is_scarce=scarce)
+            series = purges.candidates(session, self._cursor, before, _LOOKED_AT)
             chosen = [
                 one for one in series if judge(purges.holdings(session, one), policy, now, is_scarce=scarce).deletes
             ]

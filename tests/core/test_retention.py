@@ -69,6 +69,7 @@ def test_what_is_under_way_or_not_named_is_never_deleted(
     judged = judge(found, policy, now, is_scarce=is_scarce)
     assert judged.reason
     if judged.deletes:
+        assert now - found.last_at >= policy.youngest_s(is_scarce=is_scarce)
         assert not found.in_progress
         assert policy.deletes
         assert not found.unconfirmed or policy.unconfirmed_days is not None

@@ -13,7 +13,18 @@ from sqlalchemy.orm import Session
 
 from dicomnode.core.retention import Holdings
 from dicomnode.store.index.reviews import has_quarantined
-from dicomnode.store.schema import Instance, Job, JobState, Origin, Outbox, OutboxState, Purge, Series, SeriesState
+from dicomnode.store.schema import (
+    Instance,
+    Job,
+    JobState,
+    Origin,
+    Outbox,
+    OutboxState,
+    Purge,
+    Series,
+    SeriesState,
+    Withdrawal,
+)
 
 DELETED = "deleted by retention"
 """Why a delivery was cancelled whose file is gone."""
@@ -66,7 +77,12 @@ def purge_of(session: Session, series_row: int) -> Purge | None:
 
 def candidates(session: Session, after: int, before: float, limit: int) -> list[Series]:
     """Series, in the order of their rows from `after` on, that began before a time and have files."""
-    has_files = exists().where(Instance.series_row == Series.id, Instance.id > func.coalesce(Purge.through, 0))
+    any_at_all = exists().where(Instance.series_row == Series.id)
+    newer = exists().where(Instance.series_row == Series.id, Instance.id > Purge.through)
+    has_files = or_(
+        and_(Purge.series_row.is_(None), any_at_all),
+        and_(Series.last_at > Purge.at, newer),  # the times spare looking at the instances of all that was deleted
+    )
     rows = (
         select(Series)
         .outerjoin(Purge, Purge.series_row == Series.id)
@@ -98,7 +114,10 @@ def holdings(session: Session, series: Series) -> Holdings:
         in_progress=waiting > 0 or _is_worked_on(session, series.study_row),
         quarantined=has_quarantined(session, series.id),
         unconfirmed=unconfirmed,
-        unrouted=session.scalar(unrouted.where(Instance.series_row == series.id, Instance.active, ~arrived)) or 0,
+        unrouted=session.scalar(
+            unrouted.where(Instance.series_row == series.id, Instance.active, ~_is_withdrawn(), ~arrived)
+        )
+        or 0,
     )
 
 
@@ -151,9 +170,15 @@ def _noted(session: Session, purge: Purge) -> Noted:
 
 
 def _is_unproven() -> ColumnElement[bool]:
-    """Of a delivery that ended: nothing proves that it arrived. Of older versions nothing has to."""
+    """Of a delivery that ended: nothing proves that it arrived. Of older versions, and of what holds no longer, nothing
+    has to."""
     sent = and_(Outbox.state == OutboxState.SENT, Outbox.confirmed_at.is_(None))
-    return and_(Instance.active, or_(sent, Outbox.state == OutboxState.FAILED))
+    return and_(Instance.active, ~_is_withdrawn(), or_(sent, Outbox.state == OutboxState.FAILED))
+
+
+def _is_withdrawn() -> ColumnElement[bool]:
+    """Of a derived instance: another took its place, or its sources were rejected."""
+    return exists().where(Withdrawal.instance_row == Instance.id)
 
 
 def _is_worked_on(session: Session, study_row: int) -> bool:
