@@ -16,7 +16,8 @@ from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import LatePolicy
 from dicomnode.errors import InputError
 from dicomnode.flow.withdrawing import Withdrawer
-from dicomnode.store.schema import Instance, Job, Outbox, Withdrawal, WithdrawalNote
+from dicomnode.store.index import purges
+from dicomnode.store.schema import Instance, Job, Outbox, Series, Withdrawal, WithdrawalNote
 from tests.flow.rooms import Flow, Killed, flowing, kill_at, phantom
 from tests.store.receiving import WAITS, routing
 
@@ -454,3 +455,15 @@ def test_a_job_that_was_refused_needs_no_attention_once_a_late_slice_has_cured_i
     assert states(by_slice) == ["superseded", "derived"]
     assert "spacing" in by_slice.jobs[0].reasons[0]
     assert "could do it" in by_slice.jobs[0].reasons[-1]
+
+
+def test_what_holds_no_longer_keeps_nothing_from_being_deleted(volume: Flow) -> None:
+    study = phantom(5)
+    volume.receive(study[:4])
+    volume.run()
+    volume.receive(study[4:])
+    volume.run()
+    old, new = [series for series in volume.reception.rows(Series) if series.origin == "derived"]
+    with volume.reception.database.read() as session:
+        kept = [purges.holdings(session, series) for series in (old, new)]
+    assert [(one.in_progress, one.unconfirmed, one.unrouted) for one in kept] == [(False, 0, 0), (True, 0, 5)]
