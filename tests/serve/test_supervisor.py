@@ -73,7 +73,7 @@ def test_what_dies_is_restarted_and_nothing_outlives_the_first_process(tmp_path:
 
 def test_a_receiver_that_is_restarted_refuses_nobody(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [])) as node:
-        wait_until(lambda: "receive-1" in processes(node), TIMEOUT_S, "the receiver has given a sign of life")
+        node.wait_for_log("node_started")  # before that, a process that dies is an error of the configuration
         os.kill(processes(node)["receive-1"], signal.SIGKILL)
         with socket.create_connection(("127.0.0.1", node.port)):
             assert echo(node.call()), "it waits for the next receiver, and is answered"
@@ -82,6 +82,7 @@ def test_a_receiver_that_is_restarted_refuses_nobody(tmp_path: Path) -> None:
 
 def test_several_receivers_share_the_port_and_one_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [], node={"receivers": 2})) as node:
+        node.wait_for_log("node_started")
         wait_until(lambda: processes(node).keys() == names(2), TIMEOUT_S, "each has given a sign of life")
         before = processes(node)
         os.kill(before["receive-2"], signal.SIGKILL)
