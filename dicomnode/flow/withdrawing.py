@@ -22,7 +22,7 @@ from dicomnode.store.index import files as index_files
 from dicomnode.store.index import outbox, withdrawals
 from dicomnode.store.index.arrivals import StoredFile, record_derived, stored_files
 from dicomnode.store.index.withdrawals import Withdrawn
-from dicomnode.store.schema import Instance
+from dicomnode.store.schema import Instance, Series
 from dicomnode.telemetry import event
 
 _POLL_S: Final = 2.0
@@ -57,36 +57,40 @@ class Withdrawer(Repeating):
         return sum(self._write(destination, note, now) for note in due if note[0].withdrawal.id not in waiting)
 
     def _write(self, destination: str, withdrawn: Sequence[Withdrawn], now: float) -> bool:
-        with self._rooms.results.scratch() as scratch:
-            try:
+        try:
+            with self._rooms.results.scratch() as scratch:
                 made = self._made(withdrawn, scratch / "note.dcm")
                 file = self._stored(made)
-            except DicomNodeError as error:  # it stays due
-                self._again_at[withdrawn[0].withdrawal.id] = now + _AGAIN_S
-                event(
-                    "withdrawal_failed", destination=destination, error=type(error).__name__, reason=str(error),
-                    hint=error.hint,
-                )  # fmt: skip
-                return False
-        with self._rooms.database.write() as session:
-            due = withdrawals.still_due(session, withdrawn, destination)
-            if due:
-                (note,) = self._recorded(session, withdrawn, made["series_instance_uid"], file, now)
-                withdrawals.record_note(session, withdrawn, destination, note.id, now)
-                self._enqueue(session, withdrawn, note, now)
-            needed = index_files.is_recorded(session, file)
-        if not needed:  # another machine wrote the same note meanwhile
-            self._rooms.files.remove(file.file)
-        if not due:
+        except DicomNodeError as error:  # it stays due
+            self._again_at[withdrawn[0].withdrawal.id] = now + _AGAIN_S
+            told = {"error": type(error).__name__, "reason": str(error), "hint": error.hint}
+            event("withdrawal_failed", destination=destination, **told)
+            return False
+        if not self._record(destination, withdrawn, made["series_instance_uid"], file, now):
             return False
         event(
             "derived_withdrawn",
             destination=destination,
-            sop_instance_uid=note.sop_instance_uid,
+            sop_instance_uid=file.sop_instance_uid,
             instances=len(withdrawn),
             reason=withdrawn[0].withdrawal.reason,
         )
         return True
+
+    def _record(
+        self, destination: str, withdrawn: Sequence[Withdrawn], series_uid: str, file: StoredFile, now: float
+    ) -> bool:
+        """Store and enqueue a note; whether it was still due."""
+        with self._rooms.database.write() as session:
+            due = withdrawals.still_due(session, withdrawn, destination)
+            if due:
+                note = self._recorded(session, withdrawn[0].series, series_uid, file, now)
+                withdrawals.record_note(session, withdrawn, destination, note.id, now)
+                self._enqueue(session, withdrawn[0], note, now)
+            needed = index_files.is_recorded(session, file)
+        if not needed:  # another machine wrote the same note meanwhile
+            self._rooms.files.remove(file.file)
+        return due
 
     def _made(self, withdrawn: Sequence[Withdrawn], out: Path) -> Mapping[str, Any]:
         """Write the note, by the first file that is there to tell whose study it is."""
@@ -122,24 +126,23 @@ class Withdrawer(Repeating):
         file, size_bytes = self._rooms.files.adopt(Path(made["path"]))
         return StoredFile(uid, made["sop_class_uid"], made["transfer_syntax_uid"], file, size_bytes)
 
-    def _recorded(
-        self, session: Session, withdrawn: Sequence[Withdrawn], series_instance_uid: str, file: StoredFile, now: float
-    ) -> list[Instance]:
-        old = withdrawn[0].series
+    def _recorded(self, session: Session, old: Series, series_uid: str, file: StoredFile, now: float) -> Instance:
+        """The note in the index, in the study of what it withdraws."""
         us = Sender("", self._pipeline.deriving.ae_title, self._pipeline.deriving.ae_title, "", now)
-        identity = replace(identity_of(session, old.id, series_instance_uid), modality="KO")
+        identity = replace(identity_of(session, old.id, series_uid), modality="KO")
         assert old.job_row is not None  # it is derived
-        return record_derived(session, identity, [file], old.job_row, us)
+        (note,) = record_derived(session, identity, [file], old.job_row, us)
+        return note
 
-    def _enqueue(self, session: Session, withdrawn: Sequence[Withdrawn], note: Instance, now: float) -> None:
+    def _enqueue(self, session: Session, withdrawn: Withdrawn, note: Instance, now: float) -> None:
         """Send it as what it withdraws was sent."""
-        old = withdrawn[0].delivery
+        old = withdrawn.delivery
         to = outbox.DerivedOutgoing(
             destination=old.destination,
             rules=tuple(old.rules),
             calling_ae=old.calling_ae,
             priority=PRIORITIES["normal"],
-            after_series=withdrawn[0].series.id,
+            after_series=withdrawn.series.id,
             hold_until=now,
             withheld=self._pipeline.routing.withholds(old.destination, old.rules, ()),
         )
