@@ -111,6 +111,7 @@ class Drainer:
         self._echo_tells = True
         self._looked_at = -float("inf")  # when patience was last looked at
         self.is_busy = False
+        self.is_sending = False  # and so must hold the lease
         self.sends_all = False  # not only what is urgent
         self._waking = threading.Event()
         self._stopping = threading.Event()
@@ -189,6 +190,13 @@ class Drainer:
         """Try to send one batch of what is ready; how many instances it had."""
         if not self._leases.hold(self.route.name):
             return 0
+        self.is_sending = True
+        try:
+            return self._drain(now)
+        finally:
+            self.is_sending = False
+
+    def _drain(self, now: float) -> int:
         self._replace_halted()
         self._look_at_patience(now)
         with self._database.read() as session:

@@ -118,7 +118,7 @@ class Drainers:
         self._leases.keep()
         running = self.running
         for drainer in running:
-            if drainer.is_busy and not self._leases.is_good(drainer.route.name):
+            if drainer.is_sending and not self._leases.is_good(drainer.route.name):
                 if self._leases.is_over(drainer.route.name):
                     drainer.cut()
                 else:

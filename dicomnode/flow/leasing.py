@@ -98,7 +98,9 @@ class Leases:
     def keep(self) -> None:
         """Renew what is held, where it is time to."""
         now = self._elapsed()
-        if now - self._kept_at < _RENEW_S or not self._renewed:
+        with self._lock:
+            held = set(self._renewed)
+        if now - self._kept_at < _RENEW_S or not held:
             return
         with enduring():
             with self._database.write(alone=False) as session:
@@ -106,7 +108,11 @@ class Leases:
                 kept = leases.renew(session, self._owner, at, at + LEASE_S)
             self._kept_at = now
             with self._lock:
-                self._renewed = {name: max(now, at) for name, at in self._renewed.items() if name in kept}
+                for name in held & self._renewed.keys():  # what was taken meanwhile is good without this
+                    if name in kept:
+                        self._renewed[name] = now
+                    else:
+                        del self._renewed[name]
 
     def balance(self, busy: Collection[str]) -> None:
         """Leave to other machines what we do not use, and what is more than our share. A busy one when it is next asked

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -238,6 +239,23 @@ def test_a_lease_that_is_renewed_stays(reception: Reception) -> None:
         held.keep()
         assert held.is_good("pacs")
         assert not other.hold("pacs")
+
+
+def test_a_lease_taken_while_others_are_renewed_stays(reception: Reception, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times()
+    held = times.leases(reception, "one")
+    assert held.hold("pacs")
+    renew = leases.renew
+
+    def and_meanwhile(*arguments: Any) -> frozenset[str]:
+        held._renewed["archive"] = times.now  # as `hold` does in another thread
+        return renew(*arguments)
+
+    monkeypatch.setattr("dicomnode.flow.leasing.leases.renew", and_meanwhile)
+    times.now += 9.0
+    held.keep()
+    assert held.is_good("pacs")
+    assert held.is_good("archive")
 
 
 def test_a_lease_that_another_has_taken_is_lost_at_the_next_renewal(reception: Reception) -> None:
