@@ -21,7 +21,7 @@ from dicomnode.operations.telling.completeness import held_series
 from dicomnode.operations.telling.delivery import destination_notes
 from dicomnode.operations.telling.late import WithdrawnStatus, withdrawn_status
 from dicomnode.operations.telling.needs import held_needs
-from dicomnode.operations.telling.retrieval import RetrievalStatus, retrieval_status
+from dicomnode.operations.telling.retrieval import RetrievalStatus, retrieval_status, unfetched
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
@@ -236,6 +236,7 @@ def _problems(session: Session) -> tuple[Problem, ...]:
         ),
         *(_unrouted(session, series) for series in overview.unrouted_series(session, _LISTED)),
         *(Problem("unplanned", series.series_instance_uid, reason) for series, reason in failed_plans),
+        *(Problem("unfetched", about, reason) for about, reason in unfetched(session, _LISTED)),
         *(_job_problem(job, series) for job, series in overview.jobs_in(session, ended, _LISTED)),
         *(_undelivered(*found) for found in overview.failed_deliveries(session, _LISTED)),
     )

@@ -13,6 +13,7 @@ import pytest
 from dicomnode.cli.console import FAILED, OK, PARTLY, USAGE
 from dicomnode.config import Config
 from dicomnode.flow.retrieving import Retrieving
+from dicomnode.operations.status import status
 from dicomnode.operations.telling.retrieval import retrieval_status
 from dicomnode.operations.why import why
 from dicomnode.serve.retrieve import terms
@@ -112,6 +113,8 @@ def test_fetch_waits_for_the_node_and_tells_how_it_ended(tmp_path: Path, command
         assert [row.what for row in flow.reception.rows(Action)] == ["fetch"] * 4
         with flow.reception.database.read() as session:
             shown = retrieval_status(session, time.time())
+        problems = [(one.kind, one.about) for one in status(config).problems]
+        assert [one for one in problems if one[0] == "unfetched"] == [("unfetched", "1.2.3.4"), ("unfetched", STUDY)]
         assert shown.lines() == ("fetched   2 complete, 1 partial, 1 failed in the last day; 0 to be fetched",)
 
 

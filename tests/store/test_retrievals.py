@@ -29,9 +29,10 @@ def _database_of(reception: Reception) -> Database:
     return reception.database
 
 
-def ask(database: Database, peer: str, at: float = NOW) -> int:
+def ask(database: Database, peer: str, at: float = NOW, series: tuple[str, ...] = ()) -> int:
     with database.write() as session:
-        return retrievals.request(session, Request(peer, "1.2.3", requested_by="anna"), at).id
+        wanted = Request(peer, "1.2.3", series_instance_uids=series, requested_by="anna")
+        return retrievals.request(session, wanted, at).id
 
 
 def take(database: Database, owner: str, now: float) -> int | None:
@@ -123,3 +124,28 @@ def test_the_index_is_counted_whoever_brought_it(reception: Reception) -> None:
     with reception.database.read() as session:
         ((told, instances, held),) = retrievals.of_series(session, study, series)
     assert (told.id, instances, held) == (row, 4, 3)
+
+
+def test_what_did_not_come_is_told_until_it_was_fetched_whole(database: Database) -> None:
+    def end(state: RetrievalState, at: float, *series: str) -> int:
+        row = ask(database, "pacs", at, series)
+        assert take(database, "a", at) == row
+        with database.write() as session:
+            assert retrievals.finish(session, row, "a", (state, "", ""), at)
+        return row
+
+    def told(since: float) -> list[int]:
+        with database.read() as session:
+            return [row.id for row in retrievals.incomplete(session, since, 10)]
+
+    failed, partial = end(RetrievalState.FAILED, NOW), end(RetrievalState.PARTIAL, NOW + 1)
+    assert (told(NOW), told(NOW + 1)) == ([partial, failed], [partial])
+    other = end(RetrievalState.PARTIAL, NOW + 2, "1.2.9")
+    end(RetrievalState.COMPLETE, NOW + 2, "1.2.8")
+    assert told(NOW) == [other, partial, failed]
+    end(RetrievalState.COMPLETE, NOW + 2, "1.2.9")
+    assert told(NOW) == [partial, failed]
+    end(RetrievalState.COMPLETE, NOW + 2)
+    assert told(NOW) == []
+    with database.read() as session:
+        assert retrievals.ended_since(session, NOW) == {"failed": 1, "partial": 2, "complete": 3}

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from dicomnode.core.retrieving import RetrievalState
 from dicomnode.operations.wording import counted
 from dicomnode.store.index import retrievals
+from dicomnode.store.index.processes import clock
 from dicomnode.store.schema import Retrieval, Series, Study
 
 _LATELY_S: Final = 86_400.0
@@ -89,3 +90,12 @@ def retrieval_status(session: Session, now: float) -> RetrievalStatus:
         for row in retrievals.waiting(session)
     )
     return RetrievalStatus(waiting, retrievals.ended_since(session, now - _LATELY_S))
+
+
+def unfetched(session: Session, limit: int) -> tuple[tuple[str, str], ...]:
+    """(study, or the retrieval's row, what is the matter) for what did not come in the last day, the newest first."""
+    since = clock(session) - _LATELY_S
+    return tuple(
+        (row.study_instance_uid or f"retrieval {row.id}", f"{row.state}, from {row.peer}: {row.reason}; {row.hint}")
+        for row in retrievals.incomplete(session, since, limit)
+    )

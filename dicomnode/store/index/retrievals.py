@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, String, cast, exists, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from dicomnode.core.retrieving import RetrievalState, RetrieveMethod, SeriesAtPeer, SeriesCount
 from dicomnode.store.schema import Instance, Retrieval, RetrievalSeries, Series, Study
 
 _MOST_ASKED_AT_ONCE: Final = 500
+_ALL_SERIES: Final = "[]"
 _MOST_NAMED: Final = 2000
 """SOP Instance UIDs that a row names as missing: it is read by people."""
 
@@ -207,6 +208,23 @@ def ended_since(session: Session, since: float) -> dict[str, int]:
     """How many ended in which state since a time."""
     rows = select(Retrieval.state, func.count()).where(Retrieval.finished_at >= since).group_by(Retrieval.state)
     return {state: int(count) for state, count in session.execute(rows)}
+
+
+def incomplete(session: Session, since: float, limit: int) -> list[Retrieval]:
+    """Those that ended partial or failed since a time, the newest first; not what was fetched whole afterwards."""
+    later = aliased(Retrieval)
+    series, later_series = cast(Retrieval.series_instance_uids, String), cast(later.series_instance_uids, String)
+    mended = exists().where(
+        later.id > Retrieval.id,
+        later.peer == Retrieval.peer,
+        later.study_instance_uid == Retrieval.study_instance_uid,
+        later.accession_number == Retrieval.accession_number,
+        or_(later_series == series, later_series == _ALL_SERIES),
+        later.state == RetrievalState.COMPLETE.value,
+    )
+    ends = (RetrievalState.PARTIAL.value, RetrievalState.FAILED.value)
+    rows = select(Retrieval).where(Retrieval.state.in_(ends), Retrieval.finished_at >= since, ~mended)
+    return list(session.scalars(rows.order_by(Retrieval.id.desc()).limit(limit)))
 
 
 def _is_ready() -> ColumnElement[bool]:
