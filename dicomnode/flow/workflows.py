@@ -147,6 +147,7 @@ class Reconciler(Repeating):
     def _tidy(self, now: float) -> None:
         self.reconcile(now)
         self._record.forget(now - _REMEMBERED_S)
+        self._database.tend()
 
     def reconcile(self, now: float) -> int:
         """End what is orphaned; how many. What changed within the last minute may be between two workflows."""

@@ -29,6 +29,15 @@ _PAGES_IN_LOG: Final = 4000  # 16 MB: a page that changes with every instance is
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
 """WAL with NORMAL survives a killed process but not a power cut: commits since the last checkpoint may be lost."""
 
+_LOOKED_AT: Final = 400
+"""Rows of each index that SQLite looks at to know it (its manual's advice)."""
+
+_EVERY_TABLE: Final = 0x10002
+"""PRAGMA optimize: analyse what has grown, not only what this connection has asked for."""
+
+_REOPENED_S: Final = 1800
+"""A connection knows what was known of the tables when it was opened."""
+
 _WRITERS: Final = 0x6469636F6D  # "dicom"
 """Number of the advisory lock that writers take on PostgreSQL: alone, or together with others of their kind."""
 
@@ -105,6 +114,15 @@ class Database:
                 connection.rollback()
                 raise
 
+    def tend(self) -> None:
+        """Have SQLite look how its tables have grown, which takes milliseconds; a server does so by itself. Else it
+        takes an index in which all values are alike for as good as one in which none are, and reads every row."""
+        if self.is_shared:
+            return
+        with self.write() as session:
+            session.execute(text(f"PRAGMA analysis_limit={_LOOKED_AT}"))
+            session.execute(text(f"PRAGMA optimize={_EVERY_TABLE}"))
+
     def close(self) -> None:
         self.engine.dispose()
         if self._turns is not None:
@@ -145,6 +163,8 @@ def migrate(url: str, scripts: Path = _MIGRATIONS) -> None:
         newer = is_newer(connection, ScriptDirectory.from_config(config))
     if not newer:
         alembic.command.upgrade(config, "head")
+        with closing(Database(url)) as database:
+            database.tend()
 
 
 def _open(url: str, durability: str) -> Engine:
@@ -162,7 +182,9 @@ def _open_postgresql(url: str, durability: str) -> Engine:
 
 
 def _open_sqlite(url: str, durability: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    engine = create_engine(
+        url, pool_recycle=_REOPENED_S, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

@@ -116,3 +116,17 @@ def test_the_first_plan_of_a_closing_holds(tmp_path: Path) -> None:
             assert {job.id for job in jobs.unfinished_jobs(session)} == {job.id for job in first}
             jobs.end_job(session, first[0].id, JobState.FAILED, ["why"], 12.0)
             assert [job.id for job in jobs.unfinished_jobs(session)] == [first[1].id]
+
+
+def test_sqlite_knows_how_its_tables_have_grown(tmp_path: Path) -> None:
+    """Else it reads every delivery of a destination to find those of one series."""
+    with receiving(tmp_path) as reception:
+        for number in range(1, 120):
+            reception.receive(ct_header(number, SeriesInstanceUID=f"1.2.3.{number % 40}"))
+        reception.database.tend()
+    with open_database(tmp_path) as database, database.engine.connect() as connection:
+        plan = connection.exec_driver_sql(
+            "EXPLAIN QUERY PLAN SELECT outbox.id FROM outbox JOIN instance ON instance.id = outbox.instance_row "
+            "WHERE instance.series_row = 3 AND outbox.destination = 'pacs' AND outbox.state = 'ready'"
+        )
+        assert "ix_instance_series_row" in " ".join(row[3] for row in plan)
