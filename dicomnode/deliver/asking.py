@@ -17,7 +17,7 @@ from dicomnode.core.types import Outcome, Outgoing, Receipt
 from dicomnode.errors import PeerError
 from dicomnode.net.holdings import instances_held
 from dicomnode.net.query import FIND_CONTEXTS
-from dicomnode.net.scu import Opening, PeerAddress, Timeouts, associate
+from dicomnode.net.scu import Interruption, Opening, PeerAddress, Timeouts, associate
 
 _ANSWERS_S: Final = Timeouts(connect_s=5.0, associate_s=5.0, response_s=10.0)
 """Originals wait behind the question: a destination that takes longer is not asked."""
@@ -38,7 +38,8 @@ class AskingDeliverer:
     def __init__(self, deliverer: Deliverer, address: PeerAddress, opening: Opening) -> None:
         self._deliverer = deliverer
         self._address = address
-        self._opening = replace(opening, timeouts=_ANSWERS_S)
+        self._interruption = Interruption()
+        self._opening = replace(opening, timeouts=_ANSWERS_S, interruption=self._interruption)
         self._held: dict[Series, tuple[float, frozenset[str]]] = {}
         self._ask_from = 0.0
 
@@ -58,6 +59,7 @@ class AskingDeliverer:
         self._deliverer.finish()
 
     def interrupt(self) -> None:
+        self._interruption.interrupt()
         self._deliverer.interrupt()
 
     def close(self) -> None:

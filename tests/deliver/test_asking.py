@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,3 +105,12 @@ def test_originals_alone_ask_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     deliverer.interrupt()
     deliverer.close()
     assert sends.told == ["probe DICOMNODE", "finish", "interrupt", "close"]
+
+
+def test_a_question_is_broken_off_where_nothing_is_to_be_sent_any_more() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sends = Sends()
+        deliverer = AskingDeliverer(sends, PeerAddress("127.0.0.1", silent.getsockname()[1], "SILENT"), Opening())
+        deliverer.interrupt()
+        assert outcomes(deliverer, [outgoing(1)]) == {1: Outcome.SENT}  # the deliverer behind it sends nothing then
+    assert sends.told == ["interrupt"]
