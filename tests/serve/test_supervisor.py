@@ -55,7 +55,6 @@ def test_what_dies_is_restarted_and_nothing_outlives_the_first_process(tmp_path:
     with Node(tmp_path, settings({}, [])) as node:
         node.wait_for_log("node_started")
         wait_until(lambda: processes(node).keys() == names(1), TIMEOUT_S, "each has given a sign of life")
-        node.wait_for_log("node_started")
         before = processes(node)
         os.kill(before["receive-1"], signal.SIGKILL)
         node.wait_for_log("process_ended")
@@ -86,7 +85,6 @@ def test_several_receivers_share_the_port_and_one_that_dies_takes_nobody_with_it
     with Node(tmp_path, settings({}, [], node={"receivers": 2})) as node:
         node.wait_for_log("node_started")
         wait_until(lambda: processes(node).keys() == names(2), TIMEOUT_S, "each has given a sign of life")
-        node.wait_for_log("node_started")
         before = processes(node)
         os.kill(before["receive-2"], signal.SIGKILL)
         assert all(echo(node.call()) for _ in range(4))
