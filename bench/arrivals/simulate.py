@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.arrivals.traces import Arrived, Ended, Event, Opened
@@ -164,13 +164,6 @@ def fixed(events: Sequence[Event], quiet_s: float) -> list[Closed]:
                 cut.add(key)
             last[key] = event.at
     return [Closed(key in cut, quiet_s) for key in last]
-
-
-def judged(
-    senders: Iterable[Sequence[Event]], policy: CompletenessPolicy, learning: Learning | None
-) -> list[list[Closed]]:
-    """The series of several senders, each learned by itself, in the order of their first instance."""
-    return [Judgement(policy, learning).run(events) for events in senders]
 
 
 def _closed(series: _Series) -> Closed:
