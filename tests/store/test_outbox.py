@@ -15,8 +15,9 @@ from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
-from dicomnode.store.index import arrivals, health, leases, outbox, overview
+from dicomnode.store.index import arrivals, deliveries, health, leases, outbox, overview
 from dicomnode.store.index.arrivals import Identity, StoredFile
+from dicomnode.store.index.deliveries import Which
 from dicomnode.store.index.outbox import MOST_ABORTS, DerivedOutgoing, Wanted
 from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.index.series import release_held
@@ -182,6 +183,9 @@ def test_an_instance_that_a_working_destination_aborts_at_is_at_fault_in_the_end
     row = row_of(reception).id
     states = [answer(reception, row, Outcome.ABORTED, transient=True, now=LATER + n) for n in range(MOST_ABORTS)]
     assert states == [OutboxState.READY] * (MOST_ABORTS - 1) + [OutboxState.FAILED]
+    with reception.database.write() as session:
+        deliveries.send_again(session, Which((OutboxState.FAILED,)), LATER + 100, limit=1)
+    assert answer(reception, row, Outcome.ABORTED, transient=True, now=LATER + 101) == OutboxState.READY
 
 
 def test_while_the_destination_is_down_no_instance_is_at_fault(reception: Reception) -> None:

@@ -212,11 +212,14 @@ def _state_after(session: Session, answer: Answer, row: Outbox, retry: RetryPoli
 
 
 def _is_at_fault(session: Session, row: Outbox) -> bool:
-    """Whether a destination that takes others has aborted at it often enough, counting the last time."""
+    """Whether a destination that takes others has aborted at it often enough, counting the last time; what was before a
+    person had it sent again does not count."""
     destination = session.get(Destination, row.destination)
     if destination is not None and destination.failures:
         return False
-    aborts = select(func.count()).where(Receipt.outbox_row == row.id, Receipt.outcome == Outcome.ABORTED)
+    aborts = select(func.count()).where(
+        Receipt.outbox_row == row.id, Receipt.outcome == Outcome.ABORTED, Receipt.at >= row.created_at
+    )
     session.flush()  # the last receipt is among them
     return (session.scalar(aborts) or 0) >= MOST_ABORTS
 
