@@ -34,6 +34,8 @@ from dicomnode.store.locks import NODE_LOCK, exclusive_after_others, holder
 _STOP_S: Final = 60.0
 _LOOK_S: Final = 0.5
 """Patience with who holds the node's lock: `status` and `check` take it for an instant to see whether a node runs."""
+_END_S: Final = 5.0
+"""A process that has closed its channel ends within this."""
 _POLL_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -206,8 +208,8 @@ class Supervisor:
                     return
                 if not chunk:
                     break
-        child.process.join(_POLL_S)
-        if not self._stopping and child.process.exitcode != TRY_AGAIN:
+        child.process.join(_END_S)
+        if not self._stopping and not _may_pass(child.process.exitcode):
             what, _, hint = said.decode(errors="replace").strip().partition("\n")
             raise ConfigError(what or f"the {child.name} process ended while it started", hint or "see the log above")
 
@@ -288,6 +290,11 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+
+def _may_pass(exit_status: int | None) -> bool:
+    """Whether a process that ended in its start may come through at the next try: it says so, or a signal ended it."""
+    return exit_status is not None and (exit_status == TRY_AGAIN or exit_status < 0)
 
 
 def _listen(config: Config) -> tuple[Listener, ...]:

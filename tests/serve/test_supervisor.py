@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -140,3 +141,17 @@ def test_only_the_roles_asked_for_run(tmp_path: Path) -> None:
         assert set(processes(node)) == {"receive-1"}
         assert len(session_of(node.pid)) == 2
         assert node.stop() == 0
+
+
+def test_a_process_that_is_killed_in_its_start_is_started_again(tmp_path: Path) -> None:
+    node = Node(tmp_path, settings({}, []))
+    node.launch({"DICOMNODE_STRICT_EVENTS": "1"})
+    try:
+        node.wait_for_log("process_started", times=len(names(1)))
+        flow = next(line for line in node.log().splitlines() if '"role": "flow"' in line and line.endswith("}"))
+        os.kill(json.loads(flow)["pid"], signal.SIGKILL)
+        node.wait_for_log("node_started", timeout_s=TIMEOUT_S)
+        wait_until(lambda: processes(node).keys() == names(1), TIMEOUT_S, "each has given a sign of life")
+        assert node.stop() == 0
+    finally:
+        node.kill()
