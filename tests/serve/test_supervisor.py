@@ -75,7 +75,7 @@ def test_what_dies_is_restarted_and_nothing_outlives_the_first_process(tmp_path:
 
 def test_a_receiver_that_is_restarted_refuses_nobody(tmp_path: Path) -> None:
     with Node(tmp_path, settings({}, [])) as node:
-        node.wait_for_log("node_started")  # before that, a process that dies is an error of the configuration
+        node.wait_for_log("node_started")
         os.kill(processes(node)["receive-1"], signal.SIGKILL)
         with socket.create_connection(("127.0.0.1", node.port)):
             assert echo(node.call()), "it waits for the next receiver, and is answered"
