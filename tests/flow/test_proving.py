@@ -23,6 +23,7 @@ from dicomnode.testing.processes import free_port, wait_until
 from tests.flow.asking import NODE, POLICY, Asked, asking, listening
 from tests.store.receiving import ct_header
 
+pytestmark = pytest.mark.both_databases
 AE_TITLE = "ARCHIVE"
 _N_ACTION_RSP = 0x8130
 Then = Callable[["Archive", Any, Dataset], None]
