@@ -32,9 +32,6 @@ _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL", "none": "OFF"}
 _LOOKED_AT: Final = 400
 """Rows of each index that SQLite looks at to know it (its manual's advice)."""
 
-_EVERY_TABLE: Final = 0x10002
-"""PRAGMA optimize: analyse what has grown, not only what this connection has asked for."""
-
 _REOPENED_S: Final = 1800
 """A connection knows what was known of the tables when it was opened."""
 
@@ -121,7 +118,7 @@ class Database:
             return
         with self.write() as session:
             session.execute(text(f"PRAGMA analysis_limit={_LOOKED_AT}"))
-            session.execute(text(f"PRAGMA optimize={_EVERY_TABLE}"))
+            session.execute(text("ANALYZE"))
 
     def close(self) -> None:
         self.engine.dispose()

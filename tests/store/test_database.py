@@ -126,7 +126,9 @@ def test_sqlite_knows_how_its_tables_have_grown(tmp_path: Path) -> None:
         reception.database.tend()
     with open_database(tmp_path) as database, database.engine.connect() as connection:
         plan = connection.exec_driver_sql(
-            "EXPLAIN QUERY PLAN SELECT outbox.id FROM outbox JOIN instance ON instance.id = outbox.instance_row "
-            "WHERE instance.series_row = 3 AND outbox.destination = 'pacs' AND outbox.state = 'ready'"
+            "EXPLAIN QUERY PLAN SELECT outbox.id, outbox.finished_at, instance.sop_class_uid "
+            "FROM outbox JOIN instance ON instance.id = outbox.instance_row WHERE instance.series_row = 3 "
+            "AND instance.active = 1 AND outbox.destination = 'pacs' AND outbox.state = 'ready' "
+            "AND outbox.confirmed_at IS NULL"
         )
         assert "ix_instance_series_row" in " ".join(row[3] for row in plan)
