@@ -528,7 +528,7 @@ class CompletenessSettings(Section):
 
     quiet_s: Seconds = Field(default=60.0, description="silence that is enough though its association is still open")
     released_quiet_s: Seconds = Field(
-        default=5.0, description="silence that is enough once its associations were released"
+        default=20.0, description="silence that is enough once its associations were released"
     )
     deadline_s: Seconds = Field(
         default=600.0,

@@ -98,8 +98,8 @@ def test_the_environment_overrides_secret_files_and_both_the_file(
 
 def test_a_peer_has_its_own_waiting_times(written: Written) -> None:
     config = load_config(written(SITE + "\n[completeness]\ndeadline_s = 500\n"))
-    assert config.completeness_of("ct1") == CompletenessPolicy(quiet_s=7, released_quiet_s=5, deadline_s=500)
-    assert config.completeness_of("") == CompletenessPolicy(quiet_s=60, released_quiet_s=5, deadline_s=500)
+    assert config.completeness_of("ct1") == CompletenessPolicy(quiet_s=7, released_quiet_s=20, deadline_s=500)
+    assert config.completeness_of("") == CompletenessPolicy(quiet_s=60, released_quiet_s=20, deadline_s=500)
 
 
 def test_a_peer_has_its_own_way_with_late_instances(written: Written) -> None:

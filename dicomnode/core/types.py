@@ -210,7 +210,7 @@ class CompletenessPolicy:
     """
 
     quiet_s: float = 60.0
-    released_quiet_s: float = 5.0
+    released_quiet_s: float = 20.0
     deadline_s: float = 600.0
     quiet_min_s: float = 1.0
     quiet_max_s: float = 120.0

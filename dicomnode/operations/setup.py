@@ -155,7 +155,7 @@ data = {_text(answers.data)}                  # relative to this file, unless it
 
 [completeness]
 # quiet_s = 60                 # a series is complete after so long a silence,
-# released_quiet_s = 5         # or after this one, once its associations are released; both until more is learned
+# released_quiet_s = 20        # or after this one, once its associations are released; both until more is learned
 # deadline_s = 600             # a series with gaps is waited for no longer than this
 # on_deadline = "flag"         # and then: "proceed", "flag" (what is derived says so), or "hold" (for a person)
 

@@ -22,7 +22,7 @@ from dicomnode.core.quiet import (
 )
 from dicomnode.core.types import AssociationEnd, CompletenessPolicy
 
-POLICY = CompletenessPolicy()
+POLICY = CompletenessPolicy(released_quiet_s=5.0)
 RELEASED, ABORTED = AssociationEnd.RELEASED, AssociationEnd.ABORTED
 OPEN, BROKEN = Silence.OPEN, Silence.BROKEN
 
