@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import func, select
 
 from bench import flow
 from bench.__main__ import main
 from bench.sink import Sink
-from bench.stored import TABLES, grow, patterns
-from bench.studies import CT, MARKER, Kind, written
+from bench.stored import grow, patterns
+from bench.studies import CT, Kind, written
 from bench.wire import VERIFICATION, Association, BrokenError, read
-from dicomnode.store.database import Database, migrate, sqlite_url
-from dicomnode.testing.node import Node, settings
-from dicomnode.testing.peers import StoreScp
-from dicomnode.testing.processes import wait_until
-from dicomnode.testing.sender import RawObject, send_verbatim
+from dicomnode.store.schema import Instance, Outbox, Series
+from tests.store.receiving import ct_header, open_database, receiving
 
 TINY = Kind("CT 32 x 32", CT.sop_class_uid, 32)
-SERIES = 7
 
 
 def test_the_sink_notes_when_each_instance_began_to_arrive(tmp_path: Path) -> None:
@@ -40,6 +35,25 @@ def test_the_sink_notes_when_each_instance_began_to_arrive(tmp_path: Path) -> No
 def test_the_sink_takes_storage_only() -> None:
     with Sink() as sink, pytest.raises(BrokenError, match="refused"):
         Association(sink.port, sink.ae_title, "TEST", [("1.2.840.10008.1.20.1", "1.2.840.10008.1.2")])
+
+
+def test_what_is_stored_is_copied_whole_and_more_can_come(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        for number in range(1, 5):
+            reception.receive(ct_header(number, SeriesInstanceUID=f"1.2.3.{number % 2}"))
+        copied = patterns(reception.database.engine)
+        assert [grow(reception.database.engine, copied, wanted) for wanted in (10, 25)] == [10, 26]
+        reception.receive(ct_header(9))
+        with reception.database.read() as session:
+            counts = [session.scalar(select(func.count()).select_from(table)) for table in (Series, Instance, Outbox)]
+            uids = session.scalars(select(Instance.sop_instance_uid)).all()
+        assert counts == [27, 53, 53]
+        assert len(set(uids)) == 53
+
+
+def test_nothing_stored_cannot_be_copied(tmp_path: Path) -> None:
+    with open_database(tmp_path) as database, pytest.raises(RuntimeError, match="no series"):
+        patterns(database.engine)
 
 
 def test_latencies_and_rates_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
