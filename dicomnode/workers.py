@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import queue
+import re
 import resource
 import select
 import signal
@@ -30,6 +31,9 @@ Operation = Callable[..., Mapping[str, Any]]
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 """unshare(2); Python offers it from 3.12 on."""
+
+_NUMPYS_FULL_DISK: Final = re.compile(r"\d+ requested and \d+ written")
+"""What `ndarray.tofile` says where a disk is full, without a number."""
 
 _ERRORS: Final[dict[str, type[DicomNodeError] | type[EngineError]]] = {
     name: kind
@@ -154,6 +158,8 @@ def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dic
     except Exception as error:  # noqa: BLE001  whatever a decoder raises on hostile bytes; text of it may hold PHI
         if isinstance(error, OSError) and error.errno is not None:  # decoders raise it too, but without a number
             return _disk_failure(request["operation"], error.errno)
+        if isinstance(error, OSError) and _NUMPYS_FULL_DISK.fullmatch(str(error)):
+            return _disk_failure(request["operation"], errno.ENOSPC)
         return {
             "error": "InputError",
             "message": f"{request['operation']} failed on this input ({type(error).__name__})",

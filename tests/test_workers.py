@@ -17,7 +17,7 @@ import pytest
 from dicomnode import errors
 from dicomnode.errors import DicomNodeError, DiskFullError, EngineError, InputError, StoreError, WorkerError
 from dicomnode.testing.processes import wait_until
-from dicomnode.workers import WorkerPool, WorkerProcess
+from dicomnode.workers import WorkerPool, WorkerProcess, _answer
 
 MODULE = "tests.worker_operations"
 KINDS = sorted(
@@ -210,3 +210,10 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, state: str) -> None:
         parent.kill()
         parent.communicate()
     wait_until(lambda: not is_running(pid), 10.0, "the worker has ended")
+
+
+def test_a_full_disk_as_numpy_tells_it_is_one() -> None:
+    def write() -> dict[str, object]:
+        raise OSError("16384 requested and 512 written")
+
+    assert _answer({"write": write}, {"operation": "write", "arguments": {}})["error"] == "DiskFullError"
