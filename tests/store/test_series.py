@@ -12,7 +12,7 @@ from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import AssociationEnd, Completeness, CompletenessPolicy, Verdict
 from dicomnode.store.index import series as series_index
-from dicomnode.store.schema import Series
+from dicomnode.store.schema import Outbox, Series
 from tests.store.receiving import SCANNER, Reception, ct_header, receiving, routing
 
 WAIT = Verdict(Completeness.WAIT, 1500.0, ("an association is open",), 0.0)
@@ -91,6 +91,16 @@ def test_closing_counts_a_generation_and_lets_go_what_was_held(reception: Recept
     assert (series.state, series.generation, series.due_at, series.closed_at) == ("closed", 1, None, 2000.0)
     assert series.verdict == {"state": "complete", "until": None, "reasons": ["all are here"], "confidence": 1.0}
     assert [state for _, _, state in reception.outbox()] == ["ready"]
+    assert reception.rows(Outbox)[0].created_at == 2000.0, "no patience of the destination's was used up meanwhile"
+
+
+def test_who_closes_a_series_while_it_is_judged_is_not_overruled(reception: Reception) -> None:
+    reception.receive(ct_header())
+    judged = only_series(reception)
+    with reception.database.write() as session:
+        assert series_index.ask_to_close(session, judged, "anna", 1900.0)
+        assert not series_index.hold(session, judged, COMPLETE)
+    assert (only_series(reception).state, only_series(reception).due_at) == ("receiving", 1900.0)
 
 
 def test_an_instance_between_judging_and_closing_keeps_it_open(reception: Reception) -> None:

@@ -117,10 +117,10 @@ def close(session: Session, series: Series, verdict: Verdict, now: float) -> int
 
 
 def hold(session: Session, series: Series, verdict: Verdict) -> bool:
-    """Keep an incomplete series until a person closes it; False if an instance came in between."""
+    """Keep an incomplete series until a person closes it; False if an instance came, or a person did, in between."""
     held = session.execute(
         update(Series)
-        .where(_as_judged(series))
+        .where(_as_judged(series), Series.close_by.is_(None))
         .values(state=SeriesState.HELD.value, due_at=None, verdict=asdict(verdict))
         .returning(Series.id)
         .execution_options(synchronize_session=False)
@@ -141,12 +141,12 @@ def ask_to_close(session: Session, series: Series, who: str, now: float) -> bool
 
 
 def release_held(session: Session, series_row: int, now: float) -> None:
-    """Make the held outbox rows of a series ready."""
+    """Make the held outbox rows of a series ready. What they waited for it took none of a destination's patience."""
     members = select(Instance.id).where(Instance.series_row == series_row)
     session.execute(
         update(Outbox)
         .where(Outbox.instance_row.in_(members), Outbox.state == OutboxState.HELD)
-        .values(state=OutboxState.READY.value, next_attempt_at=now)
+        .values(state=OutboxState.READY.value, next_attempt_at=now, created_at=now)
     )
 
 
