@@ -9,9 +9,9 @@ import pytest
 
 from dicomnode.core.retrieving import RetrievalState, SeriesAtPeer, count
 from dicomnode.store.database import Database
-from dicomnode.store.index import retrievals
+from dicomnode.store.index import purges, retrievals
 from dicomnode.store.index.retrievals import Request
-from dicomnode.store.schema import Retrieval
+from dicomnode.store.schema import Retrieval, Series
 from tests.store.receiving import Reception, ct_header, receiving
 
 pytestmark = pytest.mark.both_databases
@@ -124,6 +124,18 @@ def test_the_index_is_counted_whoever_brought_it(reception: Reception) -> None:
     with reception.database.read() as session:
         ((told, instances, held),) = retrievals.of_series(session, study, series)
     assert (told.id, instances, held) == (row, 4, 3)
+
+
+def test_what_retention_has_deleted_is_not_held(reception: Reception) -> None:
+    for number in (1, 2):
+        reception.receive(ct_header(number))
+    with reception.database.write() as session:
+        noted = purges.note(session, session.get_one(Series, 1), "older than 30 days", NOW)
+        purges.finish(session, noted, NOW)
+    reception.receive(ct_header(2, PatientSex="F"))  # came again since
+    for uids in (("1.2.3.4.1", "1.2.3.4.2"), None):
+        with reception.database.read() as session:
+            assert retrievals.held(session, SeriesAtPeer("1.2.3", "1.2.3.4", 2, uids)) == {"1.2.3.4.2"}
 
 
 def test_what_did_not_come_is_told_until_it_was_fetched_whole(database: Database) -> None:

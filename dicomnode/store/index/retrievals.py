@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, String, cast, exists, func, or_, select, u
 from sqlalchemy.orm import Session, aliased
 
 from dicomnode.core.retrieving import RetrievalState, RetrieveMethod, SeriesAtPeer, SeriesCount
+from dicomnode.store.index.purges import file_is_gone
 from dicomnode.store.schema import Instance, Retrieval, RetrievalSeries, Series, Study
 
 _MOST_ASKED_AT_ONCE: Final = 500
@@ -128,7 +129,8 @@ def note_progress(session: Session, row: int, used: str, sub_operations: dict[st
 
 
 def held(session: Session, series: SeriesAtPeer) -> frozenset[str]:
-    """SOP Instance UIDs that we hold: of those that the peer lists or, where it lists none, of the series."""
+    """SOP Instance UIDs that we hold: of those that the peer lists or, where it lists none, of the series. What
+    retention has deleted we hold no longer."""
     if series.sop_instance_uids is None:
         rows = (
             select(Instance.sop_instance_uid)
@@ -137,6 +139,7 @@ def held(session: Session, series: SeriesAtPeer) -> frozenset[str]:
             .where(
                 Series.series_instance_uid == series.series_instance_uid,
                 Study.study_instance_uid == series.study_instance_uid,
+                ~file_is_gone(),
             )
         )
         return frozenset(session.scalars(rows))
@@ -146,7 +149,8 @@ def held(session: Session, series: SeriesAtPeer) -> frozenset[str]:
 def _held_of(session: Session, uids: Sequence[str]) -> Iterator[str]:
     for start in range(0, len(uids), _MOST_ASKED_AT_ONCE):
         some = uids[start : start + _MOST_ASKED_AT_ONCE]
-        yield from session.scalars(select(Instance.sop_instance_uid).where(Instance.sop_instance_uid.in_(some)))
+        here = select(Instance.sop_instance_uid).where(Instance.sop_instance_uid.in_(some), ~file_is_gone())
+        yield from session.scalars(here)
 
 
 def note_counts(session: Session, row: int, counts: Sequence[SeriesCount]) -> None:
