@@ -12,8 +12,9 @@ from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.store.index import purges
 from dicomnode.store.index.arrivals import Identity, series_of
+from dicomnode.store.index.jobs import record_plan
 from dicomnode.store.index.purges import Noted
-from dicomnode.store.schema import Instance, Job, Origin, Outbox, OutboxState, Purge, Series, SeriesState
+from dicomnode.store.schema import Instance, Job, Origin, Outbox, OutboxState, Purge, Series, SeriesState, StudyNeed
 from tests.store.receiving import TO_PACS, Reception, ct_header, receiving, routing
 
 pytestmark = pytest.mark.both_databases
@@ -61,6 +62,29 @@ def test_what_arrives_waits_or_is_worked_on_is_in_progress(tmp_path: Path) -> No
         with reception.database.write() as session:
             session.execute(update(Outbox).values(state=OutboxState.WITHHELD.value))
         assert found(reception).in_progress, "it waits for a person"
+
+
+def test_what_waits_for_other_series_or_was_just_released_is_in_progress(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        reception.receive(ct_header(1))
+        deliver(reception)
+        close(reception)
+        with reception.database.write() as session:
+            (job,) = record_plan(session, 1, 1, {}, [({}, [1])], 1.0)
+            job.state, job.review = "withheld", "released"
+        assert found(reception).in_progress, "it is about to be derived from"
+        with reception.database.write() as session:
+            session.execute(update(Job).values(state="derived"))
+            session.add(
+                StudyNeed(
+                    study_row=1, rule="both", needs=["thin", "thick"], met={}, content=None, on_deadline="hold",
+                    state="held", due_at=None, job_row=None,
+                )
+            )  # fmt: skip
+        assert found(reception).in_progress, "a person is to say how it goes on"
+        with reception.database.write() as session:
+            session.execute(update(StudyNeed).values(state="fired"))
+        assert not found(reception).in_progress
 
 
 def test_what_is_not_proven_or_goes_nowhere_is_counted(tmp_path: Path) -> None:

@@ -12,17 +12,20 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, upd
 from sqlalchemy.orm import Session
 
 from dicomnode.core.retention import Holdings
+from dicomnode.core.review import RELEASED
 from dicomnode.store.index.reviews import has_quarantined
 from dicomnode.store.schema import (
     Instance,
     Job,
     JobState,
+    NeedState,
     Origin,
     Outbox,
     OutboxState,
     Purge,
     Series,
     SeriesState,
+    StudyNeed,
     Withdrawal,
 )
 
@@ -182,10 +185,16 @@ def _is_withdrawn() -> ColumnElement[bool]:
 
 
 def _is_worked_on(session: Session, study_row: int) -> bool:
-    """Whether anything of a study arrives, is held, or is worked on: an engine may read several of its series."""
+    """Whether anything of a study arrives, is held, is worked on, or waits for more of it: an engine may read several
+    of its series."""
     members = select(Series.id).where(Series.study_row == study_row)
     arriving = members.where(Series.state != SeriesState.CLOSED)
+    released = and_(Job.state == JobState.WITHHELD, Job.review == RELEASED)  # and not taken up yet
     working = select(Job.id).where(
-        Job.series_row.in_(members), Job.state.in_([JobState.PLANNED.value, JobState.ENHANCED.value])
+        Job.series_row.in_(members), or_(Job.state.in_([JobState.PLANNED.value, JobState.ENHANCED.value]), released)
     )
-    return any(session.scalar(rows.limit(1)) is not None for rows in (arriving, working))
+    needing = select(StudyNeed.id).where(
+        StudyNeed.study_row == study_row,
+        StudyNeed.state.in_([NeedState.WAITING.value, NeedState.DUE.value, NeedState.HELD.value]),
+    )
+    return any(session.scalar(rows.limit(1)) is not None for rows in (arriving, working, needing))
