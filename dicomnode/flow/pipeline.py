@@ -193,11 +193,12 @@ class Pipeline:
             )
 
     def fail(self, job_row: int, reason: str, hint: str) -> None:
-        """End a job that cannot be done."""
+        """End a job that cannot be done. What a person decided of its result is void: somebody is to look again."""
         with self._rooms.database.write() as session:
             job = job_index.job(session, job_row)
             if job.state in (JobState.PLANNED, JobState.ENHANCED):
                 job_index.end_job(session, job_row, JobState.FAILED, [reason, hint] if hint else [reason], time.time())
+                job.review = ""
         self._forget_result(job)
 
     def fail_plan(self, series_row: int, generation: int, reason: str) -> None:
@@ -443,7 +444,7 @@ class Pipeline:
                 withheld=self.routing.withholds(target["destination"], target["rules"], job.content["commissioning"]),
             )
             outbox.enqueue_derived(session, revived.instances, to, now)
-            replacing.resume(session, revived, to.destination, to.withheld)
+            replacing.resume(session, revived, to.destination, to.withheld, now)
 
 
 def _label_of(job: Job, series: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Reviewer(Repeating):
         with self._database.write() as session:
             if not reviews.take_up(session, job.id, now):
                 return False
-            self._enqueue(session, derive_call(job.id, PRIORITIES[job.content["priority"]]))
+            self._enqueue(session, derive_call(job.id, PRIORITIES[job.content["priority"]], now))
         event("job_released", job_id=job.id, series_id=job.series_row, engine=", ".join(job.content["engines"]))
         return True
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicomnode.errors import DicomNodeError, EngineError, EngineNotFoundError
+from dicomnode.errors import DicomNodeError, EngineError, EngineNotFoundError, StoreError
 from dicomnode.flow.closing import route_call
 from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.port import Call, follow_up, step
@@ -43,9 +43,9 @@ class _JobCall:
         return Call(self.what, self.what, identity, (self.row, self.attempt, self.priority), self.priority, delay_s)
 
 
-def derive_call(job_row: int, priority: int) -> Call:
-    """The workflow that derives from a result which a person released."""
-    return Call("derive", "derive", f"derive:{job_row}:released", (job_row, 1, priority), priority)
+def derive_call(job_row: int, priority: int, released_at: float) -> Call:
+    """The workflow that derives from a result which a person released: once more, where that was done before."""
+    return Call("derive", "derive", f"derive:{job_row}:released:{released_at:.0f}", (job_row, 1, priority), priority)
 
 
 class SeriesWorkflows:
@@ -122,8 +122,8 @@ class SeriesWorkflows:
 
 def _may_pass(error: DicomNodeError | EngineError) -> bool:
     """Whether another attempt may help. An engine that is not here may be on another machine, or come with an upgrade
-    that is on its way."""
-    return error.transient or isinstance(error, EngineNotFoundError)
+    that is on its way; a disk or a bucket that fails may be back soon."""
+    return error.transient or isinstance(error, EngineNotFoundError | StoreError)
 
 
 class WorkflowRecord(Protocol):

@@ -16,6 +16,7 @@ from sqlalchemy import update
 from dicomnode.core.routing import Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.errors import InputError
+from dicomnode.store.index import reviews
 from dicomnode.store.schema import Instance, Job, Plan, Series
 from engines.base import Value
 from engines.nlm import CtNlm
@@ -243,6 +244,16 @@ def test_a_failed_job_leaves_no_result_behind(flow: Flow) -> None:
     assert list((flow.reception.folder / "results").iterdir()) == []
     flow.pipeline.derive(1)
     assert flow.derived() == {}
+
+
+def test_a_released_job_that_fails_is_to_be_looked_at_again(flow: Flow) -> None:
+    flow.receive(phantom())
+    flow.pipeline.plan(*flow.close())
+    with flow.reception.database.write() as session:
+        session.execute(update(Job).values(state="enhanced", review="released"))
+    flow.pipeline.fail(1, "no more", "do this")
+    with flow.reception.database.read() as session:
+        assert reviews.quarantine_counts(session) == {"failed": 1}
 
 
 def test_an_ended_job_does_not_fail_any_more(flow: Flow) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from dicomnode.core.routing import DestinationPolicy, Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import LatePolicy
+from dicomnode.core.withholding import NEVER
 from dicomnode.errors import InputError
 from dicomnode.flow.withdrawing import Withdrawer
 from dicomnode.store.index import purges
@@ -294,6 +295,25 @@ def test_what_comes_back_as_it_was_holds_again(volume: Flow) -> None:
     ((_, others),) = derived.items()
     assert {deliveries(volume)[uid] for uid in others} == {"cancelled"}
     assert len(volume.reception.rows(Withdrawal)) == 4
+
+
+def test_what_holds_again_after_commissioning_is_sent_as_what_is_new(volume: Flow) -> None:
+    study = phantom()
+    volume.pipeline.routing = replace(routes(VOLUME), commissioning=True)
+    volume.receive(study)
+    volume.run()
+    assert {row.next_attempt_at for row in volume.derived_outbox()} == {NEVER}
+    volume.pipeline.routing = routes(VOLUME)
+    with volume.reception.database.write() as session:
+        session.execute(update(Outbox).values(created_at=1.0))
+    volume.receive([darker(study[1])])
+    volume.run()
+    volume.receive([study[1]])
+    volume.run()
+    waiting = [row for row in volume.derived_outbox() if row.state == "ready"]
+    assert len(waiting) == 4
+    assert all(row.next_attempt_at < NEVER for row in waiting)
+    assert all(row.created_at > 1.0 for row in waiting), "else it is given up before it was tried"
 
 
 def test_slices_that_a_corrected_attribute_moves_to_another_stack_replace_what_was_derived(volume: Flow) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from dicomnode.core.rules import RuleSpec
-from dicomnode.errors import EngineError, EngineNotFoundError, InputError, WorkerError
+from dicomnode.errors import EngineError, EngineNotFoundError, InputError, StoreError, WorkerError
 from dicomnode.flow import workflows
 from dicomnode.flow.port import Call
 from dicomnode.flow.workflows import ATTEMPTS, Reconciler, SeriesWorkflows
@@ -113,8 +113,9 @@ def test_a_passing_error_is_tried_again_ever_later_then_fails(
         OSError(28, "No space", "/data/Doe^Jane"),
         OperationalError("insert Doe^Jane", {}, Exception()),
         EngineNotFoundError("there is no engine 'ct-nlm'"),  # on this machine
+        StoreError("the bucket failed"),
     ],
-    ids=["worker", "disk", "database", "engine"],
+    ids=["worker", "disk", "database", "engine", "bucket"],
 )
 def test_what_passes_is_done_in_the_end(
     flow: Flow, queue: list[Call], monkeypatch: pytest.MonkeyPatch, what: str, error: Exception

@@ -82,7 +82,7 @@ def derive(session: Session, job: Job, made: tuple[str, Mapping[int, str]], by_v
     replacing.record_derivations(session, job, tuple(sources), by_volume=by_volume)
     revived = replacing.revive(session, instances)
     outbox.enqueue_derived(session, revived.instances, TARGET, 1000.0)
-    replacing.resume(session, revived, "pacs", None)
+    replacing.resume(session, revived, "pacs", None, 1000.0)
     job_index.end_job(session, job.id, JobState.DERIVED, [], 1000.0)
     job.derived_series = [series]
     replacing.supersede(session, job, 1000.0)

@@ -48,6 +48,16 @@ def waiting(reception: Reception) -> list[tuple[str, str | None]]:
     return [(row.state, row.reason) for row in reception.rows(Outbox) if row.origin == "derived"]
 
 
+def test_what_is_withheld_anew_has_to_be_released_anew(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        (job,) = closed(reception, {}, [JobState.ENHANCED])
+        with reception.database.write() as session:
+            session.execute(update(Job).values(review="released"))
+            jobs.record_result(session, job.id, JobState.WITHHELD, {"reasons": ["noise"], "stages": []}, "r", 2.0)
+        with reception.database.read() as session:
+            assert [one.id for one in reviews.jobs_to_release(session, 1)] == [job.id]
+
+
 def test_quarantine_is_what_the_last_closing_left(tmp_path: Path) -> None:
     with receiving(tmp_path) as reception:
         closed(reception, {"unreadable": [{"instance_id": 1, "reason": "no pixels"}]}, list(JobState))

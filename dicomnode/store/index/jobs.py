@@ -92,9 +92,12 @@ def job_instances(session: Session, found: Job) -> list[Instance]:
 def record_result(
     session: Session, job_row: int, state: JobState, report: Mapping[str, Any], result: str | None, now: float
 ) -> None:
-    """Store what the engines reported: `report` has `reasons` and `stages`."""
+    """Store what the engines reported: `report` has `reasons` and `stages`. What is withheld is to be looked at, though
+    a person had released what was computed before."""
     found = job(session, job_row)
     found.state = state.value
+    if state == JobState.WITHHELD:
+        found.review = ""
     found.reasons = list(report["reasons"])
     found.stages = list(report["stages"])
     found.result = result

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from dicomnode.core.withholding import DISCARDED
+from dicomnode.core.withholding import DISCARDED, NEVER, NOT_CHECKED
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.schema import (
     Derivation,
@@ -37,6 +37,7 @@ _UNSENT: Final = (
 )  # fmt: skip
 """What may still be sent: a person may have the last two tried again."""
 
+_TOLD_OF: Final = "a rejection note told of it there, and it holds again"
 _ROWS_A_STATEMENT: Final = 500
 
 _Key = TypeVar("_Key", int, str)
@@ -180,7 +181,7 @@ def cancel_unsent(session: Session, instance_rows: Collection[int], reason: str,
 def revive(session: Session, instances: Sequence[Instance]) -> Revived:
     """Let derived instances hold again that another job had replaced: what they were made of came back.
 
-    Where a rejection note has told of them they are sent again. What was rejected does not hold.
+    Where a rejection note has told of them they have to be sent again: `resume`. What was rejected does not hold.
     """
     rejected: set[int] = set()
     revived: set[int] = set()
@@ -195,14 +196,15 @@ def revive(session: Session, instances: Sequence[Instance]) -> Revived:
                 .where(WithdrawalNote.withdrawal_row == withdrawal.id)
                 .returning(WithdrawalNote.destination)
             ).all()
-            _send_again(session, withdrawal.instance_row, told)
+            _forget_arrival(session, withdrawal.instance_row, told)
             session.delete(withdrawal)
     session.flush()
     return Revived([instance for instance in instances if instance.id not in rejected], revived)
 
 
-def resume(session: Session, revived: Revived, destination: str, withheld: str | None) -> None:
-    """Send what holds again to a destination for which it had been cancelled, unless a person discarded it."""
+def resume(session: Session, revived: Revived, destination: str, withheld: str | None, now: float) -> None:
+    """Send what holds again to a destination for which it had been cancelled, unless a person discarded it. It waits
+    from now on, as what is new does."""
     state = OutboxState.READY if withheld is None else OutboxState.WITHHELD
     for rows in in_chunks(revived.again):
         session.execute(
@@ -213,16 +215,27 @@ def resume(session: Session, revived: Revived, destination: str, withheld: str |
                 Outbox.state == OutboxState.CANCELLED,
                 or_(Outbox.reason.is_(None), Outbox.reason != DISCARDED),
             )
-            .values(state=state.value, reason=withheld, finished_at=None)
+            .values(
+                state=state.value,
+                reason=withheld,
+                finished_at=None,
+                created_at=now,
+                next_attempt_at=NEVER if withheld not in (None, NOT_CHECKED) else now,
+            )
             .execution_options(synchronize_session=False)
         )
 
 
-def _send_again(session: Session, instance_row: int, destinations: Sequence[str]) -> None:
+def _forget_arrival(session: Session, instance_row: int, destinations: Sequence[str]) -> None:
+    """A destination that was told that an instance holds no longer may have hidden it: it is as if it was not sent."""
     session.execute(
         update(Outbox)
-        .where(Outbox.instance_row == instance_row, Outbox.destination.in_(destinations))
-        .values(state=OutboxState.READY.value, finished_at=None, confirmed_at=None, confirmed_by=None)
+        .where(
+            Outbox.instance_row == instance_row,
+            Outbox.destination.in_(destinations),
+            Outbox.state == OutboxState.SENT,
+        )
+        .values(state=OutboxState.CANCELLED.value, reason=_TOLD_OF, confirmed_at=None, confirmed_by=None)
         .execution_options(synchronize_session=False)
     )
 
