@@ -12,7 +12,7 @@ from typing import Final
 
 from dicomnode.core.rejections import RejectionNote
 from dicomnode.core.routing import Routing
-from dicomnode.errors import DicomNodeError
+from dicomnode.errors import DicomNodeError, StoreError
 from dicomnode.flow.pipeline import Rooms
 from dicomnode.flow.repeating import Repeating
 from dicomnode.store.index import rejections
@@ -47,6 +47,8 @@ class Rejector(Repeating):
             self._rooms.files.bring([instance.file])
             path = str(self._rooms.files.path(instance.file))
             answer = self._rooms.pixels.call("read_rejection", _READ_TIMEOUT_S, path=path)
+        except StoreError:  # no fault of the note, which stays unread until the store answers
+            return False
         except DicomNodeError as error:
             self._failures[rejection_row] += 1
             if not error.transient or self._failures[rejection_row] == _ATTEMPTS:

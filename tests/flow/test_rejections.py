@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from dicomnode.core.routing import DestinationPolicy, PeerPolicy, Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import RejectsPolicy, Sender
+from dicomnode.errors import StoreError
 from dicomnode.flow.rejecting import Rejector
 from dicomnode.flow.withdrawing import Withdrawer
 from dicomnode.store.index import proofs
@@ -297,6 +298,22 @@ def test_a_note_that_cannot_be_read_is_ignored_and_said_so(flow: Flow) -> None:
     (rejection,) = flow.reception.rows(Rejection)
     assert rejection.state == "ignored"
     assert "cannot be read" in rejection.reason
+
+
+def test_a_note_is_read_once_the_store_answers_again(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = phantom()
+    flow.receive(study)
+    flow.reception.receive(note(study))
+
+    def away(_: Collection[str]) -> None:
+        raise StoreError("the bucket failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flow.reception.files, "bring", away)
+        read(flow)
+    assert [one.state for one in flow.reception.rows(Rejection)] == ["unread"]
+    read(flow)
+    assert [one.state for one in flow.reception.rows(Rejection)] == ["applied"]
 
 
 def test_a_note_on_what_is_not_known_changes_nothing(flow: Flow) -> None:
