@@ -6,7 +6,7 @@ A view over plans, jobs and the files that were set aside; nothing is moved into
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -161,7 +161,12 @@ def requeue(config: Config, which: Which) -> Requeued:
             elif reviews.reopen(session, series, now) or series.due_at == now:
                 record_action(session, "quarantine requeue", series.series_instance_uid, entry.id, now)
                 done.append(entry.id)
-    done += [f"stray:{stray.name}" for stray in _requeue_strays(strays, which)]
+        taken = [stray for stray in strays.found() if which.has(_stray_entry(stray))]
+        for stray in taken:
+            record_action(session, "quarantine requeue", f"stray:{stray.name}", "", now)
+    for stray in taken:
+        strays.requeue(stray)
+        done.append(f"stray:{stray.name}")
     event("review_decided", state="requeued", instances=len(done))
     return Requeued(tuple(done), tuple(left), "requeued")
 
@@ -188,13 +193,6 @@ def _chosen(session: Session, strays: Strays, which: Which) -> list[Entry]:
     if not chosen:
         raise NotFoundError("nothing of that kind is in quarantine", "see what is: dicomnode quarantine list")
     return chosen
-
-
-def _requeue_strays(strays: Strays, which: Which) -> Iterator[Stray]:
-    for stray in strays.found():
-        if which.has(_stray_entry(stray)):
-            strays.requeue(stray)
-            yield stray
 
 
 def _entries(session: Session, strays: Strays, limit: int | None = None) -> list[Entry]:

@@ -15,10 +15,12 @@ from dicomnode.config import Config
 from dicomnode.errors import InputError, NotFoundError
 from dicomnode.flow.closing import Closer
 from dicomnode.operations import quarantine, release
+from dicomnode.operations.index import reading
 from dicomnode.operations.quarantine import Which
 from dicomnode.operations.status import status
 from dicomnode.operations.why import why
 from dicomnode.store.index import purges
+from dicomnode.store.index.actions import actions_on
 from dicomnode.store.schema import Action, Instance, Outbox, PatientCheck, Series
 from tests.flow.rooms import Flow, phantom
 from tests.flow.test_pipeline import engine_that
@@ -144,6 +146,9 @@ def test_strays_are_listed_and_asked_for_by_their_names_only(tmp_path: Path) -> 
         assert status(config).care.quarantine == {"stray": 1}
         assert quarantine.requeue(config, Which((entry.id,))).done == (entry.id,)
         assert (folder / "requeued" / "20260101-03-ab.dcm").exists()
+        with reading(config) as session:
+            (action,) = actions_on(session, entry.id)
+        assert action.what == "quarantine requeue"
 
 
 def test_what_is_dismissed_is_off_the_list_and_told(tmp_path: Path) -> None:
