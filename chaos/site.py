@@ -171,10 +171,16 @@ class Site:
 def fill(folder: Path) -> Path:
     """Leave too little for a few instances on the disk of a folder; the file to remove."""
     ballast = folder / "ballast"
-    disk = os.statvfs(folder)
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize - _DISK_LEFT_BYTES))
+        while (spare := _free_bytes(folder) - _DISK_LEFT_BYTES) > 0:
+            with contextlib.suppress(OSError):  # machines write to it meanwhile: then it is fuller than we saw
+                os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END) + spare)
     return ballast
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 @contextlib.contextmanager
