@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -49,6 +50,10 @@ _TOGETHER: Final = 8
 _CLAIM_S: Final = 900.0
 """How long a series is ours once we look at it: longer than any question takes."""
 
+_BREAKS_BELIEVED: Final = 2
+"""So often an association may break off at a question by chance."""
+
+_BREAKS_HINT: Final = "look at the destination's log, or set its proof to what it can do"
 _FORGET_EVERY_S: Final = 3600.0
 _FIND_CLASSES: Final = frozenset(context.abstract_syntax for context in FIND_CONTEXTS)
 
@@ -89,6 +94,7 @@ class Prover:
         self._failures = 0
         self._down_until = 0.0
         self._forget_at = 0.0
+        self._broken: Counter[int] = Counter()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"prove {route.name}")
 
@@ -192,18 +198,20 @@ class Prover:
         """Call the destination, and ask about each series by what it offers."""
         left = list(cases)
         waiting: list[str] = []
+        is_there = False
         try:
             contexts = (*COMMITMENT_CONTEXTS, *FIND_CONTEXTS)
             with associate(self.route.address, self.route.calling_ae, contexts, self._opening) as association:
-                self._failures = 0
+                is_there, self._failures = True, 0
                 offered = _offered(association)
                 while left:
                     waiting += self._ask_about(left[0], association, offered)
+                    self._broken.pop(left[0].proof_row, None)
                     del left[0]
                 self._await_reports(association, waiting)
         except PeerError as error:
             if not self._stopping.is_set():
-                self._postpone(left, error)
+                self._postpone(left, error, broken=left[0] if left and is_there else None)
 
     def _ask_about(self, case: Case, association: Association, offered: frozenset[Method]) -> list[str]:
         """Ask about one series; Transaction UIDs of commitments whose results are to come."""
@@ -295,16 +303,23 @@ class Prover:
             proofs.asked(session, case, Method.RECEIPTS, attempt, now)
         self._answered(case, attempt, {}, told)
 
-    def _postpone(self, cases: Sequence[Case], error: PeerError) -> None:
-        """The destination is out of reach: whatever was not asked waits, and so do all others."""
+    def _postpone(self, cases: Sequence[Case], error: PeerError, broken: Case | None) -> None:
+        """The destination is out of reach: whatever was not asked waits, and so do all others. The one at which the
+        association broke off goes last then, so that it stops no other; where it does so each time, that is taken for
+        an answer."""
         self._failures += 1
         now = self._now()
         pause_s = self.route.policy.pause_s(self._failures)
         self._down_until = now + pause_s
+        if broken is not None:
+            self._broken[broken.proof_row] += 1
         with self._database.write() as session:
             for case in cases:
-                proofs.not_asked(session, case)
-                proofs.put_off(session, case, self._down_until)
+                if self._broken[case.proof_row] > _BREAKS_BELIEVED:
+                    proofs.answered(session, case, {}, ("it breaks off when it is asked", _BREAKS_HINT), now)
+                else:
+                    proofs.not_asked(session, case)
+                proofs.put_off(session, case, now if broken not in (None, case) else self._down_until)
         event(
             "proof_unavailable",
             destination=self.route.name,

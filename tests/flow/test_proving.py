@@ -18,7 +18,7 @@ from dicomnode.core.notification import STORAGE_COMMITMENT, STORAGE_COMMITMENT_I
 from dicomnode.core.proof import ProofKind, ProofPolicy
 from dicomnode.net.query import STUDY_ROOT
 from dicomnode.net.scu import PeerAddress
-from dicomnode.store.schema import Commitment, Proof
+from dicomnode.store.schema import Commitment, Outbox, Proof
 from dicomnode.testing.processes import free_port, wait_until
 from tests.flow.asking import NODE, POLICY, Asked, asking, listening
 from tests.store.receiving import ct_header
@@ -270,6 +270,20 @@ def test_where_the_association_breaks_off_what_was_asked_before_is_not_asked_aga
         first, second = asked.reception.rows(Proof)
         assert (first.asks, first.due_at) == (1, asked.now + POLICY.answer_s)
         assert (second.asks, second.due_at) == (0, asked.now + POLICY.again_s)
+
+
+def test_a_destination_that_breaks_off_at_each_question_is_asked_otherwise(tmp_path: Path) -> None:
+    with archive(never, breaks_off=True) as there, asking(tmp_path, there.address) as asked:
+        asked.receive([1])
+        asked.reception.receive(ct_header(2, SeriesInstanceUID="1.2.3.5"))
+        asked.receipts()
+        asked.prove(10)
+        asked.prove(POLICY.again_s)
+        requests = [request.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for request in there.asked]
+        assert requests == ["1.2.3.4.1", "1.2.3.4.2"], "none stops the other"
+        for _ in range(12):
+            asked.prove(1800)
+        assert {row.confirmed_by for row in asked.reception.rows(Outbox)} == {"find"}
 
 
 def test_a_request_that_is_refused_is_put_again(tmp_path: Path) -> None:
