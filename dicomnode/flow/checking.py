@@ -14,7 +14,7 @@ from typing import Final
 from dicomnode.core.headers import scan_header
 from dicomnode.core.patients import COMPARED, STUDY, Difference, differences
 from dicomnode.core.types import Header
-from dicomnode.errors import AssociationRejectedError, DicomNodeError, PeerError
+from dicomnode.errors import AssociationRejectedError, DicomNodeError, PeerError, RequestFailedError, StoreError
 from dicomnode.flow.repeating import Repeating
 from dicomnode.net.part10 import read_file_meta
 from dicomnode.net.query import FIND_CONTEXTS, Level, find
@@ -32,6 +32,7 @@ _CLAIM_S: Final = 300.0
 
 _PAUSE_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 1800.0
+_LAST_S: Final = 0.5
 _FOUND_WITHIN_S: Final = 900.0
 """How long a study that arrived there may take to be found: archives index late."""
 
@@ -82,12 +83,21 @@ class Checker(Repeating):
         try:
             with associate(self.route.address, self.route.calling_ae, FIND_CONTEXTS, self._opening) as association:
                 while left:
-                    self._settle(left[0], self._matches(association, left[0]))
+                    self._ask(association, left[0])
                     del left[0]
             self._failures = 0
         except PeerError as error:
             self._put_off(left, error)
         return len(due)
+
+    def _ask(self, association: Association, check: ToCheck) -> None:
+        """Ask about one series; what the destination cannot do with it says nothing of the others."""
+        try:
+            matches = self._matches(association, check)
+        except RequestFailedError as error:
+            self._put_off([check], error)
+            return
+        self._settle(check, matches)
 
     def _matches(self, association: Association, check: ToCheck) -> list[Header]:
         keys = {STUDY: check.study_instance_uid, **dict.fromkeys(COMPARED, "")}
@@ -104,6 +114,11 @@ class Checker(Repeating):
             return
         try:
             found = differences(self._header(check), matches)
+        except StoreError as error:  # no word of the destination's
+            with self._database.write() as session:
+                checks.record(session, check, f"our file cannot be read: {error}", (), now)
+                checks.put_off(session, check, now + _PAUSE_S)
+            return
         except (DicomNodeError, OSError) as error:
             self._keep_back(check, (Difference("(our file cannot be read)", type(error).__name__, ""),), now)
             return
@@ -136,7 +151,8 @@ class Checker(Repeating):
         )
 
     def _put_off(self, left: list[ToCheck], error: PeerError) -> None:
-        """What could not be asked waits, or leaves unchecked where that is allowed."""
+        """What could not be asked waits, or leaves unchecked where that is allowed. The first, which may be what the
+        destination breaks off at, goes last the next time."""
         now = self._now()
         if self._is_stopping:  # it is we who broke it off
             with self._database.write() as session:
@@ -147,13 +163,13 @@ class Checker(Repeating):
         refuses = isinstance(error, AssociationRejectedError)
         pause_s = min(_PAUSE_S * 2.0 ** (self._failures - 1), _LONGEST_PAUSE_S)
         with self._database.write() as session:
-            for check in left:
+            for place, check in enumerate(left):
                 if self.route.if_possible:
                     checks.record(session, check, f"left unchecked: {error}", (), now)
                     checks.passed(session, check, now)
                 else:
                     checks.record(session, check, f"it could not be asked: {error}", (), now)
-                    checks.put_off(session, check, now + pause_s)
+                    checks.put_off(session, check, now + pause_s + (_LAST_S if place == 0 else 0.0))
         event(
             "patient_not_checked",
             destination=self.route.name,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset
+from pynetdicom import evt
 from sqlalchemy import update
 
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.withholding import NOT_CHECKED
+from dicomnode.errors import StoreError
 from dicomnode.flow.checking import Checker, Checkers, CheckRoute
 from dicomnode.net.scu import Opening, Timeouts
-from dicomnode.store.schema import Outbox, OutboxState, PatientCheck
+from dicomnode.store.schema import Outbox, OutboxState, PatientCheck, Series
 from tests.flow.archive import Archive, running
 from tests.flow.rooms import Flow, flowing, phantom
 from tests.flow.test_pipeline import DENOISE
@@ -42,6 +44,14 @@ def study() -> list[Dataset]:
     return slices
 
 
+def another() -> list[Dataset]:
+    """A second study."""
+    slices = study()
+    for number, one in enumerate(slices, 1):
+        one.StudyInstanceUID, one.SeriesInstanceUID, one.SOPInstanceUID = "1.9.1", "1.9.1.1", f"1.9.1.1.{number}"
+    return slices
+
+
 @contextmanager
 def waiting(folder: Path, *, originals_arrived: bool = True) -> Iterator[Flow]:
     """A derived series that waits to be compared with what the destination has."""
@@ -53,10 +63,10 @@ def waiting(folder: Path, *, originals_arrived: bool = True) -> Iterator[Flow]:
         yield flow
 
 
-def arrive(flow: Flow) -> None:
+def arrive(flow: Flow, at: float = 1.0) -> None:
     with flow.reception.database.write() as session:
         session.execute(
-            update(Outbox).where(Outbox.origin == "received").values(state=OutboxState.SENT.value, finished_at=1.0)
+            update(Outbox).where(Outbox.origin == "received").values(state=OutboxState.SENT.value, finished_at=at)
         )
 
 
@@ -120,6 +130,52 @@ def test_a_study_that_is_not_found_is_asked_for_again_and_kept_back_at_last(tmp_
         clock.now += 901.0
         checker(flow, archive, clock).check()
         assert states(flow) == {("withheld", "patient or study differs there: StudyInstanceUID")}
+
+
+@pytest.mark.both_databases
+def test_an_archive_has_time_to_index_what_arrived_late(tmp_path: Path) -> None:
+    with waiting(tmp_path, originals_arrived=False) as flow, running(Archive([])) as archive:
+        clock = Clock(flow)
+        clock.now += 2000.0
+        arrive(flow, at=clock.now - 10.0)
+        assert checker(flow, archive, clock).check() == 1
+        assert states(flow) == {("withheld", NOT_CHECKED)}
+
+
+def test_a_query_that_fails_keeps_no_other_study_waiting(tmp_path: Path) -> None:
+    class Choosy(Archive):
+        def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+            if event.identifier.StudyInstanceUID == study()[0].StudyInstanceUID:
+                yield 0xC000, None
+            else:
+                yield from super().find(event)
+
+    with waiting(tmp_path) as flow, running(Choosy(other := another())) as archive:
+        flow.receive(other)
+        row = max(series.id for series in flow.reception.rows(Series))
+        with flow.reception.database.write() as session:
+            session.execute(update(Series).where(Series.id == row).values(state="closed", generation=1, due_at=None))
+        for job, _ in flow.pipeline.plan(row, 1):
+            assert flow.pipeline.enhance(job)
+            flow.pipeline.derive(job)
+        arrive(flow)
+        assert checker(flow, archive, Clock(flow)).check() == 2
+        assert states(flow) == {("withheld", NOT_CHECKED), ("ready", None)}
+
+
+def test_a_file_that_cannot_be_read_now_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: Collection[str]) -> None:
+        raise StoreError("the bucket failed")
+
+    with waiting(tmp_path) as flow, running(Archive(study())) as archive:
+        clock = Clock(flow)
+        with monkeypatch.context() as patched:
+            patched.setattr(flow.reception.files, "bring", away)
+            checker(flow, archive, clock).check()
+        assert states(flow) == {("withheld", NOT_CHECKED)}
+        clock.now += 31.0
+        checker(flow, archive, clock).check()
+        assert states(flow) == {("ready", None)}
 
 
 def test_a_peer_that_answers_with_other_studies_has_not_found_ours(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from dicomnode.core.patients import Difference
@@ -23,7 +23,7 @@ class ToCheck:
     """Derived instances of one series that wait for one destination.
 
     file        of one of them, for all say the same of patient and study
-    waiting_since  when the oldest of them began to wait
+    waiting_since  when the oldest of them began to wait, or the last of their originals arrived there
     """
 
     destination: str
@@ -52,7 +52,7 @@ def claim(session: Session, destination: str, now: float, until: float, limit: i
                 series.id,
                 series.series_instance_uid,
                 instance.file,
-                outbox.created_at,
+                max(outbox.created_at, _originals_arrived_at(session, outbox)),
             ),
         )
     for one in found.values():
@@ -100,6 +100,21 @@ def checks_of(session: Session, study_row: int) -> list[PatientCheck]:
     """What destinations said of a study last."""
     rows = select(PatientCheck).where(PatientCheck.study_row == study_row).order_by(PatientCheck.destination)
     return list(session.scalars(rows))
+
+
+def _originals_arrived_at(session: Session, derived: Outbox) -> float:
+    """When the last original of the source arrived where a derived instance goes; 0 where none did."""
+    arrived = (
+        select(func.max(Outbox.finished_at))
+        .join(Instance, Instance.id == Outbox.instance_row)
+        .where(
+            Instance.series_row == derived.after_series,
+            Outbox.destination == derived.destination,
+            Outbox.origin == Origin.RECEIVED.value,
+            Outbox.state == OutboxState.SENT.value,
+        )
+    )
+    return session.scalar(arrived) or 0.0
 
 
 def _waiting(check: ToCheck) -> ColumnElement[bool]:
