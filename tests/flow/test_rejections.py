@@ -17,7 +17,16 @@ from dicomnode.errors import StoreError
 from dicomnode.flow.rejecting import Rejector
 from dicomnode.flow.withdrawing import Withdrawer
 from dicomnode.store.index import proofs
-from dicomnode.store.schema import Instance, Outbox, RejectedInstance, Rejection, Series, Withdrawal, WithdrawalNote
+from dicomnode.store.schema import (
+    Instance,
+    Outbox,
+    RejectedInstance,
+    Rejection,
+    Series,
+    StudyNeed,
+    Withdrawal,
+    WithdrawalNote,
+)
 from tests.flow.rooms import Flow, flowing, phantom
 from tests.store.receiving import PACS, SCANNER, routing
 
@@ -286,6 +295,29 @@ def test_who_rejects_what_we_derived_is_not_told_so_by_us(tmp_path: Path) -> Non
         assert Withdrawer(flow.pipeline._rooms, flow.pipeline).tell_all(5001.0) == 0
         flow.run()
         assert outbox_states(flow, "derived") == {"sent"}, "and it does not come back"
+
+
+@pytest.mark.both_databases
+def test_what_waits_for_another_series_is_not_made_of_rejected_images(tmp_path: Path) -> None:
+    needs = {"thin": {"SeriesDescription": "thin"}, "thick": {"SeriesDescription": "thick"}}
+    both = RuleSpec("both", {"Modality": "CT"}, needs=needs, engines=("ct-nlm",), send=("pacs",))
+    study = phantom()
+    for dataset in study:
+        dataset.SeriesDescription = "thin"
+    with flowing(tmp_path, routes(both)) as flow:
+        flow.receive(study)
+        flow.pipeline.plan(*flow.close())
+        flow.reception.receive(note(study[:1]))
+        read(flow)
+        (need,) = flow.reception.rows(StudyNeed)
+        assert (need.met, flow.received.state) == ({}, "receiving")
+        flow.pipeline.plan(*flow.close())
+        (need,) = flow.reception.rows(StudyNeed)
+        assert need.met["thin"]["instance_rows"] == [2, 3, 4]
+        flow.reception.receive(note(study, number=2))
+        read(flow)
+        (need,) = flow.reception.rows(StudyNeed)
+        assert (need.met, need.state) == ({}, "waiting")
 
 
 def test_a_note_that_cannot_be_read_is_ignored_and_said_so(flow: Flow) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -101,6 +101,21 @@ def give_up(session: Session, series_row: int) -> None:
         main = row.met.get(row.needs[0])
         if row.state == NeedState.DUE and main is not None and main["series_row"] == series_row:
             row.state, row.due_at = NeedState.ENDED.value, None
+
+
+def forget_rejected(session: Session, study_rows: Collection[int], rejected: Collection[int], now: float) -> set[int]:
+    """Take rejected instances out of what fulfils rules; the series that did, to be planned again without them."""
+    series_rows: set[int] = set()
+    for row in session.scalars(select(StudyNeed).where(StudyNeed.study_row.in_(study_rows)).order_by(StudyNeed.id)):
+        gone = {need: one for need, one in row.met.items() if not set(rejected).isdisjoint(one["instance_rows"])}
+        if not gone:
+            continue
+        row.met = {need: one for need, one in row.met.items() if need not in gone}
+        if row.state in (NeedState.DUE, NeedState.HELD):
+            row.state, row.due_at = NeedState.WAITING.value, now if row.due_at is None else row.due_at
+        series_rows |= {one["series_row"] for one in gone.values()}
+    session.flush()
+    return series_rows
 
 
 def go_on(session: Session, study_row: int, now: float) -> list[StudyNeed]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from dicomnode.core.rejections import TITLES, RejectionNote
 from dicomnode.core.types import RejectsPolicy
 from dicomnode.store.index import jobs as job_index
-from dicomnode.store.index import purges
+from dicomnode.store.index import needs, purges
 from dicomnode.store.index.replacing import UNFINISHED, Why, cancel_unsent, in_chunks, withdraw
 from dicomnode.store.schema import (
     Derivation,
@@ -173,14 +173,16 @@ def _withdraw_derived(session: Session, rejected: Sequence[Instance], why: Why, 
 
 
 def _cancel_jobs(session: Session, rejected: set[int], series_rows: Collection[int], why: Why) -> int:
-    """End the jobs on rejected instances, and withdraw what they derived; how many jobs."""
-    studies = select(Series.study_row).where(Series.id.in_(series_rows))
+    """End the jobs on rejected instances, those that wait for other series too, and withdraw what they derived; how
+    many jobs."""
+    studies = set(session.scalars(select(Series.study_row).where(Series.id.in_(series_rows))))
     jobs = session.scalars(
         select(Job).join(Series, Series.id == Job.series_row).where(Series.study_row.in_(studies)).order_by(Job.id)
     ).all()
     touched = [job for job in jobs if rejected.intersection(job.instance_rows)]
     cancelled = sum(_cancel(session, job, rejected, why) for job in touched)
-    for series_row in sorted({job.series_row for job in touched}):
+    waiting = needs.forget_rejected(session, studies, rejected, why.at)
+    for series_row in sorted({job.series_row for job in touched} | waiting):
         _judge_again(session, series_row, why.at)
     return cancelled
 
