@@ -79,8 +79,13 @@ class AskingDeliverer:
         return frozenset(uid for each in series if each in self._held for uid in self._held[each][1])
 
     def _ask(self, series: Sequence[Series], calling_ae: str, until: float) -> None:
+        """Ask about one after the other, but not for long: what was not asked about is sent."""
+        give_up_at = time.monotonic() + _ANSWERS_S.response_s
         with associate(self._address, calling_ae, FIND_CONTEXTS, self._opening) as association:
             for each in series:
+                if time.monotonic() > give_up_at:
+                    self._ask_from = time.monotonic() + _NOT_ASKED_FOR_S
+                    return
                 self._held[each] = until, instances_held(association, *each)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -93,6 +95,26 @@ def test_where_it_cannot_be_asked_all_is_sent_and_it_is_not_asked_again_soon(mon
     monkeypatch.setattr("dicomnode.deliver.asking.associate", lambda *_: pytest.fail("it was asked again"))
     assert outcomes(deliverer, [outgoing(3)]) == {3: Outcome.SENT}
     assert sends.batches == [[1, 2], [3]]
+
+
+def test_a_slow_archive_is_not_asked_about_one_series_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [0.0], []
+
+    def slow(_: object, study: str, series: str) -> frozenset[str]:
+        asked.append(series)
+        now[0] += 6.0
+        return frozenset()
+
+    monkeypatch.setattr("dicomnode.deliver.asking.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("dicomnode.deliver.asking.associate", lambda *_: nullcontext())
+    monkeypatch.setattr("dicomnode.deliver.asking.instances_held", slow)
+    sends = Sends()
+    deliverer = AskingDeliverer(sends, PeerAddress("127.0.0.1", 104, "SLOW"), Opening())
+    batch = [replace(outgoing(number), derived_series=("1.2.3", f"1.2.3.{number}")) for number in range(5)]
+    assert set(outcomes(deliverer, batch).values()) == {Outcome.SENT}
+    assert asked == ["1.2.3.0", "1.2.3.1"]
+    assert set(outcomes(deliverer, batch[3:]).values()) == {Outcome.SENT}
+    assert len(asked) == 2, "nor soon again"
 
 
 def test_originals_alone_ask_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
