@@ -25,9 +25,9 @@ from dicomnode.operations.telling.retrieval import RetrievalStatus, retrieval_st
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.files import free_bytes
-from dicomnode.store.index import overview, proofs, rejections
+from dicomnode.store.index import overview, proofs, rejections, reviews
 from dicomnode.store.index import processes as signs
-from dicomnode.store.schema import Instance, Job, JobState, Outbox, Receipt, Series
+from dicomnode.store.schema import Instance, Job, Outbox, Receipt, Series
 
 _LISTED: Final = 20
 
@@ -225,7 +225,6 @@ def _unproved(session: Session) -> tuple[Problem, ...]:
 
 
 def _problems(session: Session) -> tuple[Problem, ...]:
-    ended = (JobState.FAILED, JobState.WITHHELD, JobState.REFUSED)
     failed_plans = overview.failed_plans(session, _LISTED)
     ignored = rejections.ignored_notes(session, _LISTED)
     return (
@@ -237,7 +236,7 @@ def _problems(session: Session) -> tuple[Problem, ...]:
         *(_unrouted(session, series) for series in overview.unrouted_series(session, _LISTED)),
         *(Problem("unplanned", series.series_instance_uid, reason) for series, reason in failed_plans),
         *(Problem("unfetched", about, reason) for about, reason in unfetched(session, _LISTED)),
-        *(_job_problem(job, series) for job, series in overview.jobs_in(session, ended, _LISTED)),
+        *(_job_problem(job, series) for job, series in reviews.jobs_in_quarantine(session, _LISTED)),
         *(_undelivered(*found) for found in overview.failed_deliveries(session, _LISTED)),
     )
 

@@ -156,8 +156,10 @@ def test_what_is_dismissed_is_off_the_list_and_told(tmp_path: Path) -> None:
     with index_of(config, engine("refused", "too thick")) as flow:
         flow.receive(chest())
         flow.run()
+        assert [problem.kind for problem in status(config).problems] == ["refused"]
         assert quarantine.dismiss(config, Which(("job:1",)), "known scanner").done == ("job:1",)
         assert quarantine.quarantine(config).entries == ()
+        assert status(config).problems == ()
         told = text(why(config, flow.received.series_instance_uid).lines())
         assert "nobody need look at it any more" in told
         assert "known scanner" in told

@@ -92,25 +92,13 @@ def unrouted_series(session: Session, limit: int) -> list[Series]:
     return list(session.scalars(rows))
 
 
-def jobs_in(session: Session, states: Sequence[JobState], limit: int) -> list[tuple[Job, Series]]:
-    """Jobs that ended in one of the states, the newest first, with their source series."""
-    rows = (
-        select(Job, Series)
-        .join(Series, Series.id == Job.series_row)
-        .where(Job.state.in_(states))
-        .order_by(Job.id.desc())
-        .limit(limit)
-    )
-    return list(session.execute(rows))
-
-
 def failed_plans(session: Session, limit: int) -> list[tuple[Series, str]]:
-    """Series whose last closing could not be planned, the newest first, each with the reason."""
+    """Series whose last closing could not be planned, and nobody has decided on, the newest first; why."""
     reason = Plan.content["failed"].as_string()
     rows = (
         select(Series, reason)
         .join(Plan, and_(Plan.series_row == Series.id, Plan.generation == Series.generation))
-        .where(reason.is_not(None))
+        .where(reason.is_not(None), Plan.review == "")
         .order_by(Series.id.desc())
         .limit(limit)
     )
