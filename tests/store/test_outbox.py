@@ -15,7 +15,7 @@ from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
-from dicomnode.store.index import arrivals, deliveries, health, leases, outbox, overview
+from dicomnode.store.index import arrivals, deliveries, health, leases, outbox, overview, purges
 from dicomnode.store.index.arrivals import Identity, StoredFile
 from dicomnode.store.index.deliveries import Which
 from dicomnode.store.index.outbox import MOST_ABORTS, DerivedOutgoing, Wanted
@@ -118,6 +118,21 @@ def test_what_arrived_is_sent(reception: Reception, outcome: Outcome) -> None:
     (receipt,) = reception.rows(Receipt)
     assert (receipt.outbox_row, receipt.at, receipt.outcome) == (row_of(reception).id, 1010.0, outcome.value)
     assert ready(reception) == []
+
+
+def test_a_duplicate_is_no_success_where_other_bytes_have_arrived(reception: Reception) -> None:
+    reception.receive(ct_header())
+    first = row_of(reception).id
+    assert answer(reception, first, Outcome.SENT) == OutboxState.SENT
+    assert answer(reception, first, Outcome.DUPLICATE) == OutboxState.SENT, "its own bytes came twice"
+    reception.receive(ct_header(PatientName="Roe^Jane"))
+    corrected = row_of(reception, number=1).id
+    assert answer(reception, corrected, Outcome.DUPLICATE) == OutboxState.FAILED
+    assert "another version" in reception.rows(Receipt)[-1].meaning
+    with reception.database.write() as session:
+        purges.note(session, session.get_one(Series, 1), "older than 30 days", LATER)
+    reception.receive(ct_header(PatientName="Roe^Jane"))
+    assert answer(reception, row_of(reception, number=2).id, Outcome.DUPLICATE) == OutboxState.SENT
 
 
 def test_a_lasting_refusal_ends_it_and_a_passing_one_is_tried_again(reception: Reception) -> None:

@@ -7,7 +7,7 @@ up.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, func, insert, or_, select, update
@@ -19,12 +19,15 @@ from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
 from dicomnode.core.withholding import NEVER, NOT_CHECKED
 from dicomnode.store.index import proofs
+from dicomnode.store.index.purges import file_is_gone
 from dicomnode.store.index.retrying import RetryPolicy
 from dicomnode.store.schema import Destination, Instance, Origin, Outbox, OutboxState, Receipt, Series, Study
 
 MOST_ABORTS: Final = 8
 """So often a destination that works may abort at an instance before it is the instance's fault."""
 
+_OTHER_BYTES: Final = "the destination keeps another version of this SOP Instance UID"
+_OTHER_BYTES_HINT: Final = "have the older one deleted or replaced there, then: dicomnode jobs retry --failed"
 _NO_PATIENCE_LEFT: Final = "not taken within the destination's patience"
 
 
@@ -134,8 +137,10 @@ def record_answer(session: Session, answer: Answer, retry: RetryPolicy, now: flo
 
     What came to an end meanwhile, by a person or by another machine, stays there, unless it has arrived.
     """
-    session.add(_receipt(answer, now))
     row = session.get_one(Outbox, answer.outbox_id)
+    if answer.outcome is Outcome.DUPLICATE and _holds_another_version(session, row):
+        answer = replace(answer, outcome=Outcome.REFUSED, meaning=_OTHER_BYTES, hint=_OTHER_BYTES_HINT)
+    session.add(_receipt(answer, now))
     row.attempts += 1
     if row.state not in (OutboxState.HELD, OutboxState.READY) and not answer.outcome.arrived:
         return OutboxState(row.state)
@@ -199,6 +204,23 @@ def _receipt(answer: Answer, now: float) -> Receipt:
         meaning=answer.meaning,
         hint=answer.hint,
     )
+
+
+def _holds_another_version(session: Session, row: Outbox) -> bool:
+    """Whether other bytes under the same SOP Instance UID have arrived there: "duplicate" then means that they stay."""
+    uid = select(Instance.sop_instance_uid).where(Instance.id == row.instance_row).scalar_subquery()
+    there = (
+        select(Outbox.id)
+        .join(Instance, Instance.id == Outbox.instance_row)
+        .where(
+            Instance.sop_instance_uid == uid,
+            Instance.id != row.instance_row,
+            ~file_is_gone(),  # else nobody knows whether they are others
+            Outbox.destination == row.destination,
+            Outbox.state == OutboxState.SENT,
+        )
+    )
+    return session.scalar(there.limit(1)) is not None
 
 
 def _state_after(session: Session, answer: Answer, row: Outbox, retry: RetryPolicy, now: float) -> OutboxState:
