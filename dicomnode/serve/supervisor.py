@@ -104,8 +104,8 @@ class Supervisor:
     def _prepare_index(self) -> None:
         url = wiring.database_url(self._config)
         try:
-            if self._config.database is not None and self._config.node.durability == "power":
-                require_durable(url)
+            if self._config.database is not None:
+                require_durable(url, self._config.node.durability)
             migrate(url)
             self._forget_former_processes(url)
         except OperationalError as error:

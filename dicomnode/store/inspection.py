@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import sqlalchemy
 from sqlalchemy import text
@@ -47,14 +48,23 @@ def inspect_server(url: str) -> None:
     _require_known("its index", versions)
 
 
-def require_durable(url: str) -> None:
-    """Raise StoreError where a database server says that a commit does not survive a power cut."""
+_LOST_WITHOUT: Final = {
+    "synchronous_commit": ("when the server is killed", "none"),
+    "fsync": ("at a power cut", "process"),
+}
+_NEEDED: Final = {"power": ("fsync", "synchronous_commit"), "process": ("synchronous_commit",), "none": ()}
+"""Which settings of a database server each durability needs."""
+
+
+def require_durable(url: str, durability: str) -> None:
+    """Raise StoreError where a database server says that a commit does not survive what it is to survive."""
     with closing(Database(url)) as database, database.read() as session:
-        for setting in ("fsync", "synchronous_commit"):
+        for setting in _NEEDED[durability]:
             if session.scalar(text(f"SHOW {setting}")) == "off":
+                when, less = _LOST_WITHOUT[setting]
                 raise StoreError(
-                    f"the server's {setting} is off: what it commits may be lost at a power cut",
-                    f'set {setting} = on there, or be content with less here: durability = "process"',
+                    f"the server's {setting} is off: what it commits may be lost {when}",
+                    f'set {setting} = on there, or be content with less here: durability = "{less}"',
                 )
 
 

@@ -150,7 +150,7 @@ def test_a_read_sees_one_state(database: Database) -> None:
         assert reader.query(Patient).count() == 0
 
 
-@pytest.mark.parametrize(("durability", "asked"), [("power", "on"), ("process", "off"), ("none", "off")])
+@pytest.mark.parametrize(("durability", "asked"), [("power", "on"), ("process", "on"), ("none", "off")])
 def test_durability_is_what_was_asked_for(url: str, durability: str, asked: str) -> None:
     with closing(Database(url, durability)) as database, database.read() as session:
         assert session.scalar(text("SHOW synchronous_commit")) == asked
@@ -159,8 +159,18 @@ def test_durability_is_what_was_asked_for(url: str, durability: str, asked: str)
 def test_a_server_that_forces_nothing_to_the_disk_is_told(url: str) -> None:
     """As ours for tests does not."""
     with pytest.raises(StoreError, match="fsync is off") as caught:
-        require_durable(url)
+        require_durable(url, "power")
     assert 'durability = "process"' in caught.value.hint
+    require_durable(url, "process")
+
+
+def test_a_server_that_forgets_when_it_is_killed_is_told(database: Database, url: str) -> None:
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        name = connection.scalar(text("SELECT current_database()"))
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    with pytest.raises(StoreError, match="synchronous_commit is off: .* when the server is killed"):
+        require_durable(url, "process")
+    require_durable(url, "none")
 
 
 def test_what_one_claims_another_cannot_have(database: Database, url: str) -> None:
