@@ -166,6 +166,8 @@ def test_patience_ends_by_an_answer_or_by_silence(reception: Reception) -> None:
         reception.receive(ct_header(number), at=1000.0 + 500.0 * number)
     with reception.database.write() as session:
         assert outbox.oldest_ready(session, "pacs") == 1000.0
+        assert outbox.give_up(session, "pacs", 1501.0, 2501.0, limit=5) == 0, "it was never tried"
+        session.execute(update(Outbox).values(attempts=1))
         assert outbox.give_up(session, "pacs", 1501.0, 2501.0, limit=1) == 1
         assert outbox.give_up(session, "pacs", 1501.0, 2501.0, limit=5) == 1
     assert [state for where, _, state in reception.outbox() if where == "pacs"] == ["failed", "failed", "ready"]
@@ -191,6 +193,9 @@ def test_what_a_destination_refuses_in_vain_is_told_once_in_its_patience(recepti
     with reception.database.write() as session:
         told = [outbox.is_to_be_told(session, "pacs", RETRY, now) for now in (200.0, 1199.0, 1200.0, 1300.0)]
         assert told == [True, False, True, False]
+        health.failed(session, "pacs", ("no answer", "look"), RETRY, 1400.0)
+        told = [outbox.is_to_be_told(session, "pacs", RETRY, now) for now in (2500.0, 2600.0)]
+        assert told == [True, False], "an outage is told though what was refused before it was told"
 
 
 def test_an_instance_that_a_working_destination_aborts_at_is_at_fault_in_the_end(reception: Reception) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.core.fairness import Waiting, next_batch
@@ -159,11 +159,13 @@ def oldest_ready(session: Session, destination: str) -> float | None:
 
 
 def give_up(session: Session, destination: str, waiting_since: float, now: float, limit: int) -> int:
-    """Fail what waits since a time or longer, at most `limit` rows; how many."""
+    """Fail what waits since a time or longer, at most `limit` rows; how many. What was never tried at a destination
+    that works is not its fault: we were down, or have much to send."""
+    failing = exists().where(Destination.name == destination, Destination.failures > 0)
     late = list(
         session.scalars(
             select(Outbox.id)
-            .where(*_is_ready(destination), Outbox.created_at <= waiting_since)
+            .where(*_is_ready(destination), Outbox.created_at <= waiting_since, or_(Outbox.attempts > 0, failing))
             .order_by(Outbox.id)
             .limit(limit)
         )
@@ -189,8 +191,10 @@ def is_to_be_told(session: Session, destination: str, retry: RetryPolicy, now: f
     """Whether it is to be said that something was not taken in time, and note that it is: once in each outage, and for
     a destination that answers and refuses, once in the time of its patience."""
     row = session.get_one(Destination, destination)
-    if row.held_told_at is not None and (row.down_since is not None or now - row.held_told_at < retry.patience_s):
-        return False
+    if row.held_told_at is not None:
+        quiet_since = now - retry.patience_s if row.down_since is None else row.down_since
+        if row.held_told_at > quiet_since:
+            return False
     row.held_told_at = now
     return True
 
