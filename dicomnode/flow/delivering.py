@@ -109,7 +109,7 @@ class Drainer:
         self._owed = 0
         self._refused: dict[str, _Refusal] = {}
         self._echo_tells = True
-        self._looked_at = -float("inf")  # when patience was last looked at
+        self._looked_at = clock()  # when patience was last looked at: who was away for days tries first
         self.is_busy = False
         self.is_sending = False  # and so must hold the lease
         self.sends_all = False  # not only what is urgent

@@ -117,6 +117,13 @@ def states(reception: Reception, name: str = "pacs") -> list[str]:
     return [state for destination, _, state in reception.outbox() if destination == name]
 
 
+def down(reception: Reception) -> None:
+    """The destination has not answered for long."""
+    Leases(reception.database, "one").know(["pacs"])
+    with reception.database.write() as session:
+        index_health.failed(session, "pacs", ("no answer", "look"), RETRY, 1000.0)
+
+
 def health(reception: Reception, name: str = "pacs") -> Destination:
     return next(row for row in reception.rows(Destination) if row.name == name)
 
@@ -392,6 +399,7 @@ def test_what_is_not_taken_in_time_is_told_once_for_all(
     reception: Reception, scripted: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     telemetry.configure("json", "warning")
+    down(reception)
     draining = drainer(reception, scripted, retry=RetryPolicy(10.0, 80.0, patience_s=100.0))
     draining.drain(NOW)
     (told,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -418,10 +426,26 @@ def test_what_was_answered_while_the_database_was_away_is_recorded(
 
 
 def test_an_impatient_destinations_rows_fail(reception: Reception, scripted: Scripted) -> None:
+    down(reception)
     draining = drainer(reception, scripted, retry=RetryPolicy(10.0, 80.0, patience_s=100.0))
     assert not draining.drain(NOW)
     assert states(reception) == ["failed"] * 3
     assert scripted.sent == []
+
+
+def test_what_waited_while_the_node_was_down_is_tried_before_it_fails(reception: Reception, scripted: Scripted) -> None:
+    draining = drainer(reception, scripted, retry=RetryPolicy(10.0, 80.0, patience_s=100.0))
+    assert draining.drain(NOW)
+    assert states(reception) == ["sent"] * 3
+
+
+def test_a_node_that_was_down_tries_a_destination_that_was_too(reception: Reception, scripted: Scripted) -> None:
+    down(reception)
+    retry = RetryPolicy(10.0, 80.0, patience_s=100.0)
+    made = route(scripted, "pacs", retry)
+    draining = Drainer(reception.database, reception.files, made, Leases(reception.database, "one"), lambda: NOW)
+    assert draining.drain(NOW)
+    assert states(reception) == ["sent"] * 3
 
 
 def test_a_stop_finishes_what_is_being_sent_and_gives_the_lease_up(reception: Reception, scripted: Scripted) -> None:
