@@ -137,7 +137,8 @@ def _subject(session: Session, subject: str) -> tuple[list[Job], list[Series]]:
     series = overview.series_about(session, subject)
     if not series:
         raise NotFoundError(
-            "nothing is known by that number, UID or accession number", "see what waits: dicomnode quarantine list"
+            "nothing is known by that number, UID or accession number",
+            "see what waits: dicomnode quarantine list, dicomnode jobs list --withheld",
         )
     return [job for one in series for job in reviews.jobs_to_release(session, one.id)], series
 

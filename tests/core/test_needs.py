@@ -84,7 +84,9 @@ def test_the_job_is_the_rules_on_the_stack_of_the_first_need() -> None:
 
 
 def test_no_stack_is_enhanced_by_itself_by_a_rule_with_needs() -> None:
-    assert plan(rules(spec()), [THIN], SENDER, 12).jobs == ()
+    planned = plan(rules(spec()), [THIN], SENDER, 12)
+    assert planned.jobs == ()
+    assert planned.stacks[0].reason == "not by itself: rule 'both' needs several series of the study"
 
 
 def test_what_is_missing_is_told_in_order() -> None:

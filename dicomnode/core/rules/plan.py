@@ -113,7 +113,7 @@ def plan(ruleset: RuleSet, stacks: Sequence[Stack], sender: Sender, received_hou
             for rule, one in zip(ruleset.rules, explanations, strict=True)
             if one.matches and not one.engines_stopped_by and rule.engines and not rule.needs
         ]
-        reason = _refusal(stack) or ("" if engaged else _why_none(explanations))
+        reason = _refusal(stack) or ("" if engaged else _why_none(ruleset, explanations))
         candidates = [] if reason else [merged(ruleset, stack.key, group, sender.peer) for group in _alike(engaged)]
         wanted = [job for job in candidates if job.outputs]
         if candidates and not wanted:
@@ -130,11 +130,14 @@ def _refusal(stack: Stack) -> str:
     return f"never enhanced: {stack.excluded}" if stack.excluded else ""
 
 
-def _why_none(explanations: Sequence[RuleExplanation]) -> str:
-    matching = [one for one in explanations if one.matches]
+def _why_none(ruleset: RuleSet, explanations: Sequence[RuleExplanation]) -> str:
+    matching = [(rule, one) for rule, one in zip(ruleset.rules, explanations, strict=True) if one.matches]
     if not matching:
         return "no rule matches"
-    stopped_by = next((one.engines_stopped_by for one in matching if one.engines_stopped_by), "")
+    together = [rule.name for rule, one in matching if rule.needs and not one.engines_stopped_by]
+    if together:
+        return f"not by itself: rule {together[0]!r} needs several series of the study"
+    stopped_by = next((one.engines_stopped_by for _, one in matching if one.engines_stopped_by), "")
     stopped = f" (rule {stopped_by!r} says stop)" if stopped_by else ""
     return f"no rule that it matches names an engine{stopped}"
 
