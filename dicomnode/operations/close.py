@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
@@ -18,7 +17,7 @@ from dicomnode.store.index import needs as needs_index
 from dicomnode.store.index import overview
 from dicomnode.store.index import series as series_index
 from dicomnode.store.index.actions import record_action, user
-from dicomnode.store.schema import Origin, Study
+from dicomnode.store.schema import Origin
 from dicomnode.telemetry import event
 
 
@@ -70,8 +69,10 @@ def close(config: Config, subject: str, reason: str = "") -> Closing:
 
 def _go_on(session: Session, subject: str, reason: str, now: float) -> tuple[str, ...]:
     """Where a study is named: the rules that wait for more of its series, which they do no longer."""
-    study = session.scalars(select(Study).where(Study.study_instance_uid == subject)).first()
-    found = [] if study is None else needs_index.go_on(session, study.id, now)
-    if found:
-        record_action(session, "close", subject, reason, now)
-    return tuple(row.rule for row in found)
+    rules: list[str] = []
+    for study in overview.studies_named(session, subject):
+        found = needs_index.go_on(session, study.id, now)
+        if found:
+            record_action(session, "close", study.study_instance_uid, reason, now)
+        rules += [row.rule for row in found]
+    return tuple(rules)

@@ -20,7 +20,7 @@ from dicomnode.operations.status import status
 from dicomnode.operations.why import why
 from dicomnode.store.index import series as series_index
 from dicomnode.store.index.needs import needs_of
-from dicomnode.store.schema import Plan, Series, StudyNeed
+from dicomnode.store.schema import Plan, Series, Study, StudyNeed
 from tests.flow.rooms import Flow, flowing, phantom
 from tests.operations.sites import index_of, site
 from tests.store.receiving import routing
@@ -152,7 +152,8 @@ def test_at_its_deadline_it_goes_on_or_waits_for_a_person(
             assert flow.jobs[0].content["source_incomplete"] == ["no series fulfils 'second'"]
 
 
-def test_a_person_lets_it_go_on_and_all_of_it_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["1.2.3", "A-17"])
+def test_a_person_lets_it_go_on_and_all_of_it_is_told(tmp_path: Path, named: str) -> None:
     rule = {
         "name": "both", "match": {"Modality": "CT"}, "needs": ["first one", "second"],
         "engines": ["ct-nlm"], "send_results": ["pacs"],
@@ -171,7 +172,9 @@ def test_a_person_lets_it_go_on_and_all_of_it_is_told(tmp_path: Path) -> None:
         (held,) = [problem for problem in status(config).problems if problem.kind == "held"]
         assert held.about == "1.2.3"
         assert "rule 'both' needs 'second', which did not come" in held.reason
-        assert close(config, "1.2.3").rules == ("both",)
+        with flow.reception.database.write() as session:
+            session.get_one(Study, 1).accession_number = "A-17"
+        assert close(config, named).rules == ("both",)
         closer.judge_due(9e9)
         assert len(enqueued) == 1
         assert len(flow.pipeline.plan(1, 1)) == 1

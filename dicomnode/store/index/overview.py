@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select
 from sqlalchemy.orm import Session
 
 from dicomnode.store.schema import (
@@ -120,12 +120,21 @@ def failed_deliveries(session: Session, limit: int) -> list[tuple[Outbox, Instan
 def series_about(session: Session, subject: str) -> list[Series]:
     """Series that a UID (of a study, series or SOP instance) or an accession number names, oldest first."""
     of_instance = select(Instance.series_row).where(Instance.sop_instance_uid == subject)
-    named = or_(Study.study_instance_uid == subject, Study.accession_number == subject)
-    of_study = select(Study.id).where(named, literal(subject != ""))  # many studies have no accession number
+    of_study = select(Study.id).where(_names_study(subject))
     rows = select(Series).where(
         or_(Series.series_instance_uid == subject, Series.id.in_(of_instance), Series.study_row.in_(of_study))
     )
     return list(session.scalars(rows.order_by(Series.id)))
+
+
+def studies_named(session: Session, subject: str) -> list[Study]:
+    """Studies that a UID or an accession number names, oldest first."""
+    return list(session.scalars(select(Study).where(_names_study(subject)).order_by(Study.id)))
+
+
+def _names_study(subject: str) -> ColumnElement[bool]:
+    named = or_(Study.study_instance_uid == subject, Study.accession_number == subject)
+    return and_(named, literal(subject != ""))  # many studies have no accession number
 
 
 def instances_of(session: Session, series_row: int) -> list[Instance]:
