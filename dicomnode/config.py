@@ -427,7 +427,9 @@ def _check_peers(config: Config) -> Iterator[ConfigError]:
         policy = config.completeness_of(name)
         if policy.deadline_s < max(policy.quiet_s, policy.released_quiet_s):
             yield ConfigError(
-                f"[peer.{name}] deadline_s: shorter than the quiet time", "raise deadline_s or lower quiet_s"
+                f"[peer.{name}] deadline_s: shorter than the quiet time: {policy.deadline_s:g} s, where quiet_s is "
+                f"{policy.quiet_s:g} and released_quiet_s {policy.released_quiet_s:g}",
+                "raise deadline_s or lower the others, there or in [completeness]",
             )
 
 

@@ -156,7 +156,7 @@ MISTAKES = [
     (SITE + "[destination.x]\npeer='pacs'\nhours = '6pm-6am'", "'6pm-6am' are no hours", "mon-fri 18:00-06:00"),
     (SITE + "[destination.x]\npeer='pacs'\nhours = ['tue 08:00-08:00']", "hours", "may be sent to"),
     (SITE + '[peer.x]\nae_title = "CT1"', "[peer.x]: the same ae_title and host as [peer.ct1]", "remove one"),
-    ("[completeness]\nquiet_s = 900\n[peer.x]\nae_title = 'X'", "[peer.x] deadline_s: shorter", "raise deadline_s"),
+    ("[completeness]\nquiet_s = 900\n[peer.x]\nae_title = 'X'", "[peer.x] deadline_s: shorter", "or in [completeness]"),
     (SITE + "[[rule]]\nname='b'\nmatch={Modality='CT'}\nsend=['pasc']", "rule 'b': send: there is no destin", "pacs"),
     (SITE + "[[rule]]\nname='b'\nmatch={Modaliti='CT'}\nsend=['pacs']", "rule 'b'", "Modality"),
     (
