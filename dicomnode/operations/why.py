@@ -37,7 +37,7 @@ from dicomnode.store.schema import Instance, Job, Origin, Plan, Series
 
 @dataclass(frozen=True)
 class JobStory:
-    """One run of engines on one stack of a series."""
+    """One run of engines on one stack of a series, and what became of the series that it derived, by their UIDs."""
 
     engines: tuple[str, ...]
     rules: tuple[str, ...]
@@ -46,6 +46,7 @@ class JobStory:
     reasons: tuple[str, ...]
     gates: tuple[str, ...]
     derived_series: tuple[str, ...]
+    derived_deliveries: dict[str, tuple[Delivery, ...]]
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,13 @@ def _job(session: Session, job: Job) -> JobStory:
         reasons=tuple(job.reasons),
         gates=tuple(line for stage in job.stages for line in _gates(stage)),
         derived_series=tuple(job.derived_series),
+        derived_deliveries={uid: _deliveries_of_derived(session, uid) for uid in job.derived_series},
     )
+
+
+def _deliveries_of_derived(session: Session, series_instance_uid: str) -> tuple[Delivery, ...]:
+    found = overview.series_about(session, series_instance_uid)
+    return tuple(each for series in found for each in overview.deliveries_of(session, series.id))
 
 
 def _gates(stage: dict[str, Any]) -> tuple[str, ...]:
@@ -207,7 +214,14 @@ def _job_lines(job: JobStory) -> tuple[str, ...]:
     return (
         f"enhanced by {', '.join(job.engines)} (rule {', '.join(job.rules)}), stack {job.stack}: {job.state}",
         *(f"  {line}" for line in (*job.reasons, *job.gates)),
-        *(f"  derived series {uid}" for uid in job.derived_series),
+        *(line for uid in job.derived_series for line in _derived_lines(uid, job.derived_deliveries[uid])),
+    )
+
+
+def _derived_lines(series_instance_uid: str, deliveries: Sequence[Delivery]) -> tuple[str, ...]:
+    return (
+        f"  derived series {series_instance_uid}",
+        *(f"    {line}" for delivery in deliveries for line in _delivery_lines(delivery)),
     )
 
 

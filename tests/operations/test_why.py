@@ -89,6 +89,8 @@ def test_the_story_of_a_received_series(tmp_path: Path) -> None:
     assert "rule 'low-dose chest' matches" in lines
     assert "ok    BodyPartExamined: wanted CHEST, found CHEST" in lines
     assert f"derived series {job.derived_series[0]}" in lines
+    (derived_to,) = job.derived_deliveries[job.derived_series[0]]
+    assert (derived_to.destination, derived_to.sent, derived_to.waiting) == ("pacs", 0, 4)
 
 
 def test_the_story_of_a_derived_series_names_its_source(tmp_path: Path) -> None:

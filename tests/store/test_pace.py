@@ -99,6 +99,16 @@ def test_what_came_after_a_premature_closing_lengthens_the_wait(reception: Recep
     assert learned(reception).series(Silence.OPEN) == pytest.approx(2, abs=0.01)
 
 
+def test_an_instance_that_is_corrected_later_teaches_nothing(reception: Reception) -> None:
+    send(reception, {1: 1000.0, 2: 1000.2}, RELEASED)
+    close(reception, 1005.2)
+    before = learned(reception)
+    header = ct_header(2, SeriesInstanceUID="1.2.3.4", SOPInstanceUID="1.2.3.4.2", PatientName="Corrected^Name")
+    reception.receive(header, SCANNER, at=1050.0)
+    close(reception, 1060.0)
+    assert learned(reception).quiet(WAITS).released_s <= before.quiet(WAITS).released_s
+
+
 def test_where_late_instances_are_ignored_they_teach_with_the_next_series(tmp_path: Path) -> None:
     waits = CompletenessPolicy(late=LatePolicy.IGNORE)
     with receiving(tmp_path, routing(TO_PACS, waits=waits)) as reception:

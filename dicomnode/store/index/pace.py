@@ -122,8 +122,9 @@ def moved_on(session: Session, series: Series, sender: Sender) -> bool:
 
 
 def _arrivals(session: Session, series_row: int) -> Sequence[tuple[float, int | None]]:
+    """When each instance came first: one that is sent again with other bytes is corrected, and tells of no pause."""
     rows = select(Instance.received_at, Instance.association_row).where(
-        Instance.series_row == series_row, Instance.origin == Origin.RECEIVED.value
+        Instance.series_row == series_row, Instance.origin == Origin.RECEIVED.value, Instance.version == 0
     )
     return [(at, row) for at, row in session.execute(rows.order_by(Instance.received_at, Instance.id))]
 
