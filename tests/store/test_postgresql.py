@@ -168,7 +168,7 @@ def test_a_server_that_forgets_when_it_is_killed_is_told(database: Database, url
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         name = connection.scalar(text("SELECT current_database()"))
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
-    with pytest.raises(StoreError, match="synchronous_commit is off: .* when the server is killed"):
+    with pytest.raises(StoreError, match=r"synchronous_commit is off: .* when the server is killed"):
         require_durable(url, "process")
     require_durable(url, "none")
 
