@@ -65,6 +65,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "machine": "name of a machine",
         "executor": "a process in one of its lives",
         "workflows": "how many workflows",
+        "workflow": "id of a workflow, made of row ids",
         "pid": "process id",
         "exit_status": "exit status of a process",
         "version": "version of the node",
@@ -126,6 +127,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "work_taken_over": Event(
             "warning", "a process gave no sign of life; what it had begun was given back to the queues",
             "machine executor workflows",
+        ),
+        "work_resumed": Event(
+            "warning", "a workflow ended by an error of the node; what it was to do is begun anew", "workflow",
         ),
         "reception_lost": Event(
             "warning", "a receiver of another machine died; the associations that it had are taken for broken off",

@@ -115,6 +115,11 @@ class Workflows:
         found = dbos.DBOS.list_workflows(status=["PENDING", "ENQUEUED", "DELAYED"], load_input=False, load_output=False)
         return frozenset(workflow.workflow_id for workflow in found)
 
+    def known(self, ids: Collection[str]) -> frozenset[str]:
+        """Those of the ids that any workflow has or had, as far as it is remembered."""
+        found = dbos.DBOS.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False)
+        return frozenset(workflow.workflow_id for workflow in found)
+
     def forget(self, finished_before: float) -> int:
         """Drop the record of workflows that ended before a time, a few hundred at once; how many.
 

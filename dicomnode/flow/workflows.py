@@ -6,12 +6,14 @@ after the last attempt, or for a lasting reason, the job ends as failed, with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from dicomnode.core.routing import PRIORITIES
 from dicomnode.errors import DicomNodeError, EngineError, EngineNotFoundError, StoreError
 from dicomnode.flow.closing import route_call
 from dicomnode.flow.pipeline import Pipeline
@@ -27,6 +29,7 @@ _FIRST_RETRY_S: Final = 5.0
 _RECONCILE_S: Final = 60.0
 _REMEMBERED_S: Final = 7 * 86400.0
 _LOST: Final = "its workflow ended by an error of the node"
+_MOST_RESCUES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +134,16 @@ class WorkflowRecord(Protocol):
 
     def unfinished(self) -> frozenset[str]: ...
 
+    def known(self, ids: Collection[str]) -> frozenset[str]: ...
+
+    def enqueue(self, transaction: Session, call: Call) -> None: ...
+
     def forget(self, finished_before: float) -> int: ...
 
 
 class Reconciler(Repeating):
-    """The net under errors that nobody thought of: closed series and jobs that no workflow works on any more are ended
-    as failed. It also keeps the engine's record from growing for ever."""
+    """The net under errors that nobody thought of: closed series and jobs that no workflow works on any more get
+    another one, a few times, and are ended as failed then. It also keeps the engine's record from growing for ever."""
 
     def __init__(self, database: Database, record: WorkflowRecord, pipeline: Pipeline) -> None:
         super().__init__("reconcile", _RECONCILE_S, self._tidy)
@@ -150,7 +157,7 @@ class Reconciler(Repeating):
         self._database.tend()
 
     def reconcile(self, now: float) -> int:
-        """End what is orphaned; how many. What changed within the last minute may be between two workflows."""
+        """See to what is orphaned; how many. What changed within the last minute may be between two workflows."""
         with self._database.read() as session:
             jobs = [job for job in job_index.unfinished_jobs(session) if job.updated_at < now - _RECONCILE_S]
             closings = job_index.unplanned_series(session, now - _RECONCILE_S)
@@ -160,12 +167,26 @@ class Reconciler(Repeating):
         orphans = [job for job in jobs if not _is_worked_on(job, working)]
         lost = [series for series in closings if not _is_routed(series.id, series.generation, working)]
         for job in orphans:
-            self._pipeline.fail(job.id, _LOST, "report it with the node's log")
-            event("job_failed", job_id=job.id, series_id=job.series_row, reason=_LOST)
+            if not self._rescue(_JobCall("enhance", job.id, 1, PRIORITIES[job.content["priority"]]).call()):
+                self._pipeline.fail(job.id, _LOST, "report it with the node's log")
+                event("job_failed", job_id=job.id, series_id=job.series_row, reason=_LOST)
         for series in lost:
-            self._pipeline.fail_plan(series.id, series.generation, _LOST)
-            event("plan_failed", series_id=series.id, series_instance_uid=series.series_instance_uid, reason=_LOST)
+            if not self._rescue(route_call(series.id, series.generation)):
+                self._pipeline.fail_plan(series.id, series.generation, _LOST)
+                event("plan_failed", series_id=series.id, series_instance_uid=series.series_instance_uid, reason=_LOST)
         return len(orphans) + len(lost)
+
+    def _rescue(self, call: Call) -> bool:
+        """Begin it anew under another id; False where that was done often enough. All machines come to the same id."""
+        ids = [f"{call.id}:again-{number}" for number in range(1, _MOST_RESCUES + 1)]
+        known = self._record.known(ids)
+        unused = next((identity for identity in ids if identity not in known), None)
+        if unused is None:
+            return False
+        with self._database.write() as session:
+            self._record.enqueue(session, replace(call, id=unused))
+        event("work_resumed", workflow=unused)
+        return True
 
 
 def _is_worked_on(job: Job, working: frozenset[str]) -> bool:

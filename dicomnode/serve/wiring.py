@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -67,9 +68,12 @@ def home(config: Config) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:
-        drawn = path.with_suffix(".new")
-        drawn.write_text(uuid.uuid4().hex)
-        drawn.replace(path)
+        name = uuid.uuid4().hex
+        drawn = path.with_name(f"{path.name}.{name}")
+        drawn.write_text(name)
+        with suppress(FileExistsError):  # all processes start at once: the first one's stays
+            path.hardlink_to(drawn)
+        drawn.unlink()
         return path.read_text()
 
 

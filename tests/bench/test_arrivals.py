@@ -51,7 +51,7 @@ def test_a_fixed_time_cuts_what_pauses_longer_and_always_waits_as_long() -> None
 def test_our_judgement_closes_every_series_after_its_end() -> None:
     released = AssociationEnd.RELEASED
     events = [Opened(0.0, 0), Arrived(0.1, 0, 1, 1, 0.0), Arrived(9.0, 0, 1, 1, 1.0), Ended(9.1, 0, released)]
-    assert Judgement(CompletenessPolicy(), None).run(events) == [Closed(False, 5.0)]
+    assert Judgement(CompletenessPolicy(), None).run(events) == [Closed(False, 20.0)]
 
 
 def test_learning_cuts_less_than_fixed_times_and_waits_less(senders: list[list[Event]]) -> None:

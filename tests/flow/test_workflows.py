@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from dicomnode.core.rules import RuleSpec
 from dicomnode.errors import EngineError, EngineNotFoundError, InputError, StoreError, WorkerError
@@ -173,9 +174,17 @@ class Remembered:
     """An engine's record in which these workflows have not ended."""
 
     working: frozenset[str]
+    resumed: list[str] = field(default_factory=list)
+    rescues: int = 0
 
     def unfinished(self) -> frozenset[str]:
         return self.working
+
+    def known(self, ids: Collection[str]) -> frozenset[str]:
+        return frozenset(list(ids)[: 5 - self.rescues])
+
+    def enqueue(self, transaction: Session, call: Call) -> None:
+        self.resumed.append(call.id)
 
     def forget(self, finished_before: float) -> int:
         return 0
@@ -183,6 +192,22 @@ class Remembered:
 
 def reconciled(flow: Flow, *working: str, now: float) -> int:
     return Reconciler(flow.reception.database, Remembered(frozenset(working)), flow.pipeline).reconcile(now)
+
+
+def test_what_nothing_works_on_is_begun_anew_a_few_times(flow: Flow) -> None:
+    at = planned(flow)
+    record = Remembered(frozenset(), rescues=2)
+    assert Reconciler(flow.reception.database, record, flow.pipeline).reconcile(at + 61.0) == 1
+    assert record.resumed == ["enhance:1:1:again-4"]
+    assert [job.state for job in flow.jobs] == ["planned"]
+
+
+def test_a_closing_that_nothing_plans_is_planned_anew(flow: Flow) -> None:
+    closed_at(flow, 1000.0)
+    record = Remembered(frozenset(), rescues=5)
+    assert Reconciler(flow.reception.database, record, flow.pipeline).reconcile(2000.0) == 1
+    assert record.resumed == ["route:1:1:again-1"]
+    assert flow.reception.rows(Plan) == []
 
 
 def planned(flow: Flow) -> float:

@@ -36,6 +36,7 @@ def test_the_migrated_tables_read_as_if_the_schema_had_made_them(tmp_path: Path)
     with closing(sqlite3.connect(tmp_path / "node.sqlite")) as file:
         made = dict(file.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
     made.pop("alembic_version")
+    made = {name: sql for name, sql in made.items() if not name.startswith("sqlite_")}  # its own statistics
     assert {name: _words(sql) for name, sql in made.items()} == {name: _words(sql) for name, sql in wanted.items()}
 
 
