@@ -91,6 +91,7 @@ class Supervisor:
             signal.signal(name, self._ask_stop)
         signal.signal(signal.SIGHUP, self._ask_reload)
         with exclusive_after_others(self._config.node.data, NODE_LOCK, _LOOK_S) as self._lock:
+            wiring.home(self._config)  # drawn once: all processes will ask for it at the same time
             self._prepare_index()
             metrics.clear(wiring.metrics_folder(self._config))
             try:

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -63,17 +62,15 @@ def sign(place: Place, config: Config) -> Sign:
 
 
 def home(config: Config) -> str:
-    """What tells this machine's data folder from any other, for ever; drawn when it is first asked for."""
+    """What tells this machine's data folder from any other, for ever; drawn when it is first asked for, which is
+    before any process but the supervisor runs."""
     path = config.node.data / _HOME
     try:
         return path.read_text()
     except FileNotFoundError:
-        name = uuid.uuid4().hex
-        drawn = path.with_name(f"{path.name}.{name}")
-        drawn.write_text(name)
-        with suppress(FileExistsError):  # all processes start at once: the first one's stays
-            path.hardlink_to(drawn)
-        drawn.unlink()
+        drawn = path.with_suffix(".new")
+        drawn.write_text(uuid.uuid4().hex)
+        drawn.replace(path)
         return path.read_text()
 
 
