@@ -13,7 +13,7 @@ serve: $(VENV)/node.stamp ## the node, as ./dicomnode.toml says
 	@$(BIN)/dicomnode serve
 
 test: $(VENV)/test.stamp ## the whole test suite
-	@$(BIN)/pytest -n auto
+	@$(BIN)/pytest -n auto --dist worksteal
 
 lint: $(VENV)/test.stamp ## style, types, import contracts
 	@$(BIN)/ruff check
