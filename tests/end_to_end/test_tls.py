@@ -88,7 +88,7 @@ def test_a_study_travels_encrypted_and_the_certificate_is_renewed_without_a_rest
         before = shown_by(port, ct)
         renew(own, authority.issue("node", days=(-1, 12)))
         node.reload()
-        node.wait_for_log('"config_applied"', times=3)
+        node.wait_for_log('"config_applied"', times=4)
         assert shown_by(port, ct) != before
         node.wait_for_log("certificate_ends")
         assert any(problem["kind"] == "certificate" for problem in node.status()["problems"])
@@ -100,7 +100,7 @@ def test_a_study_travels_encrypted_and_the_certificate_is_renewed_without_a_rest
         own.key.write_text("damaged")
         node.reload()
         node.wait_for_log("holds no private key")
-        assert node.log().count('"config_applied"') == 3
+        assert node.log().count('"config_applied"') == 4
         assert echoscu(secured, *ct.dcmtk) == 0
         assert node.stop() == 0
 
