@@ -47,7 +47,7 @@ def test_a_nearly_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
         node.wait_for_log("0xA700")
         node.configure(settings({}, [], limits={"disk_reserve": "1 MB"}))
         node.reload()
-        node.wait_for_log("config_applied", times=3)
+        node.wait_for_log("config_applied", times=4)
         assert send_verbatim(node.call(), [sent]) == {sent.sop_instance_uid: 0}
 
 

@@ -31,7 +31,7 @@ def test_in_commissioning_nothing_derived_reaches_a_destination_until_a_person_r
         assert "COMMISSIONING" in node.command("status").stdout
         node.configure(settings({"archive": archive}, [RULE]))
         node.reload()
-        node.wait_for_log("config_applied", times=3)
+        node.wait_for_log("config_applied", times=4)
         assert storescu(node.call(), by_uid(phantom_series(tmp_path / "another", 3, seed=1)).values()) == 0
         wait_until(lambda: len(arrived(archive)) == 9, TIMEOUT_S, "what came afterwards left as ever")
         node.wait_until_idle()
@@ -85,7 +85,7 @@ def test_what_a_gate_withheld_is_released_by_a_person_or_done_again_after_a_fix(
         wait_until(lambda: len(arrived(archive)) == 3, TIMEOUT_S, "what was released arrived")
         node.configure(bold)
         node.reload()
-        node.wait_for_log("config_applied", times=3)
+        node.wait_for_log("config_applied", times=4)
         assert node.ask("quarantine", "requeue", "--all", "--reason-like", "noise goes")["done"] == [
             listed[dcmread(second[0]).SeriesInstanceUID]
         ]

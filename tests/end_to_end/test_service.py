@@ -48,7 +48,7 @@ def test_a_reload_uses_the_changed_rules(tmp_path: Path, archive: StoreScp) -> N
         assert list(archive.files.iterdir()) == []
         node.configure(settings({"archive": archive}, [{**rule, "match": {"Modality": "CT"}}]))
         node.reload()
-        node.wait_for_log("config_applied", times=3)
+        node.wait_for_log("config_applied", times=4)
         other = RawObject.read(with_another_uid(CT_SMALL, tmp_path))
         assert set(send_verbatim(node.call(), [other]).values()) == {0}
         node.wait_until_idle()
