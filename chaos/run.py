@@ -15,7 +15,7 @@ from chaos import holdings
 from chaos.faults import EVERYWHERE, Extent, Fault, Kind, drawn
 from chaos.scanner import Scanner, Sending, generated, sendings
 from chaos.site import ARCHIVE, MACHINES, PACS, Site, fill
-from chaos.story import TIMES, Happened, Moment, explained, moments
+from chaos.story import TIMES, TO_DO, Happened, Moment, explained, moments
 from chaos.verdict import Verdict, judged
 
 _SCANNERS: Final = 4
@@ -68,6 +68,7 @@ class Run:
         self._outcome = Outcome(seed, series)
         self._happened: list[Happened] = []
         self._said: list[Moment] = []
+        self._left: list[str] = []
         self._lock = threading.Lock()
 
     def run(self) -> Outcome:
@@ -153,6 +154,7 @@ class Run:
             outcome.problems.append(f"{len(differing)} derived UIDs are at one destination only")
         self._happened.sort(key=lambda each: each.began_at)
         outcome.faults = [each.line(self._zero) for each in self._happened]
+        self._left = [" ".join(map(str, row)) for row in site.rows(TO_DO)]
         outcome.delays = explained(sent, site.rows(TIMES), self._happened, self._zero)
         self._said += moments({name: machine.output for name, machine in site.machines.items()})
 
@@ -161,6 +163,7 @@ class Run:
         outcome.seconds = time.monotonic() - began
         lines = [moment.line(self._zero) for moment in sorted(self._said, key=lambda each: each.at)]
         (self._folder / "timeline.txt").write_text("\n".join(lines) + "\n")
+        (self._folder / "to_do.txt").write_text("\n".join(self._left) + "\n")
         (self._folder / "delays.txt").write_text("\n".join(outcome.delays) + "\n")
         (self._folder / "outcome.json").write_text(json.dumps(_plain(outcome), indent=1))
 

@@ -21,6 +21,7 @@ TOLD: Final = frozenset(
         "series_closed", "series_routed", "plan_failed", "job_finished", "job_failed", "job_refused", "job_withheld",
         "series_derived", "delivery_failed", "delivery_refused", "destination_down", "destination_up",
         "config_rejected", "strays_set_aside",
+        "work_resumed", "work_taken_over",
     }
 )  # fmt: skip
 """Events of the nodes that the timeline shows; the rest stands in their logs."""
@@ -118,6 +119,18 @@ TIMES: Final = """
     GROUP BY source.series_instance_uid, outbox.destination, outbox.origin
 """
 """Of each series: when it was closed last, and when its deliveries were made and done."""
+
+
+TO_DO: Final = """
+    SELECT 'series', id::text, state, '' FROM series
+    WHERE origin = 'received' AND (state <> 'closed' OR NOT EXISTS
+        (SELECT 1 FROM plan WHERE plan.series_row = series.id AND plan.generation = series.generation))
+    UNION ALL SELECT 'job', id::text, state, reasons::text FROM job WHERE state NOT IN ('derived', 'withheld')
+    UNION ALL SELECT 'delivery', id::text, state, destination FROM outbox WHERE state IN ('held', 'ready', 'failed')
+    UNION ALL SELECT 'workflow', workflow_uuid, status, executor_id FROM dbos.workflow_status WHERE status <> 'SUCCESS'
+    UNION ALL SELECT 'process', executor_id, role, beat_at::text FROM process
+"""
+"""What is left, and who would have to do it: kind, identity, state, and more of it."""
 
 
 def stages(sending: Sending, rows: Sequence[tuple[Any, ...]]) -> list[Stage]:

@@ -129,7 +129,8 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "machine executor workflows",
         ),
         "work_resumed": Event(
-            "warning", "a workflow ended by an error of the node; what it was to do is begun anew", "workflow",
+            "warning", "a workflow was lost by an error of the node; what it was to do goes on or is begun anew",
+            "workflow",
         ),
         "reception_lost": Event(
             "warning", "a receiver of another machine died; the associations that it had are taken for broken off",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -68,9 +68,10 @@ class Workflows:
     ) -> None:
         self._url = url
         self._queues = queues
+        self._executor_id = executor_id
         self._client: dbos.DBOSClient | None = None
         _quiet_logger()
-        dbos.DBOS(
+        self._engine = dbos.DBOS(
             config={
                 "name": _NAME,
                 "system_database_url": url,
@@ -148,6 +149,22 @@ class Workflows:
         """
         return RECOVERIES["private"](sorted(executor_ids))
 
+    def dropped(self) -> frozenset[str]:
+        """The ids of workflows that are recorded as begun by this process and do not run in it.
+
+        Some are between their queue and their thread, or the other way. The others were lost there: the engine claims a
+        workflow first and looks at it then, and where the database fails in between it goes on to the next.
+        """
+        begun = dbos.DBOS.list_workflows(
+            status="PENDING", executor_id=self._executor_id, load_input=False, load_output=False
+        )
+        running = self._engine._active_workflows_set.activeList()
+        return frozenset(workflow.workflow_id for workflow in begun) - frozenset(running)
+
+    def give_back(self, ids: Collection[str]) -> None:
+        """Put these back into their queues; what has ended meanwhile stays as it is."""
+        _requeue(dbos.DBOS.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False))
+
 
 def _recover_privately(executor_ids: list[str]) -> int:
     """Not part of the engine's public interface. It keeps count of attempts, which ends a workflow that kills its
@@ -157,14 +174,17 @@ def _recover_privately(executor_ids: list[str]) -> int:
 
 def _recover_publicly(executor_ids: list[str]) -> int:
     """For an engine that has no such call any more. It forgets the count of attempts."""
+    found = dbos.DBOS.list_workflows(status="PENDING", executor_id=executor_ids, load_input=False, load_output=False)
+    _requeue(found)
+    return len(found)
+
+
+def _requeue(workflows: Iterable[dbos.WorkflowStatus]) -> None:
     by_queue: dict[str | None, list[str]] = defaultdict(list)
-    for workflow in dbos.DBOS.list_workflows(
-        status="PENDING", executor_id=executor_ids, load_input=False, load_output=False
-    ):
+    for workflow in workflows:
         by_queue[workflow.queue_name].append(workflow.workflow_id)
     for queue, ids in by_queue.items():  # without a name it would go to a queue that every process serves
         dbos.DBOS.resume_workflows(ids, queue_name=queue)
-    return sum(map(len, by_queue.values()))
 
 
 RECOVERIES: Final = {"private": _recover_privately, "public": _recover_publicly}

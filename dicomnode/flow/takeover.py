@@ -5,6 +5,9 @@ to its queue, and the next process that serves it goes on from the last recorded
 
 A process that was only slow, or cut off, may wake up again: it finds that its work was given away and ends itself; what
 it did meanwhile was done twice at worst, which every step bears, and the engine takes the result of one only.
+
+A process that lives may lose a workflow too, where the database fails between claiming it and beginning it. So each
+compares what is recorded as begun by it with what it runs, and gives back what has been missing for as long.
 """
 
 from __future__ import annotations
@@ -47,6 +50,14 @@ class Unfinished(Protocol):
         """Put what these had begun back into its queues; how many workflows. Again, it does nothing."""
         ...
 
+    def dropped(self) -> frozenset[str]:
+        """The ids of those that this process has begun, as far as is recorded, and that do not run in it."""
+        ...
+
+    def give_back(self, ids: Collection[str]) -> None:
+        """Put these back into their queues."""
+        ...
+
 
 class Pulse(Protocol):
     """How this process itself is (`dicomnode.serve.heart.Heart`)."""
@@ -82,9 +93,23 @@ class Successor(Repeating):
         self._pulse = pulse
         self._host = host
         self._dead_after_s = cadence.dead_after_s
+        self._dropped: dict[str, float] = {}
 
     def take_over(self, now: float) -> int:
-        """Give back the work of all who are dead now; how many workflows."""
+        """Give back the work of all who are dead now, and what we let fall ourselves; how many workflows."""
+        return self._pick_up(now) + self._take_from_the_dead(now)
+
+    def _pick_up(self, now: float) -> int:
+        """Give back what was ours all the time and ran in none of our threads."""
+        self._dropped = {each: self._dropped.get(each, now) for each in self._unfinished.dropped()}
+        lost = sorted(each for each, since in self._dropped.items() if now - since > self._dead_after_s)
+        if lost:
+            self._unfinished.give_back(lost)
+        for each in lost:
+            event("work_resumed", workflow=each)
+        return len(lost)
+
+    def _take_from_the_dead(self, now: float) -> int:
         with self._database.read() as session:
             if not processes.may_take_over(session):
                 return 0

@@ -35,5 +35,6 @@ def test_nothing_is_lost_or_doubled_whatever_breaks(tmp_path: Path) -> None:
 
 
 def tails(folder: Path) -> str:
-    """The end of what happened."""
-    return "\n".join(f"{path}:\n{path.read_text()[-4000:]}" for path in folder.rglob("timeline.txt"))
+    """The end of what happened, and what was left to do."""
+    told = [*folder.rglob("timeline.txt"), *folder.rglob("to_do.txt")]
+    return "\n".join(f"{path}:\n{path.read_text()[-6000:]}" for path in told)

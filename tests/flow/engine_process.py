@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from sqlalchemy import text
+
 from dicomnode.errors import InputError
 from dicomnode.flow.port import RECOVERIES, Call, Workflows, follow_up, step
 from dicomnode.store.database import Database, migrate, sqlite_url
@@ -23,6 +25,9 @@ FOLDER = Path(sys.argv[1])
 QUEUE = {"work": 2}
 URL = os.environ.get("ENGINE_URL") or sqlite_url(FOLDER)
 US = f"process {os.getpid()}"
+CLAIMED = "UPDATE {}workflow_status SET status = 'PENDING', executor_id = :us WHERE workflow_uuid = 'pair:lost'".format(
+    "" if URL.startswith("sqlite") else "dbos."
+)
 
 
 def note(text: str) -> None:
@@ -45,6 +50,8 @@ def second(result: str) -> None:
     if "killed" in result and not (FOLDER / "killed").exists():
         (FOLDER / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if "slow" in result:
+        time.sleep(2.0)
     note(f"end {result}")
 
 
@@ -119,6 +126,24 @@ def give_back(way: str) -> None:
         note(f"given back {RECOVERIES[way](dead)}, then {RECOVERIES[way](dead)}")
         time.sleep(1.0)  # several polls
         note(f"waits {sorted(workflows.unfinished())}")
+
+
+def drop() -> None:
+    """A workflow is claimed, and lost before it begins: the database failed in between."""
+    with engine() as (workflows, database):
+        enqueue(workflows, database, Call("pair", "work", "pair:lost", ("lost", 0), delay_s=3600.0))
+        with database.write() as session:
+            session.execute(text(CLAIMED), {"us": US})
+        note(f"dropped {sorted(workflows.dropped())}")
+        enqueue(workflows, database, Call("pair", "work", "pair:slow", ("slow", 0)))
+        while "second after result of slow" not in noted():
+            time.sleep(0.05)
+        note(f"dropped {sorted(workflows.dropped())}")
+        workflows.give_back(workflows.dropped())
+        until(2)
+        workflows.give_back(["pair:lost"])
+        time.sleep(1.0)  # several polls
+        note(f"dropped {sorted(workflows.dropped())}")
 
 
 def forget() -> None:

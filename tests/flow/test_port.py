@@ -63,6 +63,14 @@ def test_what_a_killed_process_had_begun_goes_on_where_its_queue_is_served(tmp_p
     )
 
 
+def test_what_was_lost_on_its_way_from_the_queue_is_found_and_given_back(tmp_path: Path, url: str) -> None:
+    _, noted = engine(tmp_path, "drop", url=url)
+    assert noted[1] == "dropped ['pair:lost']"
+    assert noted[4] == "dropped ['pair:lost']", "what runs is not lost"
+    assert noted[-1] == "dropped []"
+    assert [line for line in noted if line.startswith("end")] == ["end result of lost", "end result of slow"]
+
+
 def test_one_workflow_follows_another(tmp_path: Path) -> None:
     _, noted = engine(tmp_path, "chain")
     ends = [line for line in noted if line.startswith("end")]

@@ -67,6 +67,7 @@ class Begun:
 
     counts: dict[str, int]
     asked: list[list[str]] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
 
     def owners(self) -> frozenset[str]:
         return frozenset(self.counts)
@@ -74,6 +75,12 @@ class Begun:
     def recover(self, executor_ids: Collection[str]) -> int:
         self.asked.append(sorted(executor_ids))
         return sum(self.counts.pop(each, 0) for each in executor_ids)
+
+    def dropped(self) -> frozenset[str]:
+        return frozenset(self.missing)
+
+    def give_back(self, ids: Collection[str]) -> None:
+        self.missing -= set(ids)
 
 
 @pytest.fixture(name="database", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peer("postgresql"))])
@@ -91,7 +98,7 @@ def _database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databa
 @pytest.fixture(name="told")
 def _told(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     told: list[object] = []
-    monkeypatch.setattr(takeover, "event", lambda name, **fields: told.append((name, fields["machine"])))
+    monkeypatch.setattr(takeover, "event", lambda name, **fields: told.append((name, *list(fields.values())[:1])))
     return told
 
 
@@ -139,6 +146,20 @@ def test_a_judge_that_was_away_itself_waits(database: Database, told: list[objec
     assert successor(database, begun, Pulse(steady_s=AFTER_S - 1)).take_over(0.0) == 0
     assert begun.counts
     assert told == []
+
+
+def test_what_we_let_fall_ourselves_is_given_back_once_it_is_surely_lost(
+    database: Database, told: list[object]
+) -> None:
+    begun = Begun({})
+    one = successor(database, begun)
+    begun.missing = {"enhance:1:1", "enhance:2:1"}
+    assert one.take_over(100.0) == 0
+    begun.missing = {"enhance:1:1", "enhance:3:1"}  # the second began
+    assert one.take_over(100.0 + AFTER_S) == 0
+    assert one.take_over(101.0 + AFTER_S) == 1
+    assert told == [("work_resumed", "enhance:1:1")]
+    assert begun.missing == {"enhance:3:1"}
 
 
 def test_what_was_open_at_a_receiver_that_died_is_broken_off(database: Database, told: list[object]) -> None:
