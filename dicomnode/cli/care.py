@@ -10,6 +10,7 @@ from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured, need
 from dicomnode.errors import UsageError
 
 if TYPE_CHECKING:
+    from dicomnode.operations.quarantine import Requeued, Which
     from dicomnode.operations.release import Decided
 
 quarantine_app = typer.Typer(
@@ -66,14 +67,11 @@ def requeue(
     as_json: JsonOption = False,
 ) -> int:
     """Have entries done again, after a fix. By the rules and engines of now; what is derived keeps its UIDs."""
-    from dicomnode.operations.quarantine import Which, require_some
     from dicomnode.operations.quarantine import requeue as do
 
-    which = Which(tuple(ids or ()), every, reason_like, engine)
-    require_some(which)
+    which = _which(ids, every, reason_like, engine)
     answer = do(configured(config, rules_matter=False), which)
-    show(answer, as_json)
-    return outcome(not answer.done, answer.is_partly)
+    return _show(answer, as_json, nothing=not answer.done)
 
 
 @quarantine_app.command("dismiss")
@@ -87,14 +85,11 @@ def dismiss(
     as_json: JsonOption = False,
 ) -> int:
     """Take entries off the list. Nothing else follows; retention may forget them then."""
-    from dicomnode.operations.quarantine import Which, require_some
     from dicomnode.operations.quarantine import dismiss as do
 
-    which = Which(tuple(ids or ()), every, reason_like, engine)
-    require_some(which)
+    which = _which(ids, every, reason_like, engine)
     answer = do(configured(config, rules_matter=False), which, reason)
-    show(answer, as_json)
-    return outcome(not answer.done, answer.is_partly)
+    return _show(answer, as_json, nothing=not answer.done)
 
 
 def release(
@@ -106,13 +101,12 @@ def release(
     as_json: JsonOption = False,
 ) -> int:
     """Let go what is kept back, after review. A result that a gate withheld, or deliveries that wait for a person."""
-    from dicomnode.operations import release as operations
+    from dicomnode.operations.release import release as do
+    from dicomnode.operations.release import release_commissioned as do_commissioned
 
-    _need_one(subject, commissioning)
-    settings = configured(config, rules_matter=False)
-    if subject is None:
-        return _show(operations.release_commissioned(settings, _since(since), reason), as_json)
-    return _show(operations.release(settings, subject, reason), as_json)
+    kept, settings = _kept(subject, commissioning, since), configured(config, rules_matter=False)
+    answer = do(settings, kept, reason) if isinstance(kept, str) else do_commissioned(settings, kept, reason)
+    return _show(answer, as_json)
 
 
 def discard(
@@ -124,23 +118,33 @@ def discard(
     as_json: JsonOption = False,
 ) -> int:
     """Let never leave what is kept back, after review. What was made stays stored here."""
-    from dicomnode.operations import release as operations
+    from dicomnode.operations.release import discard as do
+    from dicomnode.operations.release import discard_commissioned as do_commissioned
 
-    _need_one(subject, commissioning)
-    settings = configured(config, rules_matter=False)
-    if subject is None:
-        return _show(operations.discard_commissioned(settings, _since(since), reason), as_json)
-    return _show(operations.discard(settings, subject, reason), as_json)
-
-
-def _show(answer: Decided, as_json: bool) -> int:
-    show(answer, as_json)
-    return outcome(False, answer.is_partly)
+    kept, settings = _kept(subject, commissioning, since), configured(config, rules_matter=False)
+    answer = do(settings, kept, reason) if isinstance(kept, str) else do_commissioned(settings, kept, reason)
+    return _show(answer, as_json)
 
 
-def _need_one(subject: str | None, commissioning: bool) -> None:
+def _which(ids: list[str] | None, every: bool, reason_like: str, engine: str) -> Which:
+    """The entries that a person means. Raises UsageError where none is named."""
+    from dicomnode.operations.quarantine import Which, require_some
+
+    which = Which(tuple(ids or ()), every, reason_like, engine)
+    require_some(which)
+    return which
+
+
+def _kept(subject: str | None, commissioning: bool, since: str) -> str | float:
+    """What a person means: a subject, or all that commissioning keeps back since a time (seconds since the epoch)."""
     if (subject is None) == (not commissioning):
         raise UsageError("name a job, series or study, or say --commissioning", "one of both")
+    return _since(since) if subject is None else subject
+
+
+def _show(answer: Decided | Requeued, as_json: bool, *, nothing: bool = False) -> int:
+    show(answer, as_json)
+    return outcome(nothing, answer.is_partly)
 
 
 def _since(text: str) -> float:
