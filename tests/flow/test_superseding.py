@@ -49,6 +49,26 @@ def sent(flow: Flow) -> None:
         session.execute(update(Outbox).where(Outbox.state == "ready").values(state="sent"))
 
 
+def late_slice(flow: Flow, *, arrived: bool = False) -> dict[str, list[str]]:
+    """Four slices, then a fifth; what was derived of the four, and had `arrived` when the fifth came or had not."""
+    study = phantom(5)
+    flow.receive(study[:4])
+    flow.run()
+    before = flow.derived()
+    if arrived:
+        sent(flow)
+    flow.receive(study[4:])
+    flow.run()
+    return before
+
+
+def replaced_and_sent(flow: Flow) -> str:
+    """A late slice has replaced what a volume engine made, and all of it has arrived; the old series."""
+    (old,) = late_slice(flow, arrived=True)
+    sent(flow)
+    return old
+
+
 def deliveries(flow: Flow) -> dict[str, str]:
     """State of each derived delivery by SOP Instance UID."""
     uids = {row.id: row.sop_instance_uid for row in flow.reception.rows(Instance)}
@@ -80,12 +100,7 @@ def darker(dataset: Dataset) -> Dataset:
 
 
 def test_a_late_slice_adds_an_object_to_what_a_slice_wise_engine_made(by_slice: Flow) -> None:
-    study = phantom(5)
-    by_slice.receive(study[:4])
-    by_slice.run()
-    before = by_slice.derived()
-    by_slice.receive(study[4:])
-    by_slice.run()
+    before = late_slice(by_slice)
     ((series, uids),) = by_slice.derived().items()
     assert set(before[series]) < set(uids)
     assert len(uids) == 5
@@ -97,12 +112,7 @@ def test_a_late_slice_adds_an_object_to_what_a_slice_wise_engine_made(by_slice: 
 
 @pytest.mark.both_databases
 def test_a_late_slice_gives_a_volume_engine_a_new_series_that_names_the_one_it_replaces(volume: Flow) -> None:
-    study = phantom(5)
-    volume.receive(study[:4])
-    volume.run()
-    (old,) = volume.derived()
-    volume.receive(study[4:])
-    volume.run()
+    (old,) = late_slice(volume)
     derived = volume.derived()
     (new,) = derived.keys() - {old}
     assert states(volume) == ["superseded", "derived"]
@@ -118,13 +128,7 @@ def test_a_late_slice_gives_a_volume_engine_a_new_series_that_names_the_one_it_r
 
 
 def test_what_had_arrived_stays_sent_and_is_marked(volume: Flow) -> None:
-    study = phantom(5)
-    volume.receive(study[:4])
-    volume.run()
-    (old,) = volume.derived()
-    sent(volume)
-    volume.receive(study[4:])
-    volume.run()
+    (old,) = late_slice(volume, arrived=True)
     assert {deliveries(volume)[uid] for uid in volume.derived()[old]} == {"sent"}
     assert len(volume.reception.rows(Withdrawal)) == 4
 
@@ -349,13 +353,7 @@ def withdrawer(flow: Flow) -> Withdrawer:
 @pytest.mark.both_databases
 def test_a_note_follows_when_the_new_series_has_arrived(tmp_path: Path) -> None:
     with flowing(tmp_path, routes(VOLUME, withdraw=True)) as flow:
-        study = phantom(5)
-        flow.receive(study[:4])
-        flow.run()
-        (old,) = flow.derived()
-        sent(flow)
-        flow.receive(study[4:])
-        flow.run()
+        (old,) = late_slice(flow, arrived=True)
         tell = withdrawer(flow)
         assert tell.tell_all(5000.0) == 0, "the new images are not there yet: nothing may hide the old ones"
         sent(flow)
@@ -376,38 +374,15 @@ def test_a_note_follows_when_the_new_series_has_arrived(tmp_path: Path) -> None:
 
 def test_no_note_goes_where_nobody_asked_for_it(tmp_path: Path) -> None:
     with flowing(tmp_path, routes(VOLUME)) as flow:
-        study = phantom(5)
-        flow.receive(study[:4])
-        flow.run()
-        sent(flow)
-        flow.receive(study[4:])
-        flow.run()
-        sent(flow)
+        replaced_and_sent(flow)
         assert withdrawer(flow).tell_all(5000.0) == 0
 
 
 def test_no_note_goes_where_the_old_images_never_were(tmp_path: Path) -> None:
     with flowing(tmp_path, routes(VOLUME, withdraw=True)) as flow:
-        study = phantom(5)
-        flow.receive(study[:4])
-        flow.run()
-        flow.receive(study[4:])
-        flow.run()
+        late_slice(flow)
         sent(flow)
         assert withdrawer(flow).tell_all(5000.0) == 0
-
-
-def replaced_and_sent(flow: Flow) -> str:
-    """A late slice has replaced what a volume engine made, and all of it has arrived; the old series."""
-    study = phantom(5)
-    flow.receive(study[:4])
-    flow.run()
-    (old,) = flow.derived()
-    sent(flow)
-    flow.receive(study[4:])
-    flow.run()
-    sent(flow)
-    return old
 
 
 def test_a_note_is_written_though_what_it_withdraws_has_been_deleted_here(tmp_path: Path) -> None:
@@ -448,12 +423,7 @@ def test_what_nobody_is_to_be_told_of_is_settled_after_a_while(tmp_path: Path) -
 
 def test_what_waits_for_its_replacement_is_not_settled(tmp_path: Path) -> None:
     with flowing(tmp_path, routes(VOLUME, withdraw=True)) as flow:
-        study = phantom(5)
-        flow.receive(study[:4])
-        flow.run()
-        sent(flow)
-        flow.receive(study[4:])
-        flow.run()
+        late_slice(flow, arrived=True)
         at = flow.reception.rows(Withdrawal)[0].at
         tell = withdrawer(flow)
         assert tell.tell_all(at + 9000.0) == 0
@@ -478,11 +448,7 @@ def test_a_job_that_was_refused_needs_no_attention_once_a_late_slice_has_cured_i
 
 
 def test_what_holds_no_longer_keeps_nothing_from_being_deleted(volume: Flow) -> None:
-    study = phantom(5)
-    volume.receive(study[:4])
-    volume.run()
-    volume.receive(study[4:])
-    volume.run()
+    late_slice(volume)
     old, new = [series for series in volume.reception.rows(Series) if series.origin == "derived"]
     with volume.reception.database.read() as session:
         kept = [purges.holdings(session, series) for series in (old, new)]
