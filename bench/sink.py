@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
 import time
-from typing import Final, Self
+from typing import Final
 
 from bench.wire import command, elements_of, item, items, pdu, receive_exactly, text_element
-from dicomnode.testing.processes import free_port
+from dicomnode.testing.listening import Listening
 
 _ASSOCIATE_RQ, _ASSOCIATE_AC, _DATA, _RELEASE_RQ, _RELEASE_RP = 1, 2, 4, 5, 6
 _C_STORE_RQ, _C_ECHO_RQ = 0x0001, 0x0030
@@ -31,37 +30,19 @@ _SOP_CLASS, _COMMAND_FIELD, _MESSAGE_ID, _RESPONDED_TO, _DATA_SET_TYPE, _STATUS,
 )  # fmt: skip
 
 
-class Sink:
-    """A destination; a context manager. `arrivals` is when the first byte of each instance came (seconds since the
-    epoch), by SOP Instance UID, in the order of arrival."""
+class Sink(Listening):
+    """A destination. `arrivals` is when the first byte of each instance came (seconds since the epoch), by SOP Instance
+    UID, in the order of arrival."""
 
     ae_title: Final = "SINK"
 
     def __init__(self) -> None:
-        self.port = free_port()
+        super().__init__()
         self.arrivals: dict[str, float] = {}
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                caller, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
 
     def _serve(self, caller: socket.socket) -> None:
         with caller, contextlib.suppress(OSError, EOFError):
+            caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             request: dict[int, bytes] = {}
             while True:
                 header = receive_exactly(caller, 6)

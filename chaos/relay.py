@@ -7,15 +7,15 @@ import itertools
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Final, Self
+from typing import Final
 
-from dicomnode.testing.processes import free_port
+from dicomnode.testing.listening import Listening
 
 _CONNECT_S: Final = 2.0
 _BLOCK_BYTES: Final = 1 << 16
 
 
-class Relay:
+class Relay(Listening):
     """Passes connections on to one of its targets, each time to the next that takes one; a context manager.
 
     Who connects while no target takes connections is closed at once. While it is cut, nothing passes in either
@@ -23,23 +23,16 @@ class Relay:
     """
 
     def __init__(self, targets: Sequence[int]) -> None:
-        self.port = free_port()
+        super().__init__()
         self._targets = itertools.cycle(targets)
         self._count = len(targets)
         self._passing = threading.Event()
         self._passing.set()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
-        self._thread = threading.Thread(target=self._accept, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self.mend(keep=False)
 
     def cut(self) -> None:
@@ -54,14 +47,6 @@ class Relay:
                     with contextlib.suppress(OSError):  # it has ended already
                         connection.shutdown(socket.SHUT_RDWR)
         self._passing.set()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                caller, _ = self._listener.accept()
-            except OSError:
-                return  # closed: the relay has ended
-            threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
 
     def _serve(self, caller: socket.socket) -> None:
         with caller:
