@@ -20,7 +20,9 @@
     EngineError               (engines.errors; same two attributes)
     ├── EngineNotFoundError
     ├── SettingError
-    └── EngineInputError
+    ├── EngineInputError
+    ├── BundleError           a bundle is damaged, incomplete or unsigned
+    └── RuntimeFailedError    a runtime is missing, or failed at a model (transient)
 
 No message carries a patient's name, ID, birth date, accession number or free text from a data set: UIDs and row ids
 only.
@@ -28,12 +30,19 @@ only.
 
 from __future__ import annotations
 
-from engines.errors import EngineError, EngineInputError, EngineNotFoundError, SettingError
+from engines.errors import (
+    BundleError,
+    EngineError,
+    EngineInputError,
+    EngineNotFoundError,
+    RuntimeFailedError,
+    SettingError,
+)
 
 __all__ = [
-    "AssociationLostError", "AssociationRejectedError", "ConfigError", "DicomNodeError", "DiskFullError", "EngineError",
+    "AssociationLostError", "AssociationRejectedError", "BundleError", "ConfigError", "DicomNodeError", "DiskFullError", "EngineError",
     "EngineInputError", "EngineNotFoundError", "IndexAwayError", "InputError", "MismatchError", "NotFoundError",
-    "PeerError", "PeerUnreachableError", "RequestFailedError", "SettingError", "StoreError", "UnsupportedError",
+    "PeerError", "PeerUnreachableError", "RequestFailedError", "RuntimeFailedError", "SettingError", "StoreError", "UnsupportedError",
     "UsageError", "WorkerError",
 ]  # fmt: skip
 

@@ -12,19 +12,80 @@ from engines.errors import SettingError
 
 SettingValue = float | int | str | bool
 
+Task = Literal["image", "contrast", "super-resolution", "segment", "detect"]
+Operation = Literal["denoise", "contrast", "enhance", "super-resolution", "segment", "detect"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+
 
 @dataclass(frozen=True)
 class Port:
     """One named input or output.
 
-    kind          volume, mask or findings
+    kind          volume, mask, findings or prompt (a box or RECIST marks that a person drew)
     unit          "HU", "arbitrary", or "as-input" where the engine keeps the unit it was given
     presentation  True: values are for the eye only; the node writes a presentation image, never HU
     """
 
-    kind: Literal["volume", "mask", "findings"] = "volume"
+    kind: Literal["volume", "mask", "findings", "prompt"] = "volume"
     unit: str = "as-input"
     presentation: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values enter a network, and leave it again: it sees (value - offset) / divisor.
+
+    clip  (lowest, highest) that values are cut to before; None: they are not
+    """
+
+    offset: float = 0.0
+    divisor: float = 1.0
+    clip: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class TensorInput:
+    """What goes into one input of a network. Several of one `tensor` are its channels, in their order.
+
+    source    a name of the card's inputs, or the target of an earlier stage
+    adjacent  how many slices on each side come along as channels: 1 gives three; at the ends the last one is repeated
+    """
+
+    tensor: str
+    source: str
+    scale: Scale = Scale()
+    adjacent: int = 0
+
+
+@dataclass(frozen=True)
+class TensorOutput:
+    """What one output of a network is.
+
+    target       a name of the card's outputs, or a name that a later stage takes
+    residual_of  name of the input that the output is subtracted from, in units of the input; "" where it is the image
+    """
+
+    tensor: str
+    target: str
+    scale: Scale = Scale()
+    residual_of: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One ONNX file of a bundle: NCHW in, NCHW out.
+
+    halo_px      how far a pixel of the output looks: tiles overlap by it
+    multiple_px  rows and columns must be a multiple of this; slices are padded by reflection
+    factor       rows and columns of the output for one of the input
+    """
+
+    file: str
+    inputs: tuple[TensorInput, ...]
+    outputs: tuple[TensorOutput, ...]
+    halo_px: int = 0
+    multiple_px: int = 1
+    factor: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +133,11 @@ class Limits:
 class EngineCard:
     """Identity and declaration of an engine.
 
-    task       image (same grid, same meaning) or contrast (same grid, presentation values); more will come
+    task       one of the closed list: image (same grid; one stage or several, each of which may leave), contrast (same
+               grid, presentation values, by a classical operation, with or without a network that predicts its
+               parameters), super-resolution (another grid), segment (a mask), detect (findings)
+    stages     the networks of a bundle, in order; empty for a classical engine
+    precisions that its golden test passed with at its maker's: what a runtime may compute in
     operation  what is done, in words for a DerivationDescription
     influence  slice: an output slice depends on its one input slice; volume: on all of them. Decides derived UIDs.
     runtime    what computes it, with its precision: part of the identity of everything derived
@@ -80,8 +145,8 @@ class EngineCard:
 
     name: str
     version: str
-    task: Literal["image", "contrast"]
-    operation: Literal["denoise", "contrast"]
+    task: Task
+    operation: Operation
     intended_use: str
     influence: Literal["slice", "volume"]
     inputs: Mapping[str, Port]
@@ -91,6 +156,8 @@ class EngineCard:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     runtime: str = "numpy/float32"
     source: str = ""
+    stages: tuple[Stage, ...] = ()
+    precisions: tuple[Precision, ...] = ("float32",)
 
     @property
     def reference(self) -> str:

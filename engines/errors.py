@@ -24,3 +24,13 @@ class SettingError(EngineError):
 
 class EngineInputError(EngineError):
     """The inputs given are not the ones the card declares (name, kind, unit or shape)."""
+
+
+class BundleError(EngineError):
+    """An engine bundle is damaged, incomplete, unsigned where a signature is asked for, or not what it says it is."""
+
+
+class RuntimeFailedError(EngineError):
+    """A runtime is not installed, does not take a model, or failed at it."""
+
+    transient = True

@@ -1,0 +1,1 @@
+"""What computes the networks of a bundle: one protocol, one file for each runtime."""
