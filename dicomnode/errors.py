@@ -40,10 +40,10 @@ from engines.errors import (
 )
 
 __all__ = [
-    "AssociationLostError", "AssociationRejectedError", "BundleError", "ConfigError", "DicomNodeError", "DiskFullError", "EngineError",
-    "EngineInputError", "EngineNotFoundError", "IndexAwayError", "InputError", "MismatchError", "NotFoundError",
-    "PeerError", "PeerUnreachableError", "RequestFailedError", "RuntimeFailedError", "SettingError", "StoreError", "UnsupportedError",
-    "UsageError", "WorkerError",
+    "AssociationLostError", "AssociationRejectedError", "BundleError", "ConfigError", "DicomNodeError", "DiskFullError",
+    "EngineError", "EngineInputError", "EngineNotFoundError", "IndexAwayError", "InputError", "MismatchError",
+    "NotFoundError", "PeerError", "PeerUnreachableError", "RequestFailedError", "RuntimeFailedError", "SettingError",
+    "StoreError", "UnsupportedError", "UsageError", "WorkerError",
 ]  # fmt: skip
 
 
