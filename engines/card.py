@@ -117,16 +117,31 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the gate after the engine holds the output to; None is not checked. HU where the unit is HU.
+    """What the gate after the engine holds the output to; None is not checked. What each figure means, and in which
+    unit, stands at `engines.quality.QualityReport`. The defaults are the house's; docs/gates.md says what they catch.
 
-    bias_hu            largest |mean change| in the core of each tissue band
-    noise_ratio        (lowest, highest) noise after / noise before in flat tissue
-    clipped_fraction   largest share of voxels at the ends of the stored range that were not there before
+    bias_hu             largest |mean change| in the core of each tissue band, over the whole volume
+    slice_bias_hu       the same within any one slice
+    noise_ratio         (lowest, highest) noise after / noise before in flat tissue
+    nps_excess          largest share of noise power that may be added at any one frequency
+    edge_modulation     (lowest, highest) share of the modulation at edges that is left
+    edge_correlation    largest correlation of the residual with the source's edges, in any one slice
+    blob                most that a blob of a nodule's size may stand out of the residual
+    slice_fit           largest misfit to its own source slice, as a share of the misfit to the next best
+    clipped_fraction    largest share of voxels at the ends of the stored range that were not there before
+    clipped_bone        largest share of a slice's bone voxels that are cut off flat
     """
 
     bias_hu: float | None = None
+    slice_bias_hu: float | None = 8.0
     noise_ratio: tuple[float, float] | None = None
+    nps_excess: float | None = 1.0
+    edge_modulation: tuple[float, float] | None = (0.8, 1.25)
+    edge_correlation: float | None = 0.35
+    blob: float | None = 8.0
+    slice_fit: float | None = 0.8
     clipped_fraction: float | None = 0.001
+    clipped_bone: float | None = 0.02
 
 
 @dataclass(frozen=True)
