@@ -104,6 +104,8 @@ class Envelope:
     """What an engine was made for. An empty tuple or None does not restrict.
 
     Lengths in mm, tube voltage in kV. Ranges are inclusive (low, high).
+    kernels         Convolution Kernel as the vendor writes it; `*` and `?` stand for any characters and for one
+    contrast_agent  whether Contrast/Bolus Agent must be given, or must be absent
     """
 
     modalities: tuple[str, ...] = ()
@@ -113,6 +115,8 @@ class Envelope:
     pixel_spacing_mm: tuple[float, float] | None = None
     rows_columns: tuple[int, int] = (16, 16384)
     minimum_slices: int = 1
+    kernels: tuple[str, ...] = ()
+    contrast_agent: Literal["any", "with", "without"] = "any"
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ class EngineCard:
     operation  what is done, in words for a DerivationDescription
     influence  slice: an output slice depends on its one input slice; volume: on all of them. Decides derived UIDs.
     runtime    what computes it, with its precision: part of the identity of everything derived
+    bundle     digest of the bundle that it comes from; empty for a classical engine
     """
 
     name: str
@@ -173,6 +178,7 @@ class EngineCard:
     source: str = ""
     stages: tuple[Stage, ...] = ()
     precisions: tuple[Precision, ...] = ("float32",)
+    bundle: str = ""
 
     @property
     def reference(self) -> str:
