@@ -8,9 +8,10 @@ from typing import Protocol
 from engines.card import EngineCard, SettingValue
 from engines.errors import EngineInputError
 from engines.findings import Findings
+from engines.prompt import Prompt
 from engines.volume import Mask, Volume
 
-Value = Volume | Mask | Findings
+Value = Volume | Mask | Findings | Prompt
 
 
 class Engine(Protocol):

@@ -14,6 +14,7 @@ SettingValue = float | int | str | bool
 
 Task = Literal["image", "contrast", "super-resolution", "segment", "detect"]
 Operation = Literal["denoise", "contrast", "enhance", "super-resolution", "segment", "detect"]
+Method = Literal["", "glcae", "clahe"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
@@ -24,11 +25,13 @@ class Port:
     kind          volume, mask, findings or prompt (a box or RECIST marks that a person drew)
     unit          "HU", "arbitrary", or "as-input" where the engine keeps the unit it was given
     presentation  True: values are for the eye only; the node writes a presentation image, never HU
+    labels        of a mask what its labels mean, from 1 on; of findings what is found, in the order of the scores
     """
 
     kind: Literal["volume", "mask", "findings", "prompt"] = "volume"
     unit: str = "as-input"
     presentation: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class TensorInput:
 class TensorOutput:
     """What one output of a network is.
 
-    target       a name of the card's outputs, or a name that a later stage takes
+    target       a name of the card's outputs, or a name that a later stage takes; of a contrast task a setting of its
+                 method; of a detector "scores" or "boxes"
     residual_of  name of the input that the output is subtracted from, in units of the input; "" where it is the image
     """
 
@@ -156,6 +160,7 @@ class EngineCard:
                grid, presentation values, by a classical operation, with or without a network that predicts its
                parameters), super-resolution (another grid), segment (a mask), detect (findings)
     stages     the networks of a bundle, in order; empty for a classical engine
+    method     of a contrast task: the classical operation, whose settings the network predicts
     precisions that its golden test passed with at its maker's: what a runtime may compute in
     operation  what is done, in words for a DerivationDescription
     influence  slice: an output slice depends on its one input slice; volume: on all of them. Decides derived UIDs.
@@ -177,6 +182,7 @@ class EngineCard:
     runtime: str = "numpy/float32"
     source: str = ""
     stages: tuple[Stage, ...] = ()
+    method: Method = ""
     precisions: tuple[Precision, ...] = ("float32",)
     bundle: str = ""
 
