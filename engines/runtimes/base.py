@@ -24,14 +24,12 @@ class Resources:
     threads    processor threads of one session; at least 1
     precision  what is computed in; always set, never left to the runtime
     cache      an existing folder of this machine for compiled models; None: nothing is kept
-    bundle     digest of the bundle that the network belongs to: what was proved on this machine was proved of it
     """
 
     device: str = "cpu"
     threads: int = 1
     precision: Precision = "float32"
     cache: Path | None = None
-    bundle: str = ""
 
 
 class Session(Protocol):
