@@ -50,7 +50,7 @@ class Scale:
 class TensorInput:
     """What goes into one input of a network. Several of one `tensor` are its channels, in their order.
 
-    source    a name of the card's inputs, or the target of an earlier stage
+    source    a name of the card's inputs, or the target of an earlier stage: of one name, what was made last
     adjacent  how many slices on each side come along as channels: 1 gives three; at the ends the last one is repeated
     """
 
@@ -66,7 +66,7 @@ class TensorOutput:
 
     target       a name of the card's outputs, or a name that a later stage takes; of a contrast task a setting of its
                  method; of a detector "scores" or "boxes"
-    residual_of  name of the input that the output is subtracted from, in units of the input; "" where it is the image
+    residual_of  name of the source that the output is subtracted from, in its units; "" where it is the image
     """
 
     tensor: str
