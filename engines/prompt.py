@@ -81,7 +81,9 @@ class Prompt:
                 raise EngineInputError("a mark has no extent, or is no number", "draw it from one side to the other")
 
 
-def recist_from_patient(long_mm: NDArray[np.float64], short_mm: NDArray[np.float64], affine: NDArray[np.float64]) -> Recist:
+def recist_from_patient(
+    long_mm: NDArray[np.float64], short_mm: NDArray[np.float64], affine: NDArray[np.float64]
+) -> Recist:
     """Marks from points in patient coordinates, as an SR or an annotation tool gives them.
 
     long_mm, short_mm  (2, 3): the two ends of an axis in LPS mm

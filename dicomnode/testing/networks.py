@@ -26,7 +26,7 @@ _IR_VERSION: Final = 10
 _GAIN: Final = 1e-3  # what the random layers add: under about 1 HU
 _LARGEST_STEP: Final = 0.03  # what is taken away for noise is at most 30 HU
 _MEAN: Final = np.full((3, 3), 1 / 9)
-_DILATIONS: Final = (1, 2, 3, 4, 3, 2)
+_DILATIONS: Final = (2, 3, 4, 3)
 
 
 class _Graph:
@@ -47,7 +47,9 @@ class _Graph:
         self._weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def layer(self, value: str, channels: tuple[int, int], kernel: int = 3, dilation: int = 1, gain: float = 1.0) -> str:
+    def layer(
+        self, value: str, channels: tuple[int, int], kernel: int = 3, dilation: int = 1, gain: float = 1.0
+    ) -> str:
         """Convolution with random weights (He et al., 2015) of `channels` (in, out); rows and columns stay."""
         taken, given = channels
         spread = gain * np.sqrt(2.0 / (taken * kernel * kernel))
@@ -106,16 +108,16 @@ def denoiser(channels: int = 48, layers: int = 8, seed: int = 0, gain: float = _
 def dilated_denoiser(channels: int = 64, seed: int = 0, gain: float = _GAIN) -> bytes:
     """A dilated residual denoiser at full resolution, of the layers of Ataei et al. (2020): "image" -> "residual".
 
-    With 64 channels it costs 117 GFLOP for 512 x 512 and looks 19 pixels far.
+    With 64 channels it costs 117 GFLOP for 512 x 512 and looks 18 pixels far.
     """
     graph = _Graph(seed)
     first = value = graph.relu_layer(INPUT, (1, channels), kernel=5)
     kept = []
-    for dilation in _DILATIONS[1:5]:
+    for dilation in _DILATIONS:
         value = graph.relu_layer(value, (channels, channels), dilation=dilation)
         kept.append(value)
     value = graph.node("Concat", value, kept[0], axis=1)
-    value = graph.relu_layer(value, (2 * channels, channels), dilation=_DILATIONS[5])
+    value = graph.relu_layer(value, (2 * channels, channels), dilation=2)
     value = graph.layer(graph.node("Concat", value, first, axis=1), (2 * channels, 1))
     value = graph.layer(value, (1, 1), gain=gain)
     return graph.bytes(1, {"residual": (graph.node("Add", value, graph.noise(INPUT)), 1)})

@@ -1,0 +1,210 @@
+"""Engine bundles of every shape that a bundle may have, with random weights: for tests and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from dicomnode.testing import networks
+from engines.card import (
+    EngineCard,
+    Envelope,
+    Limits,
+    Port,
+    Precision,
+    Scale,
+    Setting,
+    Stage,
+    TensorInput,
+    TensorOutput,
+)
+from engines.glcae import ContrastGlcae
+from engines.volume import ARBITRARY, HU
+
+Shape = Literal[
+    "denoise", "denoise-large", "adjacent", "two-stages", "two-outputs", "super-resolution", "segment",
+    "segment-marked", "detect", "contrast",
+]  # fmt: skip
+"""
+denoise           one stage, a residual; 16.8 GFLOP for 512 x 512
+denoise-large     the same at full resolution and dilated; 117 GFLOP
+adjacent          a denoiser that sees the slices beside its own
+two-stages        a denoiser, then an enhancer; both images leave
+two-outputs       one network that gives both
+super-resolution  twice the rows and columns
+segment           labels from three series of one grid
+segment-marked    labels around a person's marks, from the image, the denoised image and the marks
+detect            boxes around what is bright
+contrast          parameters of a classical operation, predicted from each slice
+"""
+
+KILO: Final = Scale(divisor=1000.0)
+"""How all these networks see HU."""
+
+_IMAGE: Final = {"image": Port(unit=HU)}
+_TAKEN: Final = (TensorInput("image", "image", KILO),)
+_ENVELOPE: Final = Envelope(modalities=("CT",), pixel_spacing_mm=(0.1, 4.0), rows_columns=(1, 4096))
+_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A card, and the networks of its stages by their file names."""
+
+    card: EngineCard
+    networks: Mapping[str, bytes]
+
+
+def made(shape: Shape) -> Made:
+    """The card and the networks of one shape. The same bytes every time."""
+    return _SHAPES[shape]()
+
+
+def _denoise() -> Made:
+    return Made(_image_card("denoise", _residual_stage("net.onnx", 18, 2)), {"net.onnx": networks.denoiser()})
+
+
+def _denoise_large() -> Made:
+    stage = _residual_stage("net.onnx", halo_px=18)
+    return Made(_image_card("denoise-large", stage), {"net.onnx": networks.dilated_denoiser()})
+
+
+def _adjacent() -> Made:
+    stage = replace(_residual_stage("net.onnx", halo_px=2), inputs=(TensorInput("image", "image", KILO, adjacent=1),))
+    card = replace(_image_card("adjacent", stage), influence="volume")
+    return Made(card, {"net.onnx": networks.adjacent_denoiser()})
+
+
+def _two_stages() -> Made:
+    first = _residual_stage("denoise.onnx", 6, 2)
+    second = Stage("enhance.onnx", _TAKEN, (TensorOutput("enhanced", "enhanced", KILO),), halo_px=2)
+    card = replace(_image_card("two-stages", first, second), outputs={**_IMAGE, "enhanced": Port(unit=HU)})
+    files = {"denoise.onnx": networks.denoiser(channels=8, layers=3), "enhance.onnx": networks.enhancer()}
+    return Made(card, files)
+
+
+def _two_outputs() -> Made:
+    outputs = (
+        TensorOutput("residual", "image", KILO, residual_of="image"),
+        TensorOutput("enhanced", "enhanced", KILO),
+    )
+    card = _image_card("two-outputs", Stage("net.onnx", _TAKEN, outputs, halo_px=2))
+    card = replace(card, outputs={**_IMAGE, "enhanced": Port(unit=HU)})
+    return Made(card, {"net.onnx": networks.two_outputs()})
+
+
+def _super_resolution() -> Made:
+    stage = Stage("net.onnx", _TAKEN, (TensorOutput("image_out", "image", KILO),), halo_px=3, factor=2)
+    card = replace(_image_card("super-resolution", stage), task="super-resolution", operation="super-resolution")
+    return Made(card, {"net.onnx": networks.super_resolver()})
+
+
+def _segment() -> Made:
+    names = ("image", "portal", "delayed")
+    taken = tuple(TensorInput("image", name, KILO) for name in names)
+    stage = Stage("net.onnx", taken, (TensorOutput("labels", "mask"),), halo_px=2)
+    card = replace(
+        _image_card("segment", stage),
+        task="segment",
+        operation="segment",
+        inputs={name: Port(unit=HU) for name in names},
+        outputs={"mask": Port("mask", labels=("body", "bone"))},
+    )
+    return Made(card, {"net.onnx": networks.segmenter()})
+
+
+def _segment_marked() -> Made:
+    first = Stage(
+        "denoise.onnx", _TAKEN, (TensorOutput("residual", "denoised", KILO, residual_of="image"),), 6, multiple_px=2
+    )
+    taken = (
+        TensorInput("image", "image", KILO),
+        TensorInput("image", "denoised", KILO),
+        TensorInput("image", "marks", Scale(divisor=10.0)),
+    )
+    second = Stage("segment.onnx", taken, (TensorOutput("labels", "mask"),), halo_px=2, multiple_px=16)
+    card = replace(
+        _image_card("segment-marked", first, second),
+        task="segment",
+        operation="segment",
+        inputs={**_IMAGE, "marks": Port("prompt")},
+        outputs={"mask": Port("mask", labels=("lesion",))},
+    )
+    files = {
+        "denoise.onnx": networks.denoiser(channels=8, layers=3),
+        "segment.onnx": networks.segmenter(thresholds=(0.03,)),
+    }
+    return Made(card, files)
+
+
+def _detect() -> Made:
+    outputs = (TensorOutput("scores", "scores"), TensorOutput("boxes", "boxes"))
+    card = replace(
+        _image_card("detect", Stage("net.onnx", _TAKEN, outputs, halo_px=12, multiple_px=4)),
+        task="detect",
+        operation="detect",
+        outputs={"findings": Port("findings", labels=("bright", "very bright"))},
+        settings={
+            "score": Setting(0.5, "least score of a finding", 0.0, 1.0),
+            "overlap": Setting(0.3, "largest share that two findings of one label may have in common", 0.0, 1.0),
+        },
+        precisions=("float32", "bfloat16", "float16", "int8"),
+    )
+    return Made(card, {"net.onnx": networks.detector(labels=2)})
+
+
+def _contrast() -> Made:
+    outputs = (
+        TensorOutput("clip", "clip", Scale(1.0, 7.0, clip=(1.0, 8.0))),
+        TensorOutput("grid", "grid", Scale(2.0, 14.0, clip=(2.0, 16.0))),
+    )
+    card = replace(
+        _image_card("contrast", Stage("net.onnx", _TAKEN, outputs)),
+        task="contrast",
+        operation="contrast",
+        method="glcae",
+        influence="volume",
+        outputs={"image": Port(unit=ARBITRARY, presentation=True)},
+        limits=Limits(clipped_fraction=None),
+        settings=ContrastGlcae.card.settings,
+    )
+    return Made(card, {"net.onnx": networks.predictor()})
+
+
+def _residual_stage(file: str, halo_px: int, multiple_px: int = 1) -> Stage:
+    given = TensorOutput("residual", "image", KILO, residual_of="image")
+    return Stage(file, _TAKEN, (given,), halo_px, multiple_px)
+
+
+def _image_card(name: str, *stages: Stage) -> EngineCard:
+    """The card of a denoiser of these stages; other tasks replace what is different."""
+    return EngineCard(
+        name=f"random-{name}",
+        version="1.0.0",
+        task="image",
+        operation="denoise",
+        intended_use="Tests and benchmarks: its weights are random.",
+        influence="slice",
+        inputs=_IMAGE,
+        outputs=_IMAGE,
+        envelope=_ENVELOPE,
+        limits=Limits(bias_hu=2.0, noise_ratio=(0.03, 0.99)),
+        source="dicomnode.testing.networks",
+        stages=stages,
+        precisions=_PRECISIONS,
+    )
+
+
+_SHAPES: Final[Mapping[Shape, Callable[[], Made]]] = {
+    "denoise": _denoise,
+    "denoise-large": _denoise_large,
+    "adjacent": _adjacent,
+    "two-stages": _two_stages,
+    "two-outputs": _two_outputs,
+    "super-resolution": _super_resolution,
+    "segment": _segment,
+    "segment-marked": _segment_marked,
+    "detect": _detect,
+    "contrast": _contrast,
+}
