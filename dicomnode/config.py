@@ -36,6 +36,7 @@ from dicomnode.settings import (
     CompletenessSettings,
     DerivedSettings,
     DestinationSettings,
+    EngineSettings,
     LimitSettings,
     LogSettings,
     MetricsSettings,
@@ -50,6 +51,7 @@ from dicomnode.settings import (
     ae_title,
 )
 from engines.registry import default_registry
+from engines.signing import read_public_key
 
 __all__ = ["DEFAULT_FILE", "Config", "examine", "find_config", "has_config", "load_config"]
 
@@ -81,6 +83,7 @@ class Config(BaseSettings):
     retrieve: RetrieveSettings = RetrieveSettings()
     need: Mapping[NeedName, NeedSettings] = {}
     rule: tuple[Mapping[str, Any], ...] = ()
+    engines: EngineSettings = EngineSettings()
     derived: DerivedSettings = DerivedSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
@@ -109,6 +112,11 @@ class Config(BaseSettings):
     def files(self) -> Path:
         """The folder of everything stored but the index, or of what is kept here of a bucket."""
         return self.node.files or self.node.data
+
+    @property
+    def bundles(self) -> Path:
+        """The folder of the engine bundles that are installed on this machine."""
+        return self.node.data / "engines"
 
     @property
     def database(self) -> str | None:
@@ -204,17 +212,23 @@ class Config(BaseSettings):
         return {**table, "needs": {name: self.need[name].match for name in names}}
 
     def _rules_of(self, tables: Iterable[tuple[int, Mapping[str, Any]]]) -> RuleSet:
-        registry = default_registry()
+        registry = default_registry(self.bundles)
         destinations = {name: destination.peer for name, destination in self.destination.items()}
         specs = [rule_spec(self._with_needs(table), number) for number, table in tables]
-        ruleset = load_rules(specs, destinations, registry.names(), tuple(self.peer))
+        try:
+            names = registry.names()
+        except EngineError as error:
+            raise ConfigError(str(error), error.hint) from None
+        ruleset = load_rules(specs, destinations, names, tuple(self.peer))
         for rule in ruleset.rules:
-            for reference in rule.engines:
-                settings = rule.settings.get(reference, {})
+            shadows = zip(rule.engines, rule.shadow_chain, strict=True) if rule.shadow else ()
+            given = [(reference, rule.settings.get(reference, {})) for reference in rule.engines]
+            given += [(shadow, rule.settings.get(own, {})) for own, shadow in shadows if shadow != own]
+            for reference, settings in given:
                 if not settings and "@" not in reference:
                     continue  # its name is known; the engine itself is slow to import
                 try:
-                    registry.get(reference).card.resolve(settings)
+                    registry.card(reference).resolve(settings)
                 except EngineError as error:
                     raise ConfigError(f"rule {rule.name!r}: {error}", error.hint) from None
         return ruleset
@@ -303,7 +317,12 @@ def _build(path: Path, table: Mapping[str, Any]) -> Config:
         for name in ("certificate", "key", "ca")
         if (file := getattr(config.tls, name)) is not None
     }
-    update = {"node": node.model_copy(update=absolute), "tls": config.tls.model_copy(update=secured)}
+    keys = tuple((path.parent / file.expanduser()).absolute() for file in config.engines.trusted_keys)
+    update = {
+        "node": node.model_copy(update=absolute),
+        "tls": config.tls.model_copy(update=secured),
+        "engines": config.engines.model_copy(update={"trusted_keys": keys}),
+    }
     config = config.model_copy(update=update)
     config._source = path.absolute()
     return config
@@ -384,6 +403,7 @@ def _cross_check(config: Config) -> Iterator[ConfigError]:
         )
     yield from _check_bucket(config)
     yield from _check_tls(config)
+    yield from _check_keys(config)
     yield from _check_peers(config)
     yield from _check_destinations(config)
     yield from config.rule_problems()
@@ -413,6 +433,14 @@ def _check_tls(config: Config) -> Iterator[ConfigError]:
             yield ConfigError(
                 f"[peer.{name}] tls: nothing says which certificate is its own", "set certificate, or host"
             )
+
+
+def _check_keys(config: Config) -> Iterator[ConfigError]:
+    for path in config.engines.trusted_keys:
+        try:
+            read_public_key(path)
+        except EngineError as error:
+            yield ConfigError(f"[engines] trusted_keys: {error}", error.hint)
 
 
 def _check_peers(config: Config) -> Iterator[ConfigError]:

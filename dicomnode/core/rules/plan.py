@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dicomnode.core.rules.explain import ClauseExplanation, RuleExplanation, explain, nearest
 from dicomnode.core.rules.facts import Facts, is_derived_by_us
 from dicomnode.core.rules.forward import Suppressed, Target, aim, highest, unrouted_lines
-from dicomnode.core.rules.ruleset import Priority, Rule, RuleSet, Settings
+from dicomnode.core.rules.ruleset import OnGate, Priority, ReportForm, Rule, RuleSet, Settings
 from dicomnode.core.types import Sender, Stack
 
 
@@ -22,6 +22,9 @@ class Output:
     targets: tuple[Target, ...]
 
 
+JobKind = Literal["job", "shadow", "constancy"]
+
+
 @dataclass(frozen=True)
 class PlannedJob:
     """One chain of engines on one stack: run once, however many rules ask for it.
@@ -31,6 +34,9 @@ class PlannedJob:
     outputs     those that leave, in the chain's order; each has a target
     suppressed  destinations that the loop protection kept out
     commissioning  those of the rules that were being tried out when this was planned
+    kind        "shadow": with another version in the chain, and nothing leaves; "constancy": a phantom is measured
+    on_gate     what becomes of an output that is out of bounds; "flag" only where every rule says so
+    reports     forms in which the quality report leaves, for `report_targets`
     """
 
     stack_key: str
@@ -41,6 +47,10 @@ class PlannedJob:
     priority: Priority = "normal"
     suppressed: tuple[Suppressed, ...] = ()
     commissioning: tuple[str, ...] = ()
+    kind: JobKind = "job"
+    on_gate: OnGate = "withhold"
+    reports: tuple[ReportForm, ...] = ()
+    report_targets: tuple[Target, ...] = ()
 
     @property
     def deliver(self) -> tuple[str, ...]:
@@ -104,23 +114,46 @@ def plan(ruleset: RuleSet, stacks: Sequence[Stack], sender: Sender, received_hou
     sender, received_hour  who sent the series, and at which hour (0...23, the node's local time)
     """
     jobs: list[PlannedJob] = []
+    shadows: list[PlannedJob] = []
     decisions = []
     for stack in stacks:
         facts = Facts(stack.header, sender, received_hour)
         explanations = explain(ruleset, facts)
-        engaged = [
-            rule
-            for rule, one in zip(ruleset.rules, explanations, strict=True)
-            if one.matches and not one.engines_stopped_by and rule.engines and not rule.needs
-        ]
+        engaged = _engaged(ruleset, explanations)
         reason = _refusal(stack) or ("" if engaged else _why_none(ruleset, explanations))
-        candidates = [] if reason else [merged(ruleset, stack.key, group, sender.peer) for group in _alike(engaged)]
-        wanted = [job for job in candidates if job.outputs]
+        groups = [] if reason else _alike(engaged)
+        candidates = [merged(ruleset, stack.key, group, sender.peer) for group in groups]
+        wanted = [job for job in candidates if job.outputs or job.kind == "constancy"]
         if candidates and not wanted:
             reason = "; ".join(dict.fromkeys(str(one) for job in candidates for one in job.suppressed))
         jobs.extend(wanted)
+        shadows.extend(_shadows(stack.key, engaged) if wanted else ())
         decisions.append(StackDecision(stack.key, reason, explanations))
-    return RoutingPlan(tuple(jobs), tuple(decisions))
+    # What is tried out comes last: it must change no number of what is delivered.
+    return RoutingPlan((*jobs, *shadows), tuple(decisions))
+
+
+def _engaged(ruleset: RuleSet, explanations: Sequence[RuleExplanation]) -> list[Rule]:
+    """The rules by which something is made of one stack; where one says that it is of a phantom, only those."""
+    matching = [
+        rule
+        for rule, one in zip(ruleset.rules, explanations, strict=True)
+        if one.matches and not one.engines_stopped_by and not rule.needs and (rule.engines or rule.constancy)
+    ]
+    return [rule for rule in matching if rule.constancy] or matching
+
+
+def _shadows(stack_key: str, rules: Sequence[Rule]) -> Iterable[PlannedJob]:
+    """The chains that rules have tried out, each once."""
+    found: dict[tuple[tuple[str, ...], str], PlannedJob] = {}
+    for rule in (rule for rule in rules if rule.shadow):
+        renamed = dict(zip(rule.engines, rule.shadow_chain, strict=True))
+        settings = {renamed[engine]: given for engine, given in rule.settings.items()}
+        found.setdefault(
+            (rule.shadow_chain, json.dumps(settings, sort_keys=True)),
+            PlannedJob(stack_key, (rule.name,), rule.shadow_chain, settings, (), kind="shadow", on_gate="flag"),
+        )
+    return found.values()
 
 
 def _refusal(stack: Stack) -> str:
@@ -169,11 +202,19 @@ def merged(ruleset: RuleSet, stack_key: str, rules: list[Rule], came_from: str) 
         priority=highest(rules),
         suppressed=tuple(dict.fromkeys(kept_out)),
         commissioning=tuple(rule.name for rule in rules if rule.commissioning),
+        kind="constancy" if rules[0].constancy else "job",
+        on_gate="flag" if all(rule.on_gate == "flag" for rule in rules) else "withhold",
+        reports=tuple(dict.fromkeys(form for rule in rules for form in rule.report)),
+        report_targets=aim(ruleset, ((rule, rule.results) for rule in rules if rule.report), came_from)[0],
     )
 
 
 def _job_lines(job: PlannedJob) -> tuple[str, ...]:
     rules = ", ".join(map(repr, job.rules))
+    if job.kind == "constancy":
+        return (f"stack {job.stack_key}: measured as a phantom by rule {rules}",)
+    if job.kind == "shadow":
+        return (f"stack {job.stack_key}: {' then '.join(job.engines)} is tried out by rule {rules}: nothing leaves",)
     sent = (
         f"  output of {output.engine} to {', '.join(target.destination for target in output.targets)}"
         for output in job.outputs
@@ -203,6 +244,10 @@ def _job(raw: Mapping[str, Any]) -> PlannedJob:
         priority=raw["priority"],
         suppressed=tuple(Suppressed(**{**one, "rules": tuple(one["rules"])}) for one in raw["suppressed"]),
         commissioning=tuple(raw["commissioning"]),
+        kind=raw["kind"],
+        on_gate=raw["on_gate"],
+        reports=tuple(raw["reports"]),
+        report_targets=tuple(map(_target, raw["report_targets"])),
     )
 
 

@@ -18,6 +18,11 @@ from dicomnode.errors import ConfigError
 from engines.card import SettingValue
 
 Priority = Literal["urgent", "normal"]
+OnGate = Literal["withhold", "flag"]
+"""What becomes of an output whose figures the gate after the engine finds out of bounds: it waits for a person, or it
+leaves and says so."""
+ReportForm = Literal["sr", "capture"]
+"""How a quality report leaves: as a structured report, or as a secondary capture of its page."""
 Settings = Mapping[str, Mapping[str, SettingValue]]
 
 _NO_DESTINATION: Final = "add a [destination.NAME]"
@@ -53,6 +58,10 @@ class RuleSpec:
     late: str | None = None
     priority: Priority = "normal"
     commissioning: bool = False
+    on_gate: OnGate | None = None
+    report: tuple[ReportForm, ...] = ()
+    shadow: str = ""
+    constancy: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,10 @@ class Rule:
     on_deadline  the least strict that a matching series may be with an incomplete one, or None
     late       the least tight that a matching series may be with instances that come late, or None
     commissioning   what it derives is kept here until a person releases it
+    on_gate    what becomes of an output that the gate after an engine finds out of bounds
+    report     in which forms the quality report goes where results go
+    shadow     another version of an engine of the chain that runs on the same series, and delivers nothing; or ""
+    constancy  matching series are of a phantom: they are measured, and never enhanced
     """
 
     name: str
@@ -88,6 +101,16 @@ class Rule:
     late: LatePolicy | None
     priority: Priority
     commissioning: bool = False
+    on_gate: OnGate = "withhold"
+    report: tuple[ReportForm, ...] = ()
+    shadow: str = ""
+    constancy: bool = False
+
+    @property
+    def shadow_chain(self) -> tuple[str, ...]:
+        """The chain with the version that is tried out in the place of the other."""
+        name = self.shadow.partition("@")[0]
+        return tuple(self.shadow if one.partition("@")[0] == name else one for one in self.engines)
 
 
 @dataclass(frozen=True)
@@ -114,7 +137,8 @@ class RuleSet:
 
 def _decisive(rule: Rule) -> dict[str, Any]:
     """What of a rule decides, as JSON values."""
-    same = ("name", "engines", "deliver", "originals", "results", "stop", "echo", "priority", "commissioning")
+    same = ("name", "engines", "deliver", "originals", "results", "stop", "echo", "priority", "commissioning",
+            "on_gate", "report", "shadow", "constancy")  # fmt: skip
     return {
         **{name: getattr(rule, name) for name in same},
         "match": [[clause.key, clause.wanted] for clause in rule.clauses],
@@ -182,6 +206,10 @@ def _rule(spec: RuleSpec, known: _Known) -> Rule:
         late=None if spec.late is None else LatePolicy(spec.late),
         priority=spec.priority,
         commissioning=spec.commissioning,
+        on_gate=spec.on_gate or "withhold",
+        report=tuple(dict.fromkeys(spec.report)),
+        shadow=_shadow(spec),
+        constancy=spec.constancy,
     )
 
 
@@ -189,15 +217,31 @@ def _check_effect(spec: RuleSpec) -> None:
     """A rule must say when it applies, and do something then."""
     if not spec.match:
         raise ConfigError("match is empty", 'say when the rule applies; match = { Modality = "*" } is nearly always')
-    if not spec.engines and not spec.send and not spec.send_originals:
+    if spec.constancy or spec.report:
+        _check_reports(spec)
+    if not spec.engines and not spec.send and not spec.send_originals and not spec.constancy:
         if spec.send_results:
             raise ConfigError("send_results without engines: there are no results", "add engines = [...] or use send")
         raise ConfigError("it neither sends nor enhances anything", "add send = [...] or engines = [...]")
     if spec.engines and not spec.send and not spec.send_results:
         raise ConfigError("its engines' results go nowhere", "add send_results = [...] (or send = [...])")
-    for key in ("needs", "deliver", "settings", "send_results", "commissioning"):
-        if getattr(spec, key) and not spec.engines:
+    for key in ("needs", "deliver", "settings", "send_results", "commissioning", "on_gate", "shadow"):
+        if getattr(spec, key) and not spec.engines and not (key == "send_results" and spec.constancy):
             raise ConfigError(f"{key} without engines", f"add engines = [...] or remove {key}")
+
+
+def _check_reports(spec: RuleSpec) -> None:
+    """A report needs something that is measured, and somewhere to go."""
+    if spec.constancy and spec.needs:
+        raise ConfigError("constancy with needs: a phantom is one series", "remove needs")
+    if spec.constancy and spec.engines:
+        raise ConfigError("constancy with engines: a phantom is measured as it is", "make two rules, or remove one")
+    if spec.report and not spec.engines and not spec.constancy:
+        raise ConfigError("report without engines: nothing is measured", "add engines = [...] or constancy = true")
+    if spec.report and not spec.send and not spec.send_results:
+        raise ConfigError("its reports go nowhere", "add send_results = [...] (or send = [...])")
+    if spec.send_results and not spec.engines and not spec.report:
+        raise ConfigError("send_results of a phantom without a report", 'add report = ["sr"] or remove send_results')
 
 
 def _need(name: str, match: Mapping[str, Any], peers: Collection[str] | None) -> Need:
@@ -216,6 +260,18 @@ def _chain(spec: RuleSpec, known: Collection[str]) -> tuple[str, ...]:
                 f"engines: {name!r} is in the chain twice", "name it once; two alternatives are two rules"
             )
     return spec.engines
+
+
+def _shadow(spec: RuleSpec) -> str:
+    """Another version of an engine of the chain, with its version."""
+    if not spec.shadow:
+        return ""
+    if spec.needs:
+        raise ConfigError("shadow with needs: a version is tried out on one series", "remove shadow or needs")
+    replaced = _in_chain(spec, "shadow", spec.shadow.partition("@")[0])
+    if "@" not in spec.shadow or spec.shadow == replaced:
+        raise ConfigError(f"shadow: {spec.shadow!r} is no other version", 'name it, like "ct-denoise@1.3.0"')
+    return spec.shadow
 
 
 def _deliver(spec: RuleSpec) -> tuple[str, ...]:
@@ -307,5 +363,12 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
     "late": (lambda value: value in tuple(LatePolicy), '"supersede", "separate" or "ignore"'),
     "priority": (lambda value: value in ("urgent", "normal"), '"urgent" or "normal"'),
     "commissioning": _FLAG,
+    "on_gate": (lambda value: value in ("withhold", "flag"), '"withhold" or "flag"'),
+    "report": (
+        lambda value: _is_names(value) and set(value) <= {"sr", "capture"},
+        'a list of "sr" and "capture"',
+    ),
+    "shadow": (lambda value: isinstance(value, str) and bool(value), 'an engine, like "ct-denoise@1.3.0"'),
+    "constancy": _FLAG,
 }
 assert set(_SHAPES) == {entry.name for entry in fields(RuleSpec)}
