@@ -421,6 +421,43 @@ class Job(Base):
     updated_at: Mapped[float]
 
 
+class QualityRow(Base):
+    """Figures of one engine on one stack (`dicomnode.core.figures`), or of a phantom as it was scanned.
+
+    `kind` is "job", "shadow" (a version that is only tried out) or "constancy". `peer`, `device` and `protocol` are what
+    trends are kept by (`dicomnode.core.scanners.Lineage`): hashes, no text of a data set. `engine` is name@version, ""
+    of a phantom. `report` is the QualityReport as JSON, `figures` the flat ones, `passed` what the gate said, `reasons`
+    its sentences; `drifts` what the control charts said when it was recorded.
+    """
+
+    __tablename__ = "quality_report"
+    __table_args__ = (
+        UniqueConstraint("job_row", "stage"),
+        Index(None, "peer", "device", "protocol", "engine", "at"),
+        Index(None, "engine", "series_row"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_row: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    stage: Mapped[int]
+    series_row: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    stack_key: Mapped[str]
+    kind: Mapped[str]
+    peer: Mapped[str]
+    device: Mapped[str]
+    protocol: Mapped[str]
+    engine: Mapped[str]
+    card_digest: Mapped[str]
+    runtime: Mapped[str]
+    settings: Mapped[dict[str, Any]]
+    passed: Mapped[bool]
+    reasons: Mapped[list[Any]]
+    figures: Mapped[dict[str, Any]]
+    report: Mapped[dict[str, Any]]
+    drifts: Mapped[list[Any]]
+    seconds: Mapped[float]
+    at: Mapped[float]
+
+
 class Late(Base):
     """A received instance that came after its series was closed for the `generation`th time, and what becomes of it:
     a value of `dicomnode.core.types.LatePolicy`. Instances without a row came in time."""

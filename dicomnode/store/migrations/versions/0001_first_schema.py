@@ -429,6 +429,42 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_late_series_row"), ["series_row"], unique=False)
 
     op.create_table(
+        "quality_report",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_row", sa.Integer(), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("series_row", sa.Integer(), nullable=False),
+        sa.Column("stack_key", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("peer", sa.String(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("protocol", sa.String(), nullable=False),
+        sa.Column("engine", sa.String(), nullable=False),
+        sa.Column("card_digest", sa.String(), nullable=False),
+        sa.Column("runtime", sa.String(), nullable=False),
+        sa.Column("settings", sa.JSON(), nullable=False),
+        sa.Column("passed", sa.Boolean(), nullable=False),
+        sa.Column("reasons", sa.JSON(), nullable=False),
+        sa.Column("figures", sa.JSON(), nullable=False),
+        sa.Column("report", sa.JSON(), nullable=False),
+        sa.Column("drifts", sa.JSON(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["job_row"], ["job.id"], name=op.f("fk_quality_report_job_row")),
+        sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_quality_report_series_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_quality_report")),
+        sa.UniqueConstraint("job_row", "stage", name=op.f("uq_quality_report_job_row_stage")),
+    )
+    with op.batch_alter_table("quality_report", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_quality_report_engine_series_row"), ["engine", "series_row"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_quality_report_peer_device_protocol_engine_at"),
+            ["peer", "device", "protocol", "engine", "at"],
+            unique=False,
+        )
+        batch_op.create_index(batch_op.f("ix_quality_report_series_row"), ["series_row"], unique=False)
+
+    op.create_table(
         "derivation",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("job_row", sa.Integer(), nullable=False),
@@ -590,6 +626,12 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_derivation_instance_row"))
 
     op.drop_table("derivation")
+    with op.batch_alter_table("quality_report", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_quality_report_series_row"))
+        batch_op.drop_index(batch_op.f("ix_quality_report_peer_device_protocol_engine_at"))
+        batch_op.drop_index(batch_op.f("ix_quality_report_engine_series_row"))
+
+    op.drop_table("quality_report")
     with op.batch_alter_table("late", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_late_series_row"))
 

@@ -1,0 +1,161 @@
+"""Quality reports of runs of engines and of phantoms, and their trends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from dicomnode.core.drift import PHANTOM, SERIES, Chart, Charting, charts, sentence
+from dicomnode.core.figures import FIGURES, TRENDED
+from dicomnode.core.scanners import Lineage
+from dicomnode.store.schema import Action, Job, QualityRow, Series
+
+Kind = Literal["job", "shadow", "constancy"]
+
+REBASE: Final = "quality rebase"
+"""The action by which a person says that a lineage's baseline begins anew; its subject is the lineage's key."""
+
+_CHARTED: Final = 500
+"""Latest reports of a lineage that its charts are drawn of: the first of them are the baseline."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is to be recorded of one stage of a job.
+
+    settings  resolved      report  the QualityReport as JSON      figures  the flat ones
+    """
+
+    stage: int
+    kind: Kind
+    lineage: Lineage
+    passed: bool
+    reasons: tuple[str, ...]
+    report: Mapping[str, Any]
+    figures: Mapping[str, float]
+    card_digest: str = ""
+    runtime: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same stack by two versions of an engine: what each measured, and whether its gate passed."""
+
+    series_row: int
+    stack_key: str
+    old: Mapping[str, float]
+    new: Mapping[str, float]
+    old_passed: bool
+    new_passed: bool
+
+
+def record(session: Session, job: Job, measured: Measured, now: float) -> QualityRow:
+    """Store one report, in the place of one that is there for the same stage, and judge its control charts with it."""
+    row = session.scalar(select(QualityRow).where(QualityRow.job_row == job.id, QualityRow.stage == measured.stage))
+    if row is None:
+        row = QualityRow(job_row=job.id, stage=measured.stage, series_row=job.series_row, at=now)
+        session.add(row)
+    row.stack_key = job.content["stack_key"]
+    row.kind = measured.kind
+    row.peer, row.device = measured.lineage.peer, measured.lineage.device
+    row.protocol, row.engine = measured.lineage.protocol, measured.lineage.engine
+    row.card_digest, row.runtime, row.settings = measured.card_digest, measured.runtime, dict(measured.settings)
+    row.passed, row.reasons = measured.passed, list(measured.reasons)
+    row.figures, row.report = dict(measured.figures), dict(measured.report)
+    row.seconds, row.drifts = measured.seconds, []
+    session.flush()
+    row.drifts = [
+        sentence(FIGURES[name].meaning, FIGURES[name].unit, chart)
+        for name, chart in lineage_charts(session, measured.lineage).items()
+        if chart.state == "drifting"
+    ]
+    return row
+
+
+def lineage_of(row: QualityRow) -> Lineage:
+    return Lineage(row.peer, row.device, row.protocol, row.engine)
+
+
+def reports_of(session: Session, lineage: Lineage) -> list[QualityRow]:
+    """The latest reports of a lineage since its baseline began, the oldest first."""
+    rows = (
+        select(QualityRow)
+        .where(
+            QualityRow.peer == lineage.peer,
+            QualityRow.device == lineage.device,
+            QualityRow.protocol == lineage.protocol,
+            QualityRow.engine == lineage.engine,
+            QualityRow.at > _rebased_at(session, lineage),
+        )
+        .order_by(QualityRow.at.desc(), QualityRow.id.desc())
+        .limit(_CHARTED)
+    )
+    return list(reversed(list(session.scalars(rows))))
+
+
+def lineage_charts(session: Session, lineage: Lineage) -> dict[str, Chart]:
+    """The control charts of a lineage by the figures' names."""
+    return charts([row.figures for row in reports_of(session, lineage)], TRENDED, charting_of(lineage))
+
+
+def charting_of(lineage: Lineage) -> Charting:
+    return SERIES if lineage.engine else PHANTOM
+
+
+def reports_of_series(session: Session, series_row: int) -> list[QualityRow]:
+    """All reports on a received series, in the order of jobs and stages."""
+    rows = select(QualityRow).where(QualityRow.series_row == series_row)
+    return list(session.scalars(rows.order_by(QualityRow.job_row, QualityRow.stage)))
+
+
+def reports_of_job(session: Session, job_row: int) -> list[QualityRow]:
+    """The reports of one job, by stage."""
+    return list(session.scalars(select(QualityRow).where(QualityRow.job_row == job_row).order_by(QualityRow.stage)))
+
+
+def latest_of_lineages(session: Session, limit: int) -> list[QualityRow]:
+    """The latest report of each lineage, of those that were last added to; never more than `limit`."""
+    latest = (
+        select(func.max(QualityRow.id))
+        .where(QualityRow.kind != "shadow")
+        .group_by(QualityRow.peer, QualityRow.device, QualityRow.protocol, QualityRow.engine)
+        .order_by(func.max(QualityRow.id).desc())
+        .limit(limit)
+    )
+    return list(session.scalars(select(QualityRow).where(QualityRow.id.in_(latest)).order_by(QualityRow.id.desc())))
+
+
+def pairs(session: Session, old: str, new: str, since: float = 0.0) -> list[Pair]:
+    """Stacks that two versions (name@version) have both worked on, in the order of the series.
+
+    Where one did so several times, as after a late slice, its last report counts.
+    """
+    by_engine = {engine: _latest_by_stack(session, engine, since) for engine in (old, new)}
+    both = sorted(by_engine[old].keys() & by_engine[new].keys())
+    return [
+        Pair(*place, row_old.figures, row_new.figures, row_old.passed, row_new.passed)
+        for place in both
+        for row_old, row_new in [(by_engine[old][place], by_engine[new][place])]
+    ]
+
+
+def series_uid(session: Session, row: QualityRow) -> str:
+    """Series Instance UID of what a report is about."""
+    return session.get_one(Series, row.series_row).series_instance_uid
+
+
+def _latest_by_stack(session: Session, engine: str, since: float) -> dict[tuple[int, str], QualityRow]:
+    rows = select(QualityRow).where(QualityRow.engine == engine, QualityRow.at >= since).order_by(QualityRow.id)
+    return {(row.series_row, row.stack_key): row for row in session.scalars(rows)}
+
+
+def _rebased_at(session: Session, lineage: Lineage) -> float:
+    """When a person last had the baseline begin anew; before everything where nobody did."""
+    at = session.scalar(select(func.max(Action.at)).where(Action.subject == lineage.key, Action.what == REBASE))
+    return -1.0 if at is None else at
