@@ -1,0 +1,169 @@
+"""The Runtime of one bundle's plans: those that were built and proved on this machine, and no others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engines.card import Precision
+from engines.errors import RuntimeFailedError
+from engines.runtimes.base import Resources, Session
+from engines.runtimes.devices import cuda_devices, cuda_index
+from engines.runtimes.tensorrt.building import build
+from engines.runtimes.tensorrt.device import Gpu, describe
+from engines.runtimes.tensorrt.libraries import Libraries, installed_packages, load
+from engines.runtimes.tensorrt.plans import BuildSettings, PlanFacts, PlanStore, Record
+from engines.runtimes.tensorrt.precision import RECIPE, retype
+from engines.runtimes.tensorrt.profiles import input_specs, plan_profiles
+from engines.runtimes.tensorrt.session import TensorRtSession
+
+_NAME = "tensorrt"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What plans are made of, and where they are kept.
+
+    reference  `name@version` of the bundle, for people; `bundle` its digest
+    files      its ONNX files
+    cache      an existing folder of this machine
+    """
+
+    reference: str
+    bundle: str
+    files: tuple[Path, ...]
+    cache: Path
+
+    @property
+    def build_hint(self) -> str:
+        return f"dicomnode engines build {self.reference}"
+
+
+class TensorRt:
+    """A `Runtime` for the networks of one bundle: it offers the precisions in which each of them has an activated plan.
+
+    Nothing of CUDA is set up in a process before it is asked for a GPU that is there.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+        self._store = PlanStore(networks.cache)
+
+    @property
+    def name(self) -> str:
+        return _NAME
+
+    def unavailable(self, device: str) -> str:
+        try:
+            libraries, gpu = on_device(device)
+        except RuntimeFailedError as error:
+            return f"{error}; {error.hint}"
+        if any(self._activated(libraries, gpu, precision) for precision in gpu.precisions):
+            return ""
+        return "; ".join(self.why_not(device)) or f"no plan of it was built here: {self._networks.build_hint}"
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        libraries, gpu = on_device(device)
+        return tuple(precision for precision in gpu.precisions if self._activated(libraries, gpu, precision))
+
+    def open(self, model: Path, resources: Resources) -> Session:
+        libraries, gpu = on_device(resources.device)
+        record = self._store.find(plan_facts(libraries, gpu, self._networks.bundle, model, resources.precision))
+        if record is None or not record.activated:
+            raise RuntimeFailedError(
+                f"{model.name} of {self._networks.reference} has no activated plan in {resources.precision} here",
+                "; ".join(record.proof) if record and record.proof else self._networks.build_hint,
+            )
+        plan = self._store.plan(record)
+        return TensorRtSession(libraries, plan, cuda_index(resources.device), resources.precision)
+
+    def why_not(self, device: str) -> tuple[str, ...]:
+        """What the proof found against the plans that were built and are not used."""
+        libraries, gpu = on_device(device)
+        records = (record for each in gpu.precisions for record in self._records(libraries, gpu, each))
+        lines = (line for record in records if record and not record.activated for line in record.proof)
+        return tuple(dict.fromkeys(lines))
+
+    def _activated(self, libraries: Libraries, gpu: Gpu, precision: Precision) -> bool:
+        return all(record is not None and record.activated for record in self._records(libraries, gpu, precision))
+
+    def _records(self, libraries: Libraries, gpu: Gpu, precision: Precision) -> Iterator[Record | None]:
+        for file in self._networks.files:
+            yield self._store.find(plan_facts(libraries, gpu, self._networks.bundle, file, precision))
+
+
+def on_device(device: str) -> tuple[Libraries, Gpu]:
+    """The libraries and the GPU. Raises RuntimeFailedError that says which of them is missing, and what to do."""
+    number = cuda_index(device)
+    libraries = load()
+    if number >= cuda_devices():
+        raise RuntimeFailedError(
+            f"the driver shows no {device} here", "see nvidia-smi; a container has to be given the GPU (--gpus all)"
+        )
+    return libraries, describe(libraries, device)
+
+
+def plan_facts(libraries: Libraries, gpu: Gpu, bundle: str, model: Path, precision: Precision) -> PlanFacts:
+    """What a plan of this file depends on, here and now."""
+    content = _content(model)
+    return PlanFacts(
+        bundle=bundle,
+        stage=model.name,
+        network=hashlib.sha256(content).hexdigest(),
+        precision=precision,
+        recipe=RECIPE,
+        tensorrt=libraries.trt.__version__,
+        packages=installed_packages(),
+        gpu=gpu,
+        profiles=plan_profiles(input_specs(content)),
+        settings=BuildSettings(),
+    )
+
+
+def build_plans(networks: Networks, device: str, precision: Precision) -> tuple[Record, ...]:
+    """A plan of each network, kept but not activated. Raises RuntimeFailedError where one cannot be built."""
+    libraries, gpu = on_device(device)
+    libraries.value(libraries.cuda.cudaSetDevice(cuda_index(device)), f"using {device}")
+    store = PlanStore(networks.cache)
+    records = tuple(_build_plan(libraries, gpu, networks, file, precision, store) for file in networks.files)
+    store.forget_unused()
+    return records
+
+
+def open_built(networks: Networks, device: str, records: Sequence[Record]) -> tuple[Session, ...]:
+    """Sessions of plans that are yet to be proved, for the proof alone."""
+    libraries, _ = on_device(device)
+    store = PlanStore(networks.cache)
+    return tuple(
+        TensorRtSession(libraries, store.plan(record), cuda_index(device), record.facts.precision) for record in records
+    )
+
+
+def conclude(networks: Networks, records: Sequence[Record], proof: Sequence[str], activated: bool) -> None:
+    """Write down what was proved, and whether the plans may compute from now on."""
+    store = PlanStore(networks.cache)
+    for record in records:
+        store.put(replace(record, proof=tuple(proof), activated=activated))
+
+
+def _build_plan(
+    libraries: Libraries, gpu: Gpu, networks: Networks, file: Path, precision: Precision, store: PlanStore
+) -> Record:
+    facts = plan_facts(libraries, gpu, networks.bundle, file, precision)
+    retyped = retype(_content(file), precision)
+    built = build(libraries, retyped.model, facts.profiles, facts.settings, store.timing(facts))
+    store.put_timing(facts, built.timing)
+    record = Record(facts, hashlib.sha256(built.plan).hexdigest(), retyped.kept)
+    store.put(record, built.plan)
+    return record
+
+
+def _content(model: Path) -> bytes:
+    try:
+        return model.read_bytes()
+    except OSError as error:
+        raise RuntimeFailedError(
+            f"{model.name} cannot be read: {error.strerror}", "see: dicomnode engines check"
+        ) from None
