@@ -1,0 +1,29 @@
+"""What sessions say: who computed, and why it failed."""
+
+from __future__ import annotations
+
+from engines.card import Precision
+from engines.errors import RuntimeFailedError
+from engines.runtimes.base import Tensors
+
+_LONGEST = 200
+
+
+def identity(name: str, version: str, precision: Precision) -> str:
+    """`Session.identity`. Of the version only major and minor: patches do not change what is computed."""
+    major, minor = version.split(".")[:2]
+    return f"{name}-{major}.{minor}/{precision}"
+
+
+def said(error: Exception) -> str:
+    """A library's words, short and on one line. They name nodes and shapes of a network, never values."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def failed_at(tensors: Tensors, error: Exception) -> RuntimeFailedError:
+    """What is raised where a network could not be computed for tensors that it takes by its inputs."""
+    shapes = ", ".join(f"{name} {' x '.join(map(str, values.shape))}" for name, values in sorted(tensors.items()))
+    return RuntimeFailedError(
+        f"the network failed at {shapes}: {said(error)}", "if every size fails, see: dicomnode engines check"
+    )
