@@ -14,6 +14,7 @@ A bundle comes from outside. It is flat, holds nothing else, and nothing of it i
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from engines.card import EngineCard
 from engines.errors import BundleError
@@ -256,7 +257,7 @@ def _digest(path: Path, largest_bytes: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _opened(path: Path, largest_bytes: int) -> BinaryIO:
+def _opened(path: Path, largest_bytes: int) -> io.BufferedReader:
     """The file, open to read: itself, never what a link leads to, and never more than `largest_bytes`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

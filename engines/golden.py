@@ -11,16 +11,17 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Value
 from engines.card import Precision, SettingValue
-from engines.errors import BundleError
+from engines.errors import BundleError, EngineInputError
 from engines.findings import Finding, Findings
-from engines.tables import as_table, read_table
+from engines.prompt import Box, Prompt, Recist
+from engines.tables import read_table
 from engines.volume import Mask, Volume
 
 LARGEST_ARRAYS_BYTES: Final = 512 * 2**20
@@ -108,19 +109,23 @@ def _numbers(value: Value) -> NDArray[np.float64]:
         return value.voxels.astype(np.float64)
     if isinstance(value, Mask):
         return value.labels.astype(np.float64)
-    rows = sorted((item.slice_index, item.label, *item.box, item.score) for item in value.items)
-    return np.array([(row[0], *row[2:]) for row in rows], dtype=np.float64)
+    if isinstance(value, Findings):
+        rows = sorted((item.slice_index, item.label, *item.box, item.score) for item in value.items)
+        return np.array([(row[0], *row[2:]) for row in rows], dtype=np.float64)
+    return np.array([point for mark in value.marks for point in mark.points], dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class _Described:
     """One value without its arrays."""
 
-    kind: str
+    kind: Literal["volume", "mask", "findings", "prompt"]
     unit: str = ""
     window: tuple[float, float] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    diameters: tuple[Recist, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,12 +163,14 @@ def _contiguous(arrays: Arrays) -> dict[str, NDArray[Any]]:
 
 def _describe(value: Value) -> dict[str, Any]:
     if isinstance(value, Volume):
-        described = _Described("volume", value.unit, value.window)
-    elif isinstance(value, Mask):
-        described = _Described("mask", names={str(label): name for label, name in value.names.items()})
-    else:
-        described = _Described("findings", findings=value.items)
-    return {**as_table(described), "findings": [as_table(item) for item in described.findings]}
+        return asdict(_Described("volume", value.unit, value.window))
+    if isinstance(value, Mask):
+        return asdict(_Described("mask", names={str(label): name for label, name in value.names.items()}))
+    if isinstance(value, Findings):
+        return asdict(_Described("findings", findings=value.items))
+    boxes = tuple(mark for mark in value.marks if isinstance(mark, Box))
+    diameters = tuple(mark for mark in value.marks if isinstance(mark, Recist))
+    return asdict(_Described("prompt", boxes=boxes, diameters=diameters))
 
 
 def _parts(value: Value) -> dict[str, NDArray[Any]]:
@@ -195,17 +202,26 @@ def read_golden(content: bytes) -> Golden:
 def _value(place: str, described: _Described, arrays: Arrays) -> Value:
     if described.kind == "findings":
         return Findings(described.findings)
+    if described.kind == "prompt":
+        return _prompt(described)
     affine = _array(arrays, f"{place}/affine", "<f8", 2)
+    if affine.shape != (4, 4):
+        raise BundleError(f"golden.npz: {place}/affine is of another shape", "it must be 4 x 4")
     if described.kind == "mask":
         names = {int(label): name for label, name in described.names.items() if label.isdecimal() and len(label) < 4}
         return Mask(_array(arrays, f"{place}/labels", "|u1", 3), affine, names)
-    if described.kind != "volume" or affine.shape != (4, 4):
-        raise BundleError(f"golden.npz: {place} is no value that is known", "volume, mask and findings are")
     voxels = _array(arrays, f"{place}/voxels", "<f4", 3)
     valid = _array(arrays, f"{place}/valid", "|b1", 3) if f"{place}/valid" in arrays else None
     if valid is not None and valid.shape != voxels.shape:
         raise BundleError(f"golden.npz: {place}/valid has another shape than its voxels", "write both alike")
     return Volume(voxels, affine, described.unit, valid, described.window)
+
+
+def _prompt(described: _Described) -> Prompt:
+    try:
+        return Prompt((*described.boxes, *described.diameters))
+    except EngineInputError as error:
+        raise BundleError(f"golden.npz: {error}", error.hint) from None
 
 
 def _array(arrays: Arrays, name: str, kind: str, axes: int) -> NDArray[Any]:

@@ -1,34 +1,85 @@
-"""The registry: engines by name."""
+"""The registry: engines by name, those that come with this package and those that are installed as bundles."""
 
 from __future__ import annotations
 
-import difflib
+import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from engines.base import Engine
-from engines.errors import EngineNotFoundError
+from engines.bundle import Bundle
+from engines.card import EngineCard
+from engines.errors import BundleError, EngineNotFoundError
+from engines.installed import Installed, load_installed, read_installed
+from engines.tables import nearest
+
+OpenBundle = Callable[[Bundle], Engine]
+"""Makes an engine of an installed bundle: opens its networks on this machine."""
 
 
 class Registry:
-    """Engines by name. A reference is `name` or `name@version`.
+    """Engines by name. A reference is `name`, which means the version in use, or `name@version`.
 
     makers  by name, what makes the engine: called when it is first asked for, since engines are slow to import
+    folder  where bundles are installed; it is read again at each question, so that a switch is seen at once
+    opener  what makes an engine of a bundle; None where only cards are asked for
     """
 
-    def __init__(self, makers: Mapping[str, Callable[[], Engine]]) -> None:
+    def __init__(
+        self, makers: Mapping[str, Callable[[], Engine]], folder: Path | None = None, opener: OpenBundle | None = None
+    ) -> None:
         self._makers = makers
+        self._folder = folder
+        self._opener = opener
         self._engines: dict[str, Engine] = {}
+        self._bundles: dict[tuple[str, str, str], Bundle] = {}
+        self._lock = threading.Lock()
 
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._makers))
+        return tuple(sorted({*self._makers, *self._installed()}))
+
+    def card(self, reference: str) -> EngineCard:
+        """What an engine says about itself; of a bundle as its maker wrote it, before anything computes it.
+
+        Raises EngineNotFoundError with the nearest name, BundleError where the bundle is damaged.
+        """
+        bundle = self.bundle(reference)
+        return bundle.card if bundle is not None else self.get(reference).card
 
     def get(self, reference: str) -> Engine:
-        """The engine; raises EngineNotFoundError with the nearest name."""
+        """The engine, kept for the next time; raises as `card`."""
+        bundle = self.bundle(reference)
+        with self._lock:
+            return self._classical(reference) if bundle is None else self._opened(bundle)
+
+    def source(self, reference: str) -> str:
+        """Where an engine process finds the engine: a name, or the folder of an installed bundle; raises as `card`."""
+        bundle = self.bundle(reference)
+        return reference if bundle is None else str(bundle.folder)
+
+    def bundle(self, reference: str) -> Bundle | None:
+        """The installed bundle behind a reference, None for an engine that comes along; raises as `card`."""
         name, _, version = reference.partition("@")
-        if name not in self._makers:
-            near = difflib.get_close_matches(name, self._makers, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"engines here: {', '.join(self.names())}"
-            raise EngineNotFoundError(f"there is no engine {name!r}", hint)
+        if name in self._makers:
+            return None
+        installed = self._installed()
+        if name not in installed or self._folder is None:
+            raise EngineNotFoundError(f"there is no engine {name!r}", nearest(name, {*self._makers, *installed}))
+        chosen = version or installed[name].in_use
+        if chosen not in installed[name].versions:
+            hint = f"the versions here are: {', '.join(installed[name].versions)}"
+            raise EngineNotFoundError(f"engine {name} has no version {chosen!r} here", hint)
+        key = (name, chosen, installed[name].versions[chosen].digest)
+        with self._lock:
+            if key not in self._bundles:
+                self._bundles[key] = load_installed(self._folder, name, chosen)
+            return self._bundles[key]
+
+    def _installed(self) -> Mapping[str, Installed]:
+        return {} if self._folder is None else read_installed(self._folder)
+
+    def _classical(self, reference: str) -> Engine:
+        name, _, version = reference.partition("@")
         if name not in self._engines:
             self._engines[name] = self._makers[name]()
         engine = self._engines[name]
@@ -38,10 +89,19 @@ class Registry:
             )
         return engine
 
+    def _opened(self, bundle: Bundle) -> Engine:
+        if self._opener is None:
+            raise BundleError(
+                f"{bundle.card.reference} is a bundle, and nothing here opens bundles", "ask for its card"
+            )
+        if bundle.digest not in self._engines:
+            self._engines[bundle.digest] = self._opener(bundle)
+        return self._engines[bundle.digest]
 
-def default_registry() -> Registry:
-    """The engines that come with this package and need no weights."""
-    return Registry({"ct-nlm": _ct_nlm, "contrast-glcae": _contrast_glcae})
+
+def default_registry(folder: Path | None = None, opener: OpenBundle | None = None) -> Registry:
+    """The engines that come with this package and need no weights, and the bundles installed below `folder`."""
+    return Registry({"ct-nlm": _ct_nlm, "contrast-glcae": _contrast_glcae}, folder, opener)
 
 
 def _ct_nlm() -> Engine:

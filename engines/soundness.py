@@ -41,6 +41,8 @@ def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
         yield "it lacks inputs, outputs or stages", "an engine has at least one of each"
     if not card.precisions or ("int8" in card.precisions and card.task != "detect"):
         yield f"its precisions are {', '.join(card.precisions) or 'none'}", "int8 shifts HU: it is for detectors only"
+    if bool(card.method) != (card.task == "contrast"):
+        yield f"its method is {card.method!r}", "a contrast task names one, and no other task does"
     yield from _range_problems(card)
     yield from _stage_problems(card)
 
@@ -78,6 +80,9 @@ def _stage_problems(card: EngineCard) -> Iterator[tuple[str, str]]:
             if output.residual_of and output.residual_of not in known:
                 yield f"{stage.file}: residual_of is {output.residual_of[:80]!r}", nearest(output.residual_of, known)
         known |= {output.target for output in stage.outputs}
+    if card.task not in ("contrast", "detect"):  # these make their output of several targets
+        for name in sorted(set(card.outputs) - known):
+            yield f"no stage gives the output {name!r}", nearest(name, known)
 
 
 def _own_problems(stage: Stage) -> Iterator[tuple[str, str]]:

@@ -119,7 +119,7 @@ def _read_word(words: Sequence[object], value: object, where: str) -> object:
 def _read_union(kinds: Sequence[Any], value: object, where: str) -> object:
     if types.NoneType in kinds:
         wanted = next(kind for kind in kinds if kind is not types.NoneType)
-        return None if value == _NONE and wanted is not str else _read(wanted, value, where)
+        return None if value in (None, _NONE) and wanted is not str else _read(wanted, value, where)
     if type(value) not in kinds:
         raise _wrong_type(" or ".join(kind.__name__ for kind in kinds), value, where)
     return _read_plain(type(value), value, where)
@@ -147,11 +147,11 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     yield from (f"{_key(key)} = {_plain(value)}" for key, value in table.items() if key not in tables)
     for key, value in tables.items():
         heading = ".".join(map(_key, (*path, key)))
-        if _is_table(value):
-            yield from ("", f"[{heading}]", *_lines(_table(value), (*path, key)))
-            continue
-        for item in value:
-            yield from ("", f"[[{heading}]]", *_lines(_table(item), (*path, key)))
+        for item in (value,) if _is_table(value) else value:
+            lines = list(_lines(_table(item), (*path, key)))
+            is_said = not _is_table(value) or not lines or lines[0] != ""  # not where it holds tables alone
+            yield from (("", f"[{heading}]" if _is_table(value) else f"[[{heading}]]") if is_said else ())
+            yield from lines
 
 
 def _is_table(value: object) -> bool:

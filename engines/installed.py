@@ -1,0 +1,92 @@
+"""Bundles that are installed on a machine, below one folder: read here, and changed by `dicomnode.store.bundles`.
+
+<name>/<version>/    a bundle, as it came
+<name>/state.json    which versions there are and who let them in, which one is in use, and what was in use before
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from engines.bundle import Bundle, load_bundle
+from engines.errors import BundleError, EngineNotFoundError
+from engines.tables import nearest, read_table
+
+STATE: Final = "state.json"
+_LARGEST_STATE_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """How a version came in.
+
+    digest     of the bundle that was accepted: another folder under its name is never loaded
+    signed_by  fingerprint of the trusted key that vouched for it; empty where none did
+    by, at     who added it, and when (Unix time); where `signed_by` is empty, whose word stands for it
+    """
+
+    digest: str
+    signed_by: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that was done; `version` is what it was done to."""
+
+    what: Literal["add", "use", "remove"]
+    version: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The versions of one engine on this machine.
+
+    in_use   what `name` without a version means; empty where there is none
+    history  the oldest first
+    """
+
+    in_use: str = ""
+    versions: Mapping[str, Accepted] = field(default_factory=dict)
+    history: tuple[Change, ...] = ()
+
+
+def read_installed(folder: Path) -> dict[str, Installed]:
+    """What is installed below `folder`, by name; nothing where there is no such folder. Raises BundleError."""
+    if not folder.is_dir():
+        return {}
+    names = sorted(entry.name for entry in folder.iterdir() if (entry / STATE).is_file())
+    return {name: installed for name in names if (installed := read_state(folder / name)).versions}
+
+
+def read_state(folder: Path) -> Installed:
+    """The state of one engine's folder; an empty one where nothing was installed. Raises BundleError."""
+    try:
+        with (folder / STATE).open("rb") as file:
+            table = json.loads(file.read(_LARGEST_STATE_BYTES))
+    except FileNotFoundError:
+        return Installed()
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder / STATE} cannot be read ({type(error).__name__})", "look at the disk") from None
+    return read_table(Installed, table, STATE)
+
+
+def load_installed(folder: Path, name: str, version: str) -> Bundle:
+    """An installed bundle, checked against its digests and against the one that was accepted.
+
+    Raises EngineNotFoundError where it is not installed, BundleError where it is damaged or exchanged.
+    """
+    accepted = read_state(folder / name).versions
+    if version not in accepted:
+        raise EngineNotFoundError(f"engine {name} has no version {version!r} here", nearest(version, accepted))
+    bundle = load_bundle(folder / name / version)
+    if bundle.digest != accepted[version].digest:
+        raise BundleError(f"{name}@{version} is not the bundle that was accepted", "remove it, and add it again")
+    return bundle
