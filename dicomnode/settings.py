@@ -583,6 +583,14 @@ class DerivedSettings(Section):
     )
 
 
+class EngineSettings(Section):
+    """[engines]: engine bundles that are installed below the data folder."""
+
+    trusted_keys: tuple[Path, ...] = Field(
+        default=(), description="files of the public keys (PEM, Ed25519) whose signature on a bundle is enough to add it"
+    )
+
+
 class MetricsSettings(Section):
     """`[metrics]`: figures for Prometheus, at http://HOST:PORT/metrics."""
 

@@ -56,7 +56,7 @@ _WHERE_PLACES_COLLIDE: Final = (
 _REGIONS: Final = ("AcquisitionNumber", "FrameOfReferenceUID")
 """Looked at where no two slices share a position, but several acquisitions are interleaved out of step."""
 
-_OF_ENVELOPES: Final = ("BodyPartExamined", "KVP", "SliceThickness")
+_OF_ENVELOPES: Final = ("BodyPartExamined", "KVP", "SliceThickness", "ContrastBolusAgent")
 
 STACK_KEYWORDS: Final = frozenset({*_WORDS, *_ALWAYS, *_WHERE_PLACES_COLLIDE, *_OF_ENVELOPES})
 """What `slice_of` and `split_stacks` read of a header, and what the cards of engines hold a stack to."""
