@@ -9,7 +9,7 @@ Van Reeth, 2007). For grey images the paper's hue preservation is the identity a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import cv2
@@ -20,7 +20,7 @@ from engines import clahe
 from engines.base import Value, volume_input
 from engines.card import EngineCard, Envelope, Limits, Port, Setting, SettingValue
 from engines.errors import EngineInputError, SettingError
-from engines.quality import Pixels, measured_places
+from engines.quality import Pixels, Places, measured_places
 from engines.volume import ARBITRARY, HU, PRESENTATION_MAXIMUM, Volume
 
 WINDOWS_HU: Final[Mapping[str, tuple[float, float]]] = {
@@ -70,19 +70,42 @@ class ContrastGlcae:
 
     def run(self, inputs: Mapping[str, Value], settings: Mapping[str, SettingValue]) -> Mapping[str, Value]:
         """`{"image": Volume}` -> the same grid, 0...4095, padding 0; raises EngineInputError where nothing varies."""
-        volume = volume_input(self.card, inputs)
-        center, width = window_of(volume, settings)
-        tones = tone_curve(_volume_histogram(volume, center, width))
-        out = np.zeros(volume.shape, dtype=np.float32)
-        for index in range(volume.shape[0]):
-            measured = measured_places(volume, index)
-            shown = windowed(volume.voxels[index], center, width)
-            shown[~measured] = 0.0
-            overall = np.interp(shown, np.linspace(0, 1, len(tones)), tones).astype(np.float32)
-            local = clahe.equalise(shown, measured, float(settings["clip"]), int(settings["grid"]))
-            out[index] = np.where(measured, fuse(overall, local), 0.0) * PRESENTATION_MAXIMUM
-        window = (PRESENTATION_MAXIMUM / 2, PRESENTATION_MAXIMUM)
-        return {"image": Volume(out, volume.affine, ARBITRARY, volume.valid, window)}
+        return {"image": enhanced(volume_input(self.card, inputs), settings)}
+
+
+def enhanced(volume: Volume, settings: Mapping[str, SettingValue]) -> Volume:
+    """Global and local contrast, fused. `settings` are those of `ContrastGlcae`, resolved."""
+    tones = tone_curve(_volume_histogram(volume, *window_of(volume, settings)))
+
+    def fused(shown: Pixels, measured: Places) -> Pixels:
+        overall = np.interp(shown, np.linspace(0, 1, len(tones)), tones).astype(np.float32)
+        return fuse(overall, _equalised(shown, measured, settings))
+
+    return _presented(volume, settings, fused)
+
+
+def equalised(volume: Volume, settings: Mapping[str, SettingValue]) -> Volume:
+    """Local contrast alone (CLAHE), with the same settings."""
+    return _presented(volume, settings, lambda shown, measured: _equalised(shown, measured, settings))
+
+
+def _equalised(shown: Pixels, measured: Places, settings: Mapping[str, SettingValue]) -> Pixels:
+    return clahe.equalise(shown, measured, float(settings["clip"]), int(settings["grid"]))
+
+
+def _presented(
+    volume: Volume, settings: Mapping[str, SettingValue], change: Callable[[Pixels, Places], Pixels]
+) -> Volume:
+    """Each slice's window as 0...1, changed, as a presentation image of 0...4095; padding is 0."""
+    center, width = window_of(volume, settings)
+    out = np.zeros(volume.shape, dtype=np.float32)
+    for index in range(volume.shape[0]):
+        measured = measured_places(volume, index)
+        shown = windowed(volume.voxels[index], center, width)
+        shown[~measured] = 0.0
+        out[index] = np.where(measured, change(shown, measured), 0.0) * PRESENTATION_MAXIMUM
+    window = (PRESENTATION_MAXIMUM / 2, PRESENTATION_MAXIMUM)
+    return Volume(out, volume.affine, ARBITRARY, volume.valid, window)
 
 
 def window_of(volume: Volume, settings: Mapping[str, SettingValue]) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Slabs of slices, and tiles of rows and columns: how a network sees a volume that is larger than its memory.
 
-What a network computes for a pixel depends on pixels up to its halo away. So tiles overlap by the halo, and of each only
-the part is kept that lies a halo away from where it was cut: tiled equals whole. All tiles of a slice have one size, so
-that a runtime prepares for one shape only; their places are multiples of what the network shuffles together.
+What a network computes for a pixel depends on pixels up to its halo away. So tiles overlap by the halo, and of each the
+part is kept that lies a halo away from where it was cut: tiled equals whole. All tiles of a slice have one size,
+so that a runtime prepares for one shape only; their places are multiples of what the network shuffles together.
 
 All functions are pure. Tensors are float32 (batch, channels, rows, columns).
 """
@@ -78,8 +78,8 @@ def widened(slices: range, halo_slices: int, count: int) -> range:
 
 def spans(length: int, tiling: Tiling) -> tuple[Span, ...]:
     """Tiles along an axis, which is a multiple of `multiple_px` long. What is kept covers it once."""
-    halo = _multiple(tiling.halo_px, tiling.multiple_px)
-    tile = _multiple(max(tiling.tile_px, _LEAST_HALOS * halo), tiling.multiple_px)
+    halo = multiple(tiling.halo_px, tiling.multiple_px)
+    tile = multiple(max(tiling.tile_px, _LEAST_HALOS * halo), tiling.multiple_px)
     if length <= tile:
         return (Span(0, length, 0, length),)
     begins = [*range(0, length - tile, tile - 2 * halo), length - tile]
@@ -88,6 +88,11 @@ def spans(length: int, tiling: Tiling) -> tuple[Span, ...]:
     return tuple(
         Span(begin, begin + tile, first, last) for begin, first, last in zip(begins, firsts, lasts, strict=True)
     )
+
+
+def multiple(length: int, of: int) -> int:
+    """`length`, rounded up."""
+    return -(-length // of) * of
 
 
 def reflected(length: int, wanted: int) -> NDArray[np.intp]:
@@ -100,7 +105,7 @@ def reflected(length: int, wanted: int) -> NDArray[np.intp]:
 def padded(values: Pixels, multiple_px: int) -> Pixels:
     """With rows and columns (the last two axes) grown to a multiple by reflection; the same array where they are."""
     rows, columns = values.shape[-2:]
-    wanted_rows, wanted_columns = _multiple(rows, multiple_px), _multiple(columns, multiple_px)
+    wanted_rows, wanted_columns = multiple(rows, multiple_px), multiple(columns, multiple_px)
     if wanted_rows != rows:
         values = values[..., reflected(rows, wanted_rows), :]
     if wanted_columns != columns:
@@ -111,11 +116,10 @@ def padded(values: Pixels, multiple_px: int) -> Pixels:
 def computed(network: Callable[[Tensors], Tensors], tensors: Tensors, tiling: Tiling) -> dict[str, Pixels]:
     """All outputs of a network for tensors of any size: padded, in tiles and batches, and put together again.
 
-    An output may be finer or coarser than the input by a whole number; it begins where the input begins, and covers
-    what was padded too. Raises EngineInputError where the network's output has no such size.
+    An output may be finer or coarser than the input by a whole number. It covers the same place; a coarser one covers
+    what was padded too. Raises EngineInputError where an output has no such size.
     """
-    filled = {name: padded(values, tiling.multiple_px) for name, values in tensors.items()}
-    count, _, rows, columns = next(iter(filled.values())).shape
+    filled, (count, rows, columns) = _filled(tensors, tiling)
     tiles = list(itertools.product(spans(rows, tiling), spans(columns, tiling)))
     whole: dict[str, Pixels] = {}
     for (down, across), batch in itertools.product(tiles, _batches(count, tiling.batch)):
@@ -127,7 +131,34 @@ def computed(network: Callable[[Tensors], Tensors], tensors: Tensors, tiling: Ti
                 size = (count, tile.shape[1], int(rows * finer), int(columns * finer))
                 whole[name] = np.empty(size, dtype=np.float32)
             whole[name][batch, :, *_kept(down, across, finer)] = tile[:, :, *_inside(down, across, finer)]
-    return whole
+    return {name: _cropped(values, tensors, filled) for name, values in whole.items()}
+
+
+def uncut(network: Callable[[Tensors], Tensors], tensors: Tensors, tiling: Tiling) -> dict[str, Pixels]:
+    """The same for a network that must see each slice as a whole: never in tiles, and an output may have any size."""
+    filled, (count, _, _) = _filled(tensors, tiling)
+    parts = [
+        network({name: values[batch] for name, values in filled.items()}) for batch in _batches(count, tiling.batch)
+    ]
+    whole = {name: np.concatenate([np.array(part[name]) for part in parts]) for name in parts[0]}
+    return {name: _cropped(values, tensors, filled) for name, values in whole.items()}
+
+
+def _filled(tensors: Tensors, tiling: Tiling) -> tuple[dict[str, Pixels], tuple[int, int, int]]:
+    """The tensors, padded; their (batch, rows, columns)."""
+    filled = {name: padded(values, tiling.multiple_px) for name, values in tensors.items()}
+    count, _, rows, columns = next(iter(filled.values())).shape
+    return filled, (count, rows, columns)
+
+
+def _cropped(values: Pixels, tensors: Tensors, filled: Tensors) -> Pixels:
+    """An output without what was padded; as it is where it is no finer image of the input."""
+    rows, columns = next(iter(tensors.values())).shape[2:]
+    padded_rows, padded_columns = next(iter(filled.values())).shape[2:]
+    factor = values.shape[2] // padded_rows
+    if values.shape[2:] != (factor * padded_rows, factor * padded_columns) or factor == 0:
+        return values
+    return values[:, :, : factor * rows, : factor * columns]
 
 
 def _batches(count: int, size: int) -> tuple[slice, ...]:
@@ -160,8 +191,3 @@ def _inside(down: Span, across: Span, finer: Fraction) -> tuple[slice, slice]:
         slice(int((span.first - span.begin) * finer), int((span.last - span.begin) * finer)) for span in (down, across)
     )
     return rows, columns
-
-
-def _multiple(length: int, of: int) -> int:
-    """`length`, rounded up."""
-    return -(-length // of) * of

@@ -155,6 +155,7 @@ def _detect() -> Made:
 
 
 def _contrast() -> Made:
+    predicted = ("clip", "grid")
     outputs = (
         TensorOutput("clip", "clip", Scale(1.0, 7.0, clip=(1.0, 8.0))),
         TensorOutput("grid", "grid", Scale(2.0, 14.0, clip=(2.0, 16.0))),
@@ -167,9 +168,9 @@ def _contrast() -> Made:
         influence="volume",
         outputs={"image": Port(unit=ARBITRARY, presentation=True)},
         limits=Limits(clipped_fraction=None),
-        settings=ContrastGlcae.card.settings,
+        settings={name: setting for name, setting in ContrastGlcae.card.settings.items() if name not in predicted},
     )
-    return Made(card, {"net.onnx": networks.predictor()})
+    return Made(card, {"net.onnx": networks.predictor(predicted)})
 
 
 def _residual_stage(file: str, halo_px: int, multiple_px: int = 1) -> Stage:

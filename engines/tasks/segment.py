@@ -1,0 +1,53 @@
+"""segment: a label for each voxel of the source's grid.
+
+A network gives a score for the background and for each of the card's labels, of which the highest counts; or, with one
+label, its probability alone, which counts from the setting `threshold` on (0.5 where the card has none). Padding, and
+what lies away from a person's marks, is background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.base import Value
+from engines.card import Port
+from engines.errors import EngineInputError
+from engines.tasks.base import Computed
+from engines.volume import Mask
+
+THRESHOLD: Final = "threshold"
+_EVEN: Final = 0.5
+
+
+def values(computed: Computed) -> Mapping[str, Value]:
+    """The card's outputs, each a mask on the source's grid."""
+    return {name: _mask(computed, name, port) for name, port in computed.card.outputs.items()}
+
+
+def labelled(scores: NDArray[np.float32], count: int, threshold: float = _EVEN) -> NDArray[np.uint8]:
+    """Labels (slices, rows, columns) from scores (slices, channels, rows, columns) for `count` labels.
+
+    Raises EngineInputError where the channels are neither the labels and the background, nor one for one label.
+    """
+    channels = scores.shape[1]
+    if channels == count == 1:
+        return (scores[:, 0] >= threshold).astype(np.uint8)
+    if channels != count + 1:
+        raise EngineInputError(
+            f"the network gives {channels} channels for {count} labels", "it must give one more: the background first"
+        )
+    return scores.argmax(axis=1).astype(np.uint8)
+
+
+def _mask(computed: Computed, name: str, port: Port) -> Mask:
+    source = computed.source
+    threshold = float(computed.settings.get(THRESHOLD, _EVEN))
+    labels = np.zeros(source.shape, dtype=np.uint8)
+    computed.pasted(labels, lambda piece: labelled(piece.targets[name], len(port.labels), threshold))
+    if source.valid is not None:
+        labels[~source.valid] = 0
+    return Mask(labels, source.affine, dict(enumerate(port.labels, start=1)))

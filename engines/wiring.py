@@ -1,0 +1,80 @@
+"""Whether the networks of a card can give what it promises: what `engines.soundness` cannot see without the tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from engines.card import EngineCard
+from engines.errors import BundleError
+from engines.tasks import contrast, detect
+
+
+def check_chain(card: EngineCard) -> None:
+    """Raises BundleError where the networks of a card cannot give what it promises."""
+    for problem, hint in _problems(card):
+        raise BundleError(f"{card.name}: {problem}", hint)
+
+
+def output_factor(card: EngineCard) -> int:
+    """Rows and columns of the card's outputs for one of the source."""
+    known = _factors(card)
+    return max((known[name] for name in card.outputs if name in known), default=1)
+
+
+def _factors(card: EngineCard) -> dict[str, int]:
+    """Rows and columns for one of the source, by what the card's inputs and targets are called."""
+    known = dict.fromkeys(card.inputs, 1)
+    for stage in card.stages:
+        factor = stage.factor * max(known[entry.source] for entry in stage.inputs)
+        known |= {output.target: factor for output in stage.outputs}
+    return known
+
+
+def multiple_px(card: EngineCard) -> int:
+    """What rows and columns of a region must be a multiple of, so that no stage pads it."""
+    return math.lcm(*(stage.multiple_px for stage in card.stages))
+
+
+def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
+    targets = {output.target for stage in card.stages for output in stage.outputs}
+    known = _factors(card)
+    if card.task == "detect":
+        yield from _detector_problems(card, targets)
+    elif card.task == "contrast":
+        yield from _contrast_problems(card, targets)
+    else:
+        for name in card.outputs:
+            if name not in targets:
+                yield f"no stage gives its output {name!r}", "let a stage's output have it as target"
+            elif (known[name] == 1) == (card.task == "super-resolution") or known[name] != output_factor(card):
+                yield f"its output {name!r} has {known[name]} times the rows", "super-resolution alone changes the grid"
+    for stage in card.stages:
+        if len({known[entry.source] for entry in stage.inputs}) > 1:
+            yield f"{stage.file} takes sources of different grids", "channels of one network have one grid"
+    yield from _prompt_problems(card)
+
+
+def _detector_problems(card: EngineCard, targets: set[str]) -> Iterator[tuple[str, str]]:
+    if not {detect.SCORES, detect.BOXES} <= targets:
+        yield "a detector's last stage gives no scores, or no boxes", "let its outputs have these as targets"
+    if [port.kind for port in card.outputs.values()] != ["findings"]:
+        yield "a detector has other outputs than findings", "let it have one output of this kind"
+
+
+def _contrast_problems(card: EngineCard, targets: set[str]) -> Iterator[tuple[str, str]]:
+    if card.method not in contrast.METHODS:
+        yield "a contrast engine has no method", f"choose one of: {', '.join(contrast.METHODS)}"
+    predicted = targets & set(contrast.SETTINGS)
+    if not predicted or predicted & set(card.settings):
+        yield "it predicts no setting of its method, or one that a site may set too", "a setting is one or the other"
+
+
+def _prompt_problems(card: EngineCard) -> Iterator[tuple[str, str]]:
+    prompts = [name for name, port in card.inputs.items() if port.kind == "prompt"]
+    if len(prompts) > 1:
+        yield f"it takes {len(prompts)} prompts", "one prompt may have several marks"
+    if prompts and card.task in ("super-resolution", "contrast"):
+        yield f"it takes a prompt for {card.task}", "that is of whole slices"
+    if not any(port.kind == "volume" for port in card.inputs.values()):
+        yield "it takes no volume", "its first volume gives the grid"
