@@ -38,7 +38,7 @@ class Port:
 class Scale:
     """How values enter a network, and leave it again: it sees (value - offset) / divisor.
 
-    clip  (lowest, highest) that values are cut to before; None: they are not
+    clip  (lowest, highest) that values are cut to before they enter, or after they have left; None: they are not
     """
 
     offset: float = 0.0
