@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dicomnode.core.headers import value
 from dicomnode.core.rules import is_derived_by_us
 from dicomnode.core.rules.facts import GUARD_KEYWORDS
-from dicomnode.core.stacks import STACK_KEYWORDS, slice_of, split_stacks
-from dicomnode.core.types import Slice, Stack
-from dicomnode.errors import DicomNodeError, EngineError, InputError, NotFoundError, UsageError
+from dicomnode.core.stacks import STACK_KEYWORDS
+from dicomnode.errors import DicomNodeError, EngineError, UsageError
 from dicomnode.inference.service import run_chain
-from dicomnode.operations.files import dicom_files
+from dicomnode.operations.stacks import StackFiles, stacks_in
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import gate_sentences
 from dicomnode.pixels.encode import derive_stack
-from dicomnode.pixels.read import quiet_pydicom, read_header
+from dicomnode.pixels.read import quiet_pydicom
 from dicomnode.pixels.service import decode_stack
 from dicomnode.settings import DerivedSettings
 from engines.card import SettingValue
@@ -30,7 +27,7 @@ from engines.registry import default_registry
 Progress = Callable[[str, int, int], None]
 
 _DERIVED: Final = DerivedSettings()
-_KEYWORDS: Final = STACK_KEYWORDS | GUARD_KEYWORDS | {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"}
+_KEYWORDS: Final = STACK_KEYWORDS | GUARD_KEYWORDS
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,7 @@ class EnhanceReport:
 class _Work:
     """One stack to be enhanced into a folder of its own."""
 
-    series: str
-    stack: Stack
-    paths: tuple[Path, ...]
+    files: StackFiles
     folder: Path
 
 
@@ -110,51 +105,28 @@ def enhance_folder(
     resolved = card.resolve(settings)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is not empty", "name a folder that is new or empty: nothing is overwritten")
-    slices, unreadable = _read(dicom_files(source))
-    if not slices:
-        raise NotFoundError(f"there is no DICOM image in {source}", "name a folder of DICOM files")
+    stacks, unreadable = stacks_in(source, _KEYWORDS)
     reports: list[StackReport] = []
-    works = list(_works(slices, target))
+    works = _works(stacks, target)
     target.mkdir(parents=True, exist_ok=True)  # where it cannot be made, say so before the work
     for done, work in enumerate(works):
         progress(f"{card.reference}", done, len(works))
         reports.append(_enhance(work, {"engine": engine, "settings": resolved}, derived))
     progress(f"{card.reference}", len(works), len(works))
-    return EnhanceReport(card.reference, tuple(reports), tuple(unreadable))
+    return EnhanceReport(card.reference, tuple(reports), unreadable)
 
 
-def _read(paths: Sequence[Path]) -> tuple[list[tuple[Path, Slice]], list[str]]:
-    slices, unreadable = [], []
-    for index, path in enumerate(paths):
-        try:
-            header = read_header(path, _KEYWORDS)
-        except InputError as error:
-            unreadable.append(f"{path.name}: {error}")
-            continue
-        uid, sop_class = value(header, "SOPInstanceUID"), value(header, "SOPClassUID")
-        slices.append((path, slice_of(index, uid, sop_class, header)))
-    return slices, unreadable
-
-
-def _works(slices: Sequence[tuple[Path, Slice]], target: Path) -> Iterator[_Work]:
-    by_series: dict[str, list[tuple[Path, Slice]]] = defaultdict(list)
-    for path, one in slices:
-        by_series[value(one.header, "SeriesInstanceUID")].append((path, one))
-    number = 0
-    for series, members in sorted(by_series.items()):
-        path_of = {one.instance_id: path for path, one in members}
-        for stack in split_stacks([one for _, one in members]):
-            number += 1
-            paths = tuple(path_of[one.instance_id] for one in stack.slices)
-            yield _Work(series, stack, paths, target / f"series-{number:03d}")
+def _works(stacks: Sequence[StackFiles], target: Path) -> list[_Work]:
+    return [_Work(one, target / f"series-{number:03d}") for number, one in enumerate(stacks, 1)]
 
 
 def _enhance(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings) -> StackReport:
     started = time.monotonic()
-    told = {"source_series": work.series, "stack": work.stack.key, "slices": len(work.paths)}
-    reason = work.stack.excluded or (
+    files, stack = work.files, work.files.stack
+    told = {"source_series": files.series, "stack": stack.key, "slices": len(files.paths)}
+    reason = stack.excluded or (
         "derived by this software: never enhanced again"
-        if any(is_derived_by_us(one.header) for one in work.stack.slices)
+        if any(is_derived_by_us(one.header) for one in stack.slices)
         else ""
     )
     if reason:
@@ -171,9 +143,9 @@ def _run(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings, scratc
     volume, out = scratch / "volume", scratch / "out"
     volume.mkdir()
     out.mkdir()
-    paths = [str(path) for path in work.paths]
+    paths, stack = [str(path) for path in work.files.paths], work.files.stack
     decoded = decode_stack(paths=paths, out=str(volume))
-    header = {keyword: list(values) for keyword, values in work.stack.header.items()}
+    header = {keyword: list(values) for keyword, values in stack.header.items()}
     ran = run_chain(chain=[stage], volume=str(volume), header=header, out=str(out))
     gates = tuple(told for one in ran["stages"] for _, told in gate_sentences(one))
     if ran["state"] != "done":
@@ -182,7 +154,7 @@ def _run(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings, scratc
     made = derive_stack(
         sources=paths,
         digests=decoded["digests"],
-        stack_key=work.stack.key,
+        stack_key=stack.key,
         result=str(out / ran["stages"][-1]["folder"]),
         stages=ran["stages"],
         series={"description_prefix": derived.description_prefix, "number_offset": derived.series_number_offset},
