@@ -119,6 +119,11 @@ class Config(BaseSettings):
         return self.node.data / "engines"
 
     @property
+    def compiled(self) -> Path:
+        """The folder of networks that were compiled for this machine; whatever is in it can be made again."""
+        return self.node.data / "compiled"
+
+    @property
     def database(self) -> str | None:
         """The URL of the index, with its password; None where it is a file in the data folder."""
         return None if self.node.database is None else self.node.database.get_secret_value()
