@@ -10,7 +10,20 @@ from typing import Annotated, Final
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import ask, care, closing, cluster, deliveries, demo, engines, network, retrieve, serve, setup
+from dicomnode.cli import (
+    ask,
+    care,
+    closing,
+    cluster,
+    deliveries,
+    demo,
+    engines,
+    network,
+    quality,
+    retrieve,
+    serve,
+    setup,
+)
 from dicomnode.cli.console import FAILED, OK, STOPPED, USAGE, complain
 from dicomnode.errors import DicomNodeError, EngineError, UsageError
 
@@ -36,6 +49,7 @@ app.add_typer(deliveries.jobs_app, name="jobs")
 app.add_typer(care.quarantine_app, name="quarantine")
 app.add_typer(cluster.cluster_app, name="cluster")
 app.add_typer(engines.engines_app, name="engines")
+app.add_typer(quality.quality_app, name="quality")
 
 
 @app.callback(invoke_without_command=True)

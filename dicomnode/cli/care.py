@@ -139,7 +139,7 @@ def _kept(subject: str | None, commissioning: bool, since: str) -> str | float:
     """What a person means: a subject, or all that commissioning keeps back since a time (seconds since the epoch)."""
     if (subject is None) == (not commissioning):
         raise UsageError("name a job, series or study, or say --commissioning", "one of both")
-    return _since(since) if subject is None else subject
+    return since_of(since) if subject is None else subject
 
 
 def _show(answer: Decided | Requeued, as_json: bool, *, nothing: bool = False) -> int:
@@ -147,7 +147,7 @@ def _show(answer: Decided | Requeued, as_json: bool, *, nothing: bool = False) -
     return outcome(nothing, answer.is_partly)
 
 
-def _since(text: str) -> float:
+def since_of(text: str) -> float:
     """Seconds since the epoch of a date, or of a date and time, in the machine's time zone; of nothing: 0."""
     from datetime import datetime
 

@@ -20,6 +20,11 @@ MANIFEST: Final = "manifest.json"
 """Written last: a folder that has one is whole."""
 
 
+def stage_folder(folder: Path, key: str, stage: str) -> Path:
+    """Where what one stage made lies in the result `key` of the store below `folder`, if it is here."""
+    return folder / "results" / key / stage
+
+
 class ResultStore:
     """Results below one folder; scratch space beside them, emptied at each start.
 

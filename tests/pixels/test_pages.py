@@ -41,7 +41,8 @@ def test_a_page_has_pictures_curves_and_a_table() -> None:
     assert [curve.label for curve in sheet.plot.curves] == ["before", "after"]
     assert ("noise before", "20") in sheet.table
     page = draw(sheet)
-    assert (page.shape, page.dtype) == ((ROWS, COLUMNS), np.uint8)
+    assert page.shape == (ROWS, COLUMNS)
+    assert page.dtype == np.uint8
     for part in (
         replace(sheet, plot=None),
         replace(sheet, pictures=()),
@@ -54,7 +55,9 @@ def test_a_page_has_pictures_curves_and_a_table() -> None:
 def test_it_is_a_file_that_can_be_read_and_always_the_same() -> None:
     page = draw(page_of(TOLD, shown()))
     written = png(page)
-    assert np.array_equal(cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_GRAYSCALE), page)
+    read = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert read is not None
+    assert np.array_equal(read, page)
     assert png(draw(page_of(TOLD, shown()))) == written
 
 

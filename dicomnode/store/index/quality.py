@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from dicomnode.core.drift import PHANTOM, SERIES, Chart, Charting, charts, sentence
 from dicomnode.core.figures import FIGURES, TRENDED
 from dicomnode.core.scanners import Lineage
-from dicomnode.store.schema import Action, Job, QualityRow, Series
+from dicomnode.store.schema import Action, Derivation, Instance, Job, QualityRow, Series
 
 Kind = Literal["job", "shadow", "constancy"]
 
@@ -143,6 +143,29 @@ def pairs(session: Session, old: str, new: str, since: float = 0.0) -> list[Pair
         for place in both
         for row_old, row_new in [(by_engine[old][place], by_engine[new][place])]
     ]
+
+
+def derived_slice(session: Session, job: Job, stage: int, source_row: int) -> Instance | None:
+    """The instance that a stage of a job derived at the place of a source slice, where it was delivered at all."""
+    engine = job.content["engines"][stage] if stage < len(job.content["engines"]) else ""
+    series = [
+        uid
+        for output, uid in zip(job.content["outputs"], job.derived_series, strict=False)
+        if output["engine"] == engine
+    ]
+    rows = (
+        select(Instance)
+        .join(Derivation, Derivation.instance_row == Instance.id)
+        .join(Series, Series.id == Instance.series_row)
+        .where(
+            Derivation.job_row == job.id,
+            Derivation.source_row == source_row,
+            Series.series_instance_uid.in_(series),
+            Instance.active,
+        )
+        .order_by(Instance.id)
+    )
+    return session.scalars(rows).first()
 
 
 def series_uid(session: Session, row: QualityRow) -> str:
