@@ -52,6 +52,9 @@ def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
     for stage in card.stages:
         if len({known[entry.source] for entry in stage.inputs}) > 1:
             yield f"{stage.file} takes sources of different grids", "channels of one network have one grid"
+    looks_beside = any(entry.adjacent for stage in card.stages for entry in stage.inputs)
+    if card.influence == "slice" and (looks_beside or card.method):
+        yield "its slices depend on others, and its influence is said to be 'slice'", "write influence = 'volume'"
     yield from _prompt_problems(card)
 
 

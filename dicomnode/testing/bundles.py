@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
+import numpy as np
+from scipy import ndimage
+
 from dicomnode.testing import networks
+from engines.base import Value
+from engines.bundle import Bundle, write_bundle
 from engines.card import (
     EngineCard,
     Envelope,
@@ -19,8 +27,16 @@ from engines.card import (
     TensorInput,
     TensorOutput,
 )
+from engines.chain import DEFAULT_PORTIONS, Portions
 from engines.glcae import ContrastGlcae
-from engines.volume import ARBITRARY, HU
+from engines.golden import Golden, Tolerance
+from engines.model import ModelEngine
+from engines.prompt import Box, Prompt, Recist
+from engines.provenance import Provenance, Training
+from engines.runtimes.base import Resources
+from engines.runtimes.onnxruntime import OnnxRuntime
+from engines.slabs import Allocate, in_memory
+from engines.volume import ARBITRARY, HU, Volume
 
 Shape = Literal[
     "denoise", "denoise-large", "adjacent", "two-stages", "two-outputs", "super-resolution", "segment",
@@ -48,6 +64,30 @@ _ENVELOPE: Final = Envelope(modalities=("CT",), pixel_spacing_mm=(0.1, 4.0), row
 _PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16", "float16")
 
 
+_TOLERANCE: Final = {
+    True: {
+        ("volume", False): Tolerance(0.01, 0.5),
+        ("volume", True): Tolerance(0.1, 4.0),
+        ("mask", False): Tolerance(0.001, 2.0),
+        ("findings", False): Tolerance(0.001, 0.01),
+    },
+    False: {
+        ("volume", False): Tolerance(0.1, 10.0),
+        ("volume", True): Tolerance(4.0, 400.0),
+        ("mask", False): Tolerance(0.02, 2.0),
+        ("findings", False): Tolerance(0.1, 1.0),
+    },
+}
+"""Of float32, and of what is less precise: by the kind of the output, and whether it is for the eye only."""
+
+_PROVENANCE: Final = Provenance(
+    maker="dicomnode.testing",
+    licence="Apache-2.0",
+    training=Training(run="none", recipe="Random weights from a seed; nothing was trained."),
+    limitations=("It was never trained: use it in tests alone.",),
+)
+
+
 @dataclass(frozen=True)
 class Made:
     """A card, and the networks of its stages by their file names."""
@@ -59,6 +99,75 @@ class Made:
 def made(shape: Shape) -> Made:
     """The card and the networks of one shape. The same bytes every time."""
     return _SHAPES[shape]()
+
+
+def made_bundle(folder: Path, shape: Shape, version: str = "1.0.0") -> Bundle:
+    """Write the bundle of a shape into an existing, empty folder, with a golden test by ONNX Runtime; unsigned."""
+    made_shape = made(shape)
+    card = replace(made_shape.card, version=version)
+    with engine_of(Made(card, made_shape.networks)) as engine:
+        inputs = example_inputs(card)
+        outputs = engine.run(inputs, card.resolve({}))
+    tolerance = {precision: _tolerances(card, precision) for precision in card.precisions}
+    return write_bundle(folder, card, _PROVENANCE, made_shape.networks, Golden(inputs, outputs, tolerance))
+
+
+@contextmanager
+def engine_of(
+    made_shape: Made, portions: Portions = DEFAULT_PORTIONS, allocate: Allocate = in_memory
+) -> Iterator[ModelEngine]:
+    """The engine of a card and its networks, by ONNX Runtime in float32 with one thread."""
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder) / stage.file for stage in made_shape.card.stages]
+        for path in paths:
+            path.write_bytes(made_shape.networks[path.name])
+        sessions = [OnnxRuntime().open(path, Resources()) for path in paths]
+    engine = ModelEngine(made_shape.card, sessions, portions, allocate)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def example_inputs(card: EngineCard, shape: tuple[int, int, int] = (3, 61, 67)) -> Mapping[str, Value]:
+    """Something for each input of a card: a noisy body with bright spots in HU, padded at its left, and two marks."""
+    slices = shape[0]
+    marks = (
+        Box(0, (20.0, 24.0, 29.0, 31.0)),
+        Recist(slices - 1, ((30.0, 30.0), (38.0, 33.0)), ((33.0, 34.0), (35.0, 29.0))),
+    )
+    return {
+        name: Prompt(marks) if port.kind == "prompt" else example_volume(shape, seed)
+        for seed, (name, port) in enumerate(card.inputs.items())
+    }
+
+
+def example_volume(shape: tuple[int, int, int], seed: int = 0) -> Volume:
+    """A disc of water with some spots of 1200 HU in air, noise of 15 HU, and three columns of padding."""
+    _, rows, columns = shape
+    down, across = np.indices((rows, columns), dtype=np.float32)
+    inside = np.hypot(down / rows - 0.5, across / columns - 0.5) < 0.45
+    pixels = np.where(inside, np.float32(40.0), np.float32(-1000.0))
+    for top, left in ((rows // 3, columns // 2), (rows // 2, columns // 3)):
+        pixels[_spot(top), _spot(left)] = 1200.0
+    noise = np.random.default_rng(seed).normal(0.0, 15.0, shape)
+    voxels = np.rint(ndimage.gaussian_filter(pixels, 0.3) + noise).astype(np.float32)
+    valid = np.ones(shape, dtype=np.bool_)
+    valid[:, :, :3] = False
+    voxels[~valid] = -2000.0
+    return Volume(voxels, np.diag([0.7, 0.7, 1.25, 1.0]), HU, valid)
+
+
+def _spot(near: int) -> slice:
+    """Four pixels that are one place of the detector."""
+    first = near // 4 * 4
+    return slice(first, first + 4)
+
+
+def _tolerances(card: EngineCard, precision: Precision) -> dict[str, Tolerance]:
+    return {
+        name: _TOLERANCE[precision == "float32"][port.kind, port.presentation] for name, port in card.outputs.items()
+    }
 
 
 def _denoise() -> Made:
