@@ -58,6 +58,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "rule": "name of a rule",
         "rules": "how many rules",
         "engine": "name and version of an engine",
+        "fingerprint": "which key signed a bundle: first 16 digits of the SHA-256 of the public key",
         "gate": "name of a safety gate",
         "proof": "how it was proved that a destination holds something: commitment, find or receipts",
         "state": "what it was judged to be",
@@ -251,6 +252,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "info", "what an engine reads has not changed since it ran: nothing was computed again",
             "job_id series_id engine",
         ),
+        "engine_process_lost": Event(
+            "warning", "an engine process died, or hung and was ended; what it computed is computed again",
+            "reason instances",
+        ),
         "rejection_applied": Event(
             "warning", "a rejection note (IHE IOCM) was read, and what it rejects is cancelled",
             "peer sop_instance_uid state instances reason",
@@ -271,6 +276,13 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "info", "a derived series was built and stored",
             "job_id series_id series_instance_uid engine instances seconds",
         ),
+        # engine bundles
+        "engine_added": Event(
+            "info", "a person installed an engine bundle; without a fingerprint no trusted key vouches for it",
+            "engine fingerprint",
+        ),
+        "engine_switched": Event("info", "a person made another version of an engine the one in use", "engine"),
+        "engine_removed": Event("info", "a person deleted a version of an engine", "engine"),
         # review, quarantine, retention and the disk
         "review_decided": Event(
             "info", "a person released, discarded, requeued or dismissed something",

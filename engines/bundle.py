@@ -34,6 +34,7 @@ from engines.provenance import Provenance
 from engines.signing import SIGNATURE, Signature, read_signature
 from engines.soundness import check_card
 from engines.tables import as_table, nearest, read_table, write_toml
+from engines.wiring import check_chain
 
 FORMAT: Final = 1
 CARD, GOLDEN, WORDS, DIGESTS = "card.toml", "golden.npz", "CARD.md", "digests.json"
@@ -102,7 +103,8 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def check_networks(bundle: Bundle) -> None:
-    """Raises BundleError where a network is malformed, or is not what the card says of it."""
+    """Raises BundleError where a network is malformed, or is not what the card and its task want of it."""
+    check_chain(bundle.card)
     for stage in bundle.card.stages:
         check_network(_read(bundle.folder / stage.file, _LARGEST_NETWORK_BYTES), stage)
 

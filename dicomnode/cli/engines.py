@@ -1,4 +1,4 @@
-"""enhance, engines list: engines without the node."""
+"""enhance, and engines: what there is, and which bundles are installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from dicomnode.cli.console import OK, ConfigOption, JsonOption, configured_if_any, need_command, outcome, progress, show
+from dicomnode.cli.console import (
+    OK,
+    ConfigOption,
+    JsonOption,
+    configured,
+    configured_if_any,
+    need_command,
+    outcome,
+    progress,
+    show,
+)
+
+Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="An engine.")]
 
 engines_app = typer.Typer(
     help="Engines: what can be done with images.", callback=need_command, invoke_without_command=True
@@ -40,9 +52,98 @@ def enhance(
 
 @engines_app.command("list")
 def list_engines(config: ConfigOption = None, as_json: JsonOption = False) -> int:
-    """The engines there are. What they are for, their settings, and which rules of a configuration use them."""
+    """The engines there are. What they are for, their settings, their versions, and which rules use them."""
     from dicomnode.operations.engines import describe_engines
 
-    configuration = configured_if_any(config)
-    show(describe_engines(None if configuration is None else configuration.rules()), as_json)
+    show(describe_engines(configured_if_any(config)), as_json)
+    return OK
+
+
+@engines_app.command("show")
+def show_engine(reference: Reference, config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """Everything about one engine: what it was made for, by whom, on which images, how well it did, who let it in."""
+    from dicomnode.operations.engines import show_engine as ask
+
+    show(ask(configured_if_any(config, rules_matter=False), reference), as_json)
+    return OK
+
+
+@engines_app.command("add")
+def add(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An engine bundle.", exists=True, file_okay=False)],
+    allow_unsigned: Annotated[
+        bool, typer.Option("--allow-unsigned", help="Take it on your own word; that is remembered with your name.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Install a bundle, after all that `check` does. The first version of a name is in use at once, others by `use`."""
+    from dicomnode.operations.bundles import add_bundle
+
+    show(add_bundle(configured(config, rules_matter=False), folder, allow_unsigned=allow_unsigned), as_json)
+    return OK
+
+
+@engines_app.command("check")
+def check(
+    what: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="A bundle's folder, or NAME or NAME@VERSION.")],
+    runtime: Annotated[str, typer.Option("--runtime", metavar="NAME", help="Only in this runtime.")] = "auto",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check a bundle: digests, signature, networks, and its golden test in each runtime of this machine."""
+    from dicomnode.operations.check_engine import check_engine
+
+    checked = check_engine(configured_if_any(config, rules_matter=False), what, runtime)
+    show(checked, as_json)
+    return outcome(not checked.passed, False)
+
+
+@engines_app.command("use")
+def use(
+    reference: Reference,
+    back: Annotated[bool, typer.Option("--back", help="What NAME meant before the last switch.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Let NAME mean another of its versions: `use NAME@VERSION`; or again what it meant before: `use NAME --back`."""
+    from dicomnode.operations import bundles
+
+    configuration = configured(config, rules_matter=False)
+    switch = bundles.go_back if back else bundles.use_engine
+    show(switch(configuration, reference), as_json)
+    return OK
+
+
+@engines_app.command("remove")
+def remove(reference: Reference, config: ConfigOption = None, as_json: JsonOption = False) -> int:
+    """Delete an installed version. What a rule names stays, and so does what is in use while there are others."""
+    from dicomnode.operations.bundles import remove_engine
+
+    show(remove_engine(configured(config), reference), as_json)
+    return OK
+
+
+@engines_app.command("keygen")
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="For the private key; the public one is FILE.pub.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Make a pair of keys to sign bundles with."""
+    from dicomnode.operations.bundles import make_key
+
+    show(make_key(file), as_json)
+    return OK
+
+
+@engines_app.command("sign")
+def sign(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An engine bundle.", exists=True, file_okay=False)],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key that `keygen` wrote.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Sign a bundle. A signature that was there is replaced."""
+    from dicomnode.operations.bundles import sign_bundle
+
+    show(sign_bundle(folder, key), as_json)
     return OK

@@ -1,0 +1,195 @@
+"""engines add, use, remove, keygen and sign: what changes which bundles a node has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dicomnode.config import Config
+from dicomnode.errors import NotFoundError, UsageError
+from dicomnode.operations.check_engine import Checked, check_bundle
+from dicomnode.operations.index import has_index, writing
+from dicomnode.operations.terminal import printable_lines
+from dicomnode.store import bundles
+from dicomnode.store.bundles import By
+from dicomnode.store.index.actions import record_action, user
+from dicomnode.telemetry import event
+from engines import signing
+from engines.bundle import Bundle, load_bundle
+from engines.errors import BundleError, EngineNotFoundError
+from engines.installed import Installed, read_installed
+from engines.registry import default_registry
+from engines.tables import nearest
+
+
+@dataclass(frozen=True)
+class Added:
+    """A bundle that is installed; `checked` is what was found out about it on this machine."""
+
+    reference: str
+    in_use: str
+    signed_by: str
+    checked: Checked
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "checked": self.checked.to_json()}
+
+    def lines(self) -> Sequence[str]:
+        name = self.reference.partition("@")[0]
+        vouched = f"signed by {self.signed_by}" if self.signed_by else "NOT signed: on your word"
+        switch = (
+            "" if self.reference == f"{name}@{self.in_use}" else f"; to switch: dicomnode engines use {self.reference}"
+        )
+        last = f"{self.reference} is installed, {vouched}; {name} is {name}@{self.in_use}{switch}"
+        return (*self.checked.lines(), *printable_lines((last,)))
+
+
+@dataclass(frozen=True)
+class Switched:
+    """What a name means from now on, and what it meant before; empty where it meant nothing."""
+
+    name: str
+    in_use: str
+    before: str
+
+    def to_json(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Sequence[str]:
+        meant = f", it was {self.name}@{self.before}" if self.before and self.before != self.in_use else ""
+        return printable_lines((f"{self.name} is {self.name}@{self.in_use} from now on{meant}",))
+
+
+@dataclass(frozen=True)
+class Said:
+    """One fact in words."""
+
+    what: Mapping[str, str]
+    sentence: str
+
+    def to_json(self) -> Mapping[str, Any]:
+        return self.what
+
+    def lines(self) -> Sequence[str]:
+        return printable_lines((self.sentence,))
+
+
+def add_bundle(config: Config, source: Path, *, allow_unsigned: bool) -> Added:
+    """Install a bundle after all checks, its golden test on this machine too. The first of its name is in use at once.
+
+    Raises BundleError where a check fails; UsageError where no trusted key vouches for it and that is not allowed, or
+    its name or version is taken.
+    """
+    bundle = load_bundle(source)
+    signed_by = _vouched(config, bundle, allow_unsigned=allow_unsigned)
+    if bundle.card.name in default_registry().names():
+        raise UsageError(f"{bundle.card.name} comes with the node", "give the bundle another name")
+    checked = check_bundle(bundle, signed_by)
+    if not checked.passed:
+        raise BundleError(
+            f"{bundle.card.reference} did not pass its golden test here", f"see: dicomnode engines check {source}"
+        )
+    installed = bundles.add(config.bundles, bundle, signed_by, _by())
+    _note(config, "engines add", bundle.card.reference, "" if signed_by else "not signed by a trusted key")
+    event("engine_added", engine=bundle.card.reference, fingerprint=signed_by)
+    return Added(bundle.card.reference, installed.in_use, signed_by, checked)
+
+
+def use_engine(config: Config, reference: str) -> Switched:
+    """Let a name mean another of its versions. Raises UsageError without a version, EngineNotFoundError."""
+    name, version = _named(reference)
+    before = _state(config, name).in_use
+    installed = bundles.use(config.bundles, name, version, _by())
+    return _switched(config, name, before, installed)
+
+
+def go_back(config: Config, name: str) -> Switched:
+    """Let a name mean what it meant before the last switch. Raises NotFoundError where that is gone or never was."""
+    state = _state(config, name)
+    version = bundles.former(state)
+    if not version:
+        raise NotFoundError(f"{name} has no former version that is still installed", "see: dicomnode engines list")
+    installed = bundles.use(config.bundles, name, version, _by())
+    return _switched(config, name, state.in_use, installed)
+
+
+def remove_engine(config: Config, reference: str) -> Said:
+    """Delete a version. Raises UsageError where a rule names it, or it is in use and others are there."""
+    name, version = _named(reference)
+    state = _state(config, name)
+    needed = {reference, name} if state.in_use == version else {reference}
+    for rule in config.rules().rules:
+        if needed & {*rule.engines, rule.shadow}:
+            raise UsageError(
+                f"rule {rule.name!r} names {reference}", "change the rule first, or switch to another version"
+            )
+    bundles.remove(config.bundles, name, version, _by())
+    _note(config, "engines remove", reference, "")
+    event("engine_removed", engine=reference)
+    return Said({"removed": reference}, f"{reference} is removed")
+
+
+def make_key(private: Path) -> Said:
+    """A new pair of keys: `private`, and beside it the same name with .pub."""
+    public = private.with_name(f"{private.name}.pub")
+    fingerprint = signing.make_keys(private, public)
+    what = {"private": str(private), "public": str(public), "fingerprint": fingerprint}
+    return Said(what, f"key {fingerprint}: keep {private} secret; name {public} in [engines] trusted_keys")
+
+
+def sign_bundle(folder: Path, private: Path) -> Said:
+    """Sign a bundle that is whole; a signature that was there is replaced."""
+    bundle = load_bundle(folder)
+    signature = signing.sign(folder, bundle.digest, private)
+    what = {"engine": bundle.card.reference, "digest": bundle.digest, "fingerprint": signature.fingerprint}
+    return Said(what, f"{bundle.card.reference} is signed by {signature.fingerprint}")
+
+
+def _vouched(config: Config, bundle: Bundle, *, allow_unsigned: bool) -> str:
+    signed_by = signing.vouched(
+        bundle.digest, bundle.signature, map(signing.read_public_key, config.engines.trusted_keys)
+    )
+    if signed_by or allow_unsigned:
+        return signed_by
+    if bundle.signature is None:
+        what = f"{bundle.card.reference} is not signed"
+    else:
+        what = f"{bundle.card.reference} is signed by {bundle.signature.fingerprint}, which is not trusted here"
+    hint = "name the maker's key in [engines] trusted_keys; or take it on your own word with --allow-unsigned"
+    raise UsageError(what, hint)
+
+
+def _named(reference: str) -> tuple[str, str]:
+    name, _, version = reference.partition("@")
+    if not version:
+        raise UsageError(f"{reference} names no version", f"write {name}@VERSION; see: dicomnode engines list")
+    return name, version
+
+
+def _state(config: Config, name: str) -> Installed:
+    if name in default_registry().names():
+        raise UsageError(f"{name} comes with the node", "it has one version, and it stays")
+    installed = read_installed(config.bundles)
+    if name not in installed:
+        raise EngineNotFoundError(f"no bundle {name!r} is installed", nearest(name, installed))
+    return installed[name]
+
+
+def _switched(config: Config, name: str, before: str, installed: Installed) -> Switched:
+    _note(config, "engines use", f"{name}@{installed.in_use}", f"before: {before}" if before else "")
+    event("engine_switched", engine=f"{name}@{installed.in_use}")
+    return Switched(name, installed.in_use, before)
+
+
+def _by() -> By:
+    return By(user(), time.time())
+
+
+def _note(config: Config, what: str, reference: str, reason: str) -> None:
+    """In the node's audit trail, where it has an index yet; the state of the bundles keeps it too."""
+    if has_index(config):
+        with writing(config) as session:
+            record_action(session, what, reference, reason, time.time())
