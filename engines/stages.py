@@ -119,16 +119,21 @@ def _left(output: TensorOutput, part: Part, slices: range, given: Pixels) -> Pix
 
 
 def _entering(values: Pixels, scale: Scale) -> Pixels:
-    if scale.clip is not None:
-        values = np.clip(values, *np.float32(scale.clip))
+    values = _cut(values, scale)
     if scale.offset:
         values = values - np.float32(scale.offset)
     return values if scale.divisor == 1.0 else values / np.float32(scale.divisor)
 
 
 def _leaving(values: Pixels, scale: Scale) -> Pixels:
-    values = values * np.float32(scale.divisor) + np.float32(scale.offset)
-    return values if scale.clip is None else np.clip(values, *np.float32(scale.clip))
+    return _cut(values * np.float32(scale.divisor) + np.float32(scale.offset), scale)
+
+
+def _cut(values: Pixels, scale: Scale) -> Pixels:
+    if scale.clip is None:
+        return values
+    low, high = scale.clip
+    return np.clip(values, np.float32(low), np.float32(high))
 
 
 def _measured(volume: Volume, index: int) -> Pixels:

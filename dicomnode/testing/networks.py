@@ -10,8 +10,9 @@ Values go in as HU / 1000, so that water is 0 and bfloat16 is fine where it matt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -37,7 +38,7 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
 
-    def node(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
         name = f"v{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
@@ -60,7 +61,7 @@ class _Graph:
     def relu_layer(self, value: str, channels: tuple[int, int], kernel: int = 3, dilation: int = 1) -> str:
         return self.node("Relu", self.layer(value, channels, kernel, dilation))
 
-    def mixed(self, value: str, weights: NDArray[np.float64], bias: NDArray[np.float64] | None = None) -> str:
+    def mixed(self, value: str, weights: NDArray[np.floating], bias: NDArray[np.floating] | None = None) -> str:
         """Pixelwise: each output channel a weighted sum of the input's; `weights` (out, in), `bias` (out)."""
         given = self.constant(weights.astype(np.float32)[:, :, None, None])
         biases = () if bias is None else (self.constant(bias.astype(np.float32)),)
@@ -88,7 +89,7 @@ class _Graph:
         opset = [helper.make_opsetid("", _OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="dicomnode.testing")
         onnx.checker.check_model(model)
-        return model.SerializeToString()
+        return bytes(model.SerializeToString())
 
 
 def denoiser(channels: int = 48, layers: int = 8, seed: int = 0, gain: float = _GAIN) -> bytes:
@@ -200,7 +201,8 @@ def gflop(model: bytes, rows: int, columns: int) -> float:
     sizes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in graph.value_info}
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    return sum(2 * np.prod(sizes[node.output[0]]) * np.prod(weights[node.input[1]][1:]) for node in convolutions) / 1e9
+    products = (math.prod(sizes[node.output[0]]) * math.prod(weights[node.input[1]][1:]) for node in convolutions)
+    return float(2 * sum(products)) / 1e9
 
 
 def _sharpened(graph: _Graph, channels: int, gain: float) -> str:

@@ -106,7 +106,8 @@ def _shared(best: NDArray[np.float64], others: Boxes) -> NDArray[np.float64]:
     common = np.maximum(width, 0.0) * np.maximum(height, 0.0)
     area = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
     union = (best[2] - best[0]) * (best[3] - best[1]) + area - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    shares: NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return shares
 
 
 def _finding(slice_index: int, box: NDArray[np.float64], label: str, score: float) -> Finding:

@@ -35,12 +35,12 @@ def labelled(scores: NDArray[np.float32], count: int, threshold: float = _EVEN) 
     """
     channels = scores.shape[1]
     if channels == count == 1:
-        return (scores[:, 0] >= threshold).astype(np.uint8)
+        return np.asarray(scores[:, 0] >= threshold, dtype=np.uint8)
     if channels != count + 1:
         raise EngineInputError(
             f"the network gives {channels} channels for {count} labels", "it must give one more: the background first"
         )
-    return scores.argmax(axis=1).astype(np.uint8)
+    return np.asarray(scores.argmax(axis=1), dtype=np.uint8)
 
 
 def _mask(computed: Computed, name: str, port: Port) -> Mask:
