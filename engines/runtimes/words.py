@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from engines.card import Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.base import Tensors
 
-_LONGEST = 200
+_LONGEST: Final = 200
 
 
 def identity(name: str, version: str, precision: Precision) -> str:
@@ -21,9 +23,9 @@ def said(error: Exception) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def failed_at(tensors: Tensors, error: Exception) -> RuntimeFailedError:
+def failed_at(tensors: Tensors, why: str) -> RuntimeFailedError:
     """What is raised where a network could not be computed for tensors that it takes by its inputs."""
     shapes = ", ".join(f"{name} {' x '.join(map(str, values.shape))}" for name, values in sorted(tensors.items()))
     return RuntimeFailedError(
-        f"the network failed at {shapes}: {said(error)}", "if every size fails, see: dicomnode engines check"
+        f"the network failed at {shapes}: {why}", "if every size fails, see: dicomnode engines check"
     )
