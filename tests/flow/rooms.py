@@ -15,7 +15,9 @@ from sqlalchemy import update
 from dicomnode import faults
 from dicomnode.core.phantom import phantom_study
 from dicomnode.core.routing import Routing
-from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
+from dicomnode.flow.deriving import Deriving
+from dicomnode.flow.pipeline import Pipeline
+from dicomnode.flow.rooms import Rooms
 from dicomnode.inference import service as inference_service
 from dicomnode.pixels import service as pixels_service
 from dicomnode.store.results import ResultStore
@@ -60,6 +62,7 @@ class Flow:
     """A reception, and the pipeline over what it received."""
 
     reception: Reception
+    rooms: Rooms
     pipeline: Pipeline
     pixels: Calls
     engines: Calls
@@ -121,7 +124,7 @@ def flowing(
         computing = Calls({**inference_service.operations(), **(engines or {})})
         results = ResultStore(folder)
         rooms = Rooms(reception.database, reception.files, results, pixels, computing)
-        yield Flow(reception, Pipeline(rooms, routes, DERIVING), pixels, computing, results)
+        yield Flow(reception, rooms, Pipeline(rooms, routes, DERIVING), pixels, computing, results)
 
 
 def kill_at(monkeypatch: Any, name: str) -> None:
@@ -134,4 +137,5 @@ def kill_at(monkeypatch: Any, name: str) -> None:
             died.append(point)
             raise Killed
 
-    monkeypatch.setattr("dicomnode.flow.pipeline.kill_point", kill)
+    for room in ("planning", "computing", "deriving"):
+        monkeypatch.setattr(f"dicomnode.flow.{room}.kill_point", kill)
