@@ -15,6 +15,7 @@ from sqlalchemy import update
 from dicomnode import faults
 from dicomnode.core.phantom import phantom_study
 from dicomnode.core.routing import Routing
+from dicomnode.core.rules import RuleSpec
 from dicomnode.flow.deriving import Deriving
 from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.rooms import Rooms
@@ -30,6 +31,9 @@ DERIVING = Deriving(
     equipment={"manufacturer": "dicomnode"},
     content_qualification="RESEARCH",
 )
+
+DENOISE = RuleSpec("denoise", {"Modality": "CT"}, engines=("ct-nlm",), send=("pacs",))
+CONTRAST = RuleSpec("contrast", {"Modality": "CT"}, engines=("contrast-glcae",), send=("pacs",))
 
 
 class Killed(BaseException):
@@ -112,6 +116,17 @@ class Flow:
 
     def derived_outbox(self) -> list[Outbox]:
         return [row for row in self.reception.rows(Outbox) if row.origin == "derived"]
+
+
+def engine_that(state: str, reasons: list[str]) -> Mapping[str, Any]:
+    """An engine worker whose gates always end a chain."""
+    stage = {
+        "engine": "ct-nlm",
+        "folder": None,
+        "before": {"passed": state == "withheld", "findings": []},
+        "after": None,
+    }
+    return {"run_chain": lambda **_: {"state": state, "reasons": reasons, "stages": [stage]}}
 
 
 @contextmanager
