@@ -38,16 +38,16 @@ class Enhancer:
         return self._record(job, made, time.monotonic() - started)
 
     def result_to_derive(self, job: Job, instances: Sequence[Instance]) -> Result | None:
-        """The result of an enhanced job; None where it had been lost, and nothing may be derived from the new one."""
+        """The result of an enhanced job; None where it had been lost, and nothing is to be derived from the new one."""
         started = time.monotonic()
         made = self._chains.result(job, instances)
         if isinstance(made, Former) or not made.may_leave(job):  # computed anew by an engine that changed
             self._record(job, made, time.monotonic() - started)
             return None
-        if made.key != job.result and made.report["state"] == "done":
-            # by another version, as machines of a cluster may have it
-            self._record(job, made, time.monotonic() - started)
-        return made
+        if made.key == job.result or made.report["state"] != "done":
+            return made
+        # made by another version, as machines of a cluster may have it
+        return made if self._record(job, made, time.monotonic() - started) else None
 
     def fail(self, job_row: int, reason: str, hint: str) -> None:
         """End a job that cannot be done. What a person decided of its result is void: somebody is to look again."""
