@@ -25,6 +25,9 @@ _SAID_BEFORE_SENT_AGAIN: Final = 2
 
 _MOST_RESENDS: Final = 3
 _LONGEST_PAUSE_S: Final = 3600.0
+_NOT_FOUND_HINT: Final = (
+    'look at its log; if its C-FIND never shows what it takes, set proof = "receipts" in its [destination.NAME]'
+)
 NO_SUCH_INSTANCE: Final = 0x0112
 
 
@@ -216,8 +219,14 @@ def _send_again(sight: Sight, missing: tuple[str, ...]) -> Step:
     meaning = f"{len(missing)} not held though they had been answered with success"
     if sight.resends >= _MOST_RESENDS:
         hint = "it was sent again several times: look at the destination's log, its disk and its rules for deletion"
-        return Step(Action.GIVE_UP, sop_instance_uids=missing, meaning=meaning, hint=hint)
-    return Step(Action.SEND_AGAIN, sop_instance_uids=missing, meaning=meaning, hint="look at the destination's log")
+        return Step(Action.GIVE_UP, sop_instance_uids=missing, meaning=meaning, hint=_lacking_hint(sight, hint))
+    hint = _lacking_hint(sight, "look at the destination's log")
+    return Step(Action.SEND_AGAIN, sop_instance_uids=missing, meaning=meaning, hint=hint)
+
+
+def _lacking_hint(sight: Sight, by_commitment: str) -> str:
+    """Gateways take images and answer C-FIND, but of others' images: nothing that is sent again would ever show."""
+    return _NOT_FOUND_HINT if sight.method == Method.FIND else by_commitment
 
 
 def _give_up(sight: Sight) -> Step:

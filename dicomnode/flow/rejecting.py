@@ -13,8 +13,8 @@ from typing import Final
 from dicomnode.core.rejections import RejectionNote
 from dicomnode.core.routing import Routing
 from dicomnode.errors import DicomNodeError, StoreError
-from dicomnode.flow.pipeline import Rooms
 from dicomnode.flow.repeating import Repeating
+from dicomnode.flow.rooms import Rooms
 from dicomnode.store.index import rejections
 from dicomnode.store.index.rejections import Applied, Authority
 from dicomnode.store.schema import Instance
@@ -44,8 +44,7 @@ class Rejector(Repeating):
 
     def _read(self, rejection_row: int, instance: Instance, now: float) -> bool:
         try:
-            self._rooms.files.bring([instance.file])
-            path = str(self._rooms.files.path(instance.file))
+            (path,) = self._rooms.paths([instance])
             answer = self._rooms.pixels.call("read_rejection", _READ_TIMEOUT_S, path=path)
         except StoreError:  # no fault of the note, which stays unread until the store answers
             return False

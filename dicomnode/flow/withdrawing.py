@@ -14,13 +14,14 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from dicomnode.core.routing import PRIORITIES
-from dicomnode.core.types import Sender
 from dicomnode.errors import DicomNodeError
-from dicomnode.flow.pipeline import Pipeline, Rooms, identity_of
+from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.repeating import Repeating
+from dicomnode.flow.rooms import Rooms
+from dicomnode.flow.storing import identity_of, store_built
 from dicomnode.store.index import files as index_files
 from dicomnode.store.index import outbox, withdrawals
-from dicomnode.store.index.arrivals import StoredFile, record_derived, stored_files
+from dicomnode.store.index.arrivals import StoredFile, record_derived
 from dicomnode.store.index.withdrawals import Withdrawn
 from dicomnode.store.schema import Instance, Series
 from dicomnode.telemetry import event
@@ -60,7 +61,7 @@ class Withdrawer(Repeating):
         try:
             with self._rooms.results.scratch() as scratch:
                 made = self._made(withdrawn, scratch / "note.dcm")
-                file = self._stored(made)
+                (file,) = store_built(self._rooms, [made])  # the first one stays, for another destination
         except DicomNodeError as error:  # it stays due
             self._again_at[withdrawn[0].withdrawal.id] = now + _AGAIN_S
             told = {"error": type(error).__name__, "reason": str(error), "hint": error.hint}
@@ -116,22 +117,11 @@ class Withdrawer(Repeating):
             "created_at": first.withdrawal.at,
         }
 
-    def _stored(self, made: Mapping[str, Any]) -> StoredFile:
-        """The note in the store; the first one stays where it is there already, for another destination."""
-        uid = made["sop_instance_uid"]
-        with self._rooms.database.read() as session:
-            known = stored_files(session, [uid])
-        if uid in known:
-            return known[uid]
-        file, size_bytes = self._rooms.files.adopt(Path(made["path"]))
-        return StoredFile(uid, made["sop_class_uid"], made["transfer_syntax_uid"], file, size_bytes)
-
     def _recorded(self, session: Session, old: Series, series_uid: str, file: StoredFile, now: float) -> Instance:
         """The note in the index, in the study of what it withdraws."""
-        us = Sender("", self._pipeline.deriving.ae_title, self._pipeline.deriving.ae_title, "", now)
         identity = replace(identity_of(session, old.id, series_uid), modality="KO")
         assert old.job_row is not None  # it is derived
-        (note,) = record_derived(session, identity, [file], old.job_row, us)
+        (note,) = record_derived(session, identity, [file], old.job_row, self._pipeline.deriving.sender(now))
         return note
 
     def _enqueue(self, session: Session, withdrawn: Withdrawn, note: Instance, now: float) -> None:

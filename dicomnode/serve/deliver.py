@@ -19,7 +19,7 @@ from dicomnode.deliver.forms import Allowed
 from dicomnode.flow.checking import Checkers
 from dicomnode.flow.delivering import Opening, Route
 from dicomnode.flow.drainers import Drainers
-from dicomnode.flow.proving import Provers
+from dicomnode.flow.provers import Provers
 from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
 from dicomnode.serve import wiring

@@ -12,9 +12,11 @@ from dicomnode.config import Config
 from dicomnode.core.identity import DEVICE_UID
 from dicomnode.flow import port
 from dicomnode.flow.closing import Closer
-from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
+from dicomnode.flow.deriving import Deriving
+from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.rejecting import Rejector
 from dicomnode.flow.repeating import Repeating
+from dicomnode.flow.rooms import Rooms
 from dicomnode.flow.takeover import Successor
 from dicomnode.flow.withdrawing import Withdrawer
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows

@@ -8,7 +8,7 @@ from dicomnode.config import Config
 from dicomnode.core.ports import Deliverer
 from dicomnode.core.proof import ProofKind, ProofPolicy
 from dicomnode.deliver.asking import AskingDeliverer
-from dicomnode.flow.proving import ProofRoute
+from dicomnode.flow.inquiring import ProofRoute
 from dicomnode.net.scu import Opening, PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
 

@@ -7,7 +7,7 @@ the epoch, UTC. Lists and reports are JSON text.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -109,7 +109,8 @@ class Study(Base):
 
 
 class Series(Base):
-    """`generation` counts how often the series was closed: a late slice opens it again.
+    """`generation` counts how often the series was closed: a late slice opens it again. `planned_generation` is the one
+    that the last plan is of, 0 before the first.
 
     `due_at` is when its completeness is judged next; None while it is closed. `opened_at` is when the first instance of
     this opening came. `close_by` is the person who wants it closed now. `job_row` is the first job that made a derived
@@ -126,6 +127,7 @@ class Series(Base):
     job_row: Mapped[int | None]
     state: Mapped[str]
     generation: Mapped[int]
+    planned_generation: Mapped[int]
     expected: Mapped[int | None]
     expected_source: Mapped[str]
     quiet_s: Mapped[float]
@@ -142,6 +144,11 @@ class Series(Base):
     due_at: Mapped[float | None]
     closed_at: Mapped[float | None]
     verdict: Mapped[dict[str, Any] | None]
+
+
+UNPLANNED: Final = Series.planned_generation < Series.generation
+"""Of a series whose last closing has no plan yet: these few are in an index of their own, however many are stored."""
+Index("ix_series_unplanned", Series.state, Series.closed_at, sqlite_where=UNPLANNED, postgresql_where=UNPLANNED)
 
 
 class PaceRow(Base):

@@ -70,6 +70,15 @@ def test_what_is_missing_is_sent_again_once_it_was_said_twice() -> None:
     assert (step.action, step.sop_instance_uids) == (Action.SEND_AGAIN, ("1.2",))
 
 
+@pytest.mark.parametrize("resends", [0, 3])
+@pytest.mark.parametrize(("method", "is_named"), [("find", True), ("commitment", False)])
+def test_what_to_set_is_told_where_c_find_does_not_show_what_was_taken(
+    method: str, is_named: bool, resends: int
+) -> None:
+    lost = replace(SIGHT, answered_at=2000.0, method=method, asks=2, failures=MISSING, resends=resends)
+    assert ('proof = "receipts" in its [destination.NAME]' in next_step(POLICY, lost, 2061.0).hint) == is_named
+
+
 def test_what_was_sent_again_three_times_is_for_a_person() -> None:
     lost = replace(SIGHT, answered_at=2000.0, method="commitment", asks=2, failures=MISSING, resends=3)
     step = next_step(POLICY, lost, 2061.0)

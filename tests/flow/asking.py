@@ -12,7 +12,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from dicomnode.core.proof import ProofPolicy
 from dicomnode.core.types import Outcome
 from dicomnode.core.types import Receipt as Answer
-from dicomnode.flow.proving import ProofRoute, Prover
+from dicomnode.flow.inquiring import ProofRoute
+from dicomnode.flow.proving import Prover
 from dicomnode.net.contexts import Kind, ProposedContext
 from dicomnode.net.scp.server import StorageServer
 from dicomnode.net.scp.settings import Caller, ScpSettings

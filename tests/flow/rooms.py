@@ -15,7 +15,10 @@ from sqlalchemy import update
 from dicomnode import faults
 from dicomnode.core.phantom import phantom_study
 from dicomnode.core.routing import Routing
-from dicomnode.flow.pipeline import Deriving, Pipeline, Rooms
+from dicomnode.core.rules import RuleSpec
+from dicomnode.flow.deriving import Deriving
+from dicomnode.flow.pipeline import Pipeline
+from dicomnode.flow.rooms import Rooms
 from dicomnode.inference import service as inference_service
 from dicomnode.pixels import service as pixels_service
 from dicomnode.store.results import ResultStore
@@ -28,6 +31,9 @@ DERIVING = Deriving(
     equipment={"manufacturer": "dicomnode"},
     content_qualification="RESEARCH",
 )
+
+DENOISE = RuleSpec("denoise", {"Modality": "CT"}, engines=("ct-nlm",), send=("pacs",))
+CONTRAST = RuleSpec("contrast", {"Modality": "CT"}, engines=("contrast-glcae",), send=("pacs",))
 
 
 class Killed(BaseException):
@@ -60,6 +66,7 @@ class Flow:
     """A reception, and the pipeline over what it received."""
 
     reception: Reception
+    rooms: Rooms
     pipeline: Pipeline
     pixels: Calls
     engines: Calls
@@ -111,6 +118,17 @@ class Flow:
         return [row for row in self.reception.rows(Outbox) if row.origin == "derived"]
 
 
+def engine_that(state: str, reasons: list[str]) -> Mapping[str, Any]:
+    """An engine worker whose gates always end a chain."""
+    stage = {
+        "engine": "ct-nlm",
+        "folder": None,
+        "before": {"passed": state == "withheld", "findings": []},
+        "after": None,
+    }
+    return {"run_chain": lambda **_: {"state": state, "reasons": reasons, "stages": [stage]}}
+
+
 @contextmanager
 def flowing(
     folder: Path, routes: Routing, engines: Mapping[str, Callable[..., Mapping[str, Any]]] | None = None
@@ -121,7 +139,7 @@ def flowing(
         computing = Calls({**inference_service.operations(), **(engines or {})})
         results = ResultStore(folder)
         rooms = Rooms(reception.database, reception.files, results, pixels, computing)
-        yield Flow(reception, Pipeline(rooms, routes, DERIVING), pixels, computing, results)
+        yield Flow(reception, rooms, Pipeline(rooms, routes, DERIVING), pixels, computing, results)
 
 
 def kill_at(monkeypatch: Any, name: str) -> None:
@@ -134,4 +152,5 @@ def kill_at(monkeypatch: Any, name: str) -> None:
             died.append(point)
             raise Killed
 
-    monkeypatch.setattr("dicomnode.flow.pipeline.kill_point", kill)
+    for room in ("planning", "computing", "deriving"):
+        monkeypatch.setattr(f"dicomnode.flow.{room}.kill_point", kill)

@@ -22,8 +22,7 @@ from dicomnode.flow.reviewing import Reviewer, keep_back, let_go
 from dicomnode.flow.strays import StrayIntake
 from dicomnode.store.schema import DiskUse, Instance, Job, Outbox, OutboxState, Purge, Series
 from dicomnode.store.strays import Strays
-from tests.flow.rooms import Flow, flowing, phantom
-from tests.flow.test_pipeline import DENOISE, engine_that
+from tests.flow.rooms import DENOISE, Flow, engine_that, flowing, phantom
 from tests.store.receiving import ct_header, receiving, routing
 
 DAY_S = 86400.0

@@ -19,8 +19,7 @@ from dicomnode.flow.checking import Checker, Checkers, CheckRoute
 from dicomnode.net.scu import Opening, Timeouts
 from dicomnode.store.schema import Outbox, OutboxState, PatientCheck, Series
 from tests.flow.archive import Archive, running
-from tests.flow.rooms import Flow, flowing, phantom
-from tests.flow.test_pipeline import DENOISE
+from tests.flow.rooms import DENOISE, Flow, flowing, phantom
 from tests.store.receiving import routing
 
 QUICK = Opening(Timeouts(connect_s=2, associate_s=2, response_s=2))

@@ -298,7 +298,7 @@ def test_a_request_that_is_refused_is_put_again(tmp_path: Path) -> None:
 
 
 def test_many_instances_are_asked_for_in_several_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicomnode.flow.proving.LARGEST_TRANSACTION", 2)
+    monkeypatch.setattr("dicomnode.flow.inquiring.LARGEST_TRANSACTION", 2)
     with archive(all_on_the_same(3)) as there, asking(tmp_path, there.address, ProofPolicy(report_s=30.0)) as asked:
         asked.receive(range(1, 6))
         asked.prove(10)

@@ -79,7 +79,7 @@ def note(rejected: Sequence[Dataset], title: str = "113001", number: int = 1) ->
 
 
 def read(flow: Flow, now: float = 5000.0) -> int:
-    return Rejector(flow.pipeline._rooms, lambda: flow.pipeline.routing).read_notes(now)
+    return Rejector(flow.rooms, lambda: flow.pipeline.routing).read_notes(now)
 
 
 def states(flow: Flow) -> list[str]:
@@ -273,7 +273,7 @@ def test_a_note_of_ours_follows_where_what_was_derived_had_arrived(tmp_path: Pat
         sent(flow)
         flow.reception.receive(note(study, "113037"))
         read(flow)
-        assert Withdrawer(flow.pipeline._rooms, flow.pipeline).tell_all(5001.0) == 1
+        assert Withdrawer(flow.rooms, flow.pipeline).tell_all(5001.0) == 1
         row = flow.reception.rows(WithdrawalNote)[0]
         (instance,) = [one for one in flow.reception.rows(Instance) if one.id == row.note_row]
         ours = dcmread(flow.reception.files.path(instance.file))
@@ -292,7 +292,7 @@ def test_who_rejects_what_we_derived_is_not_told_so_by_us(tmp_path: Path) -> Non
         flow.reception.receive(note(derived), PACS)
         read(flow)
         assert len(flow.reception.rows(Withdrawal)) == 4
-        assert Withdrawer(flow.pipeline._rooms, flow.pipeline).tell_all(5001.0) == 0
+        assert Withdrawer(flow.rooms, flow.pipeline).tell_all(5001.0) == 0
         flow.run()
         assert outbox_states(flow, "derived") == {"sent"}, "and it does not come back"
 

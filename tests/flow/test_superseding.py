@@ -347,7 +347,7 @@ def test_another_rule_on_the_same_stack_replaces_nothing(tmp_path: Path) -> None
 
 
 def withdrawer(flow: Flow) -> Withdrawer:
-    return Withdrawer(flow.pipeline._rooms, flow.pipeline)
+    return Withdrawer(flow.rooms, flow.pipeline)
 
 
 @pytest.mark.both_databases

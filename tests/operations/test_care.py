@@ -22,8 +22,7 @@ from dicomnode.operations.why import why
 from dicomnode.store.index import purges
 from dicomnode.store.index.actions import actions_on
 from dicomnode.store.schema import Action, Instance, Outbox, PatientCheck, Series
-from tests.flow.rooms import Flow, phantom
-from tests.flow.test_pipeline import engine_that
+from tests.flow.rooms import Flow, engine_that, phantom
 from tests.operations.sites import TREE, index_of, site
 
 

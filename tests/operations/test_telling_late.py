@@ -84,7 +84,7 @@ def test_both_series_tell_of_each_other_and_the_note_of_what_it_tells(config: Co
     assert "4 had arrived at pacs: 4 without a rejection note (withdraw = true sends one)" in said
     assert "jobs: 0 waiting, 1 done, 0 refused, 0 withheld, 0 failed, 1 superseded" in "\n".join(status(config).lines())
 
-    assert Withdrawer(flow.pipeline._rooms, flow.pipeline).tell_all(5000.0) == 1
+    assert Withdrawer(flow.rooms, flow.pipeline).tell_all(5000.0) == 1
     assert "4 had arrived at pacs: it was told" in told(config, old)
     (ko,) = flow.derived().keys() - {old, new}
     assert "rejection note of ours: tells pacs of 4 derived instances" in told(config, ko)
@@ -99,7 +99,7 @@ def test_what_was_rejected_is_told_everywhere(config: Config, flow: Flow) -> Non
     flow.run()
     sent(flow)
     flow.reception.receive(note(study, "113037"), SCANNER)
-    Rejector(flow.pipeline._rooms, lambda: flow.pipeline.routing).read_notes(5000.0)
+    Rejector(flow.rooms, lambda: flow.pipeline.routing).read_notes(5000.0)
     said = told(config, flow.received.series_instance_uid)
     assert "4 instances rejected by note 1.2.3.99.1 from ct1: Rejected for Patient Safety Reasons: 4 of 4" in said
     assert "4 of them had arrived at pacs" in said
@@ -113,7 +113,7 @@ def test_a_note_that_counts_for_nothing_needs_attention(config: Config, flow: Fl
     for dataset in study:
         flow.reception.receive(dataset, SCANNER)
     flow.reception.receive(note(study), Sender("pacs", "PACS", "DICOMNODE", "10.0.0.2", 2000.0))
-    Rejector(flow.pipeline._rooms, lambda: flow.pipeline.routing).read_notes(5000.0)
+    Rejector(flow.rooms, lambda: flow.pipeline.routing).read_notes(5000.0)
     (problem,) = [one for one in status(config).problems if one.kind == "rejection"]
     assert problem.about == "1.2.3.99.1"
     assert "4 are not its sender's to reject" in problem.reason

@@ -9,11 +9,11 @@ from pathlib import Path
 import alembic.autogenerate
 import alembic.migration
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError
 
 from dicomnode.store.database import Database, migrate, sqlite_url
-from dicomnode.store.index import jobs
+from dicomnode.store.index import jobs, queues
 from dicomnode.store.schema import Base, Instance, Job, JobState, Patient, Plan
 from tests.store.receiving import ct_header, open_database, receiving
 
@@ -133,3 +133,15 @@ def test_sqlite_knows_how_its_tables_have_grown(tmp_path: Path) -> None:
             "AND outbox.confirmed_at IS NULL"
         )
         assert "ix_instance_series_row" in " ".join(row[3] for row in plan)
+
+
+def test_what_is_to_be_planned_is_found_without_reading_what_has_a_plan(tmp_path: Path) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+    with open_database(tmp_path) as database, database.read() as session:
+        connection = session.connection()
+        event.listen(connection, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+        jobs.unplanned_series(session, closed_before=1000.0)
+        queues.waiting(session)
+        for statement, values in asked[:2]:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            assert "ix_series_unplanned" in " ".join(row[3] for row in plan)

@@ -148,7 +148,7 @@ def test_what_did_not_come_is_told_until_it_was_fetched_whole(database: Database
 
     def told(since: float) -> list[int]:
         with database.read() as session:
-            return [row.id for row in retrievals.incomplete(session, since, 10)]
+            return [row.id for row in retrievals.incomplete(session, since, NOW + 100, 10)]
 
     failed, partial = end(RetrievalState.FAILED, NOW), end(RetrievalState.PARTIAL, NOW + 1)
     assert (told(NOW), told(NOW + 1)) == ([partial, failed], [partial])
@@ -161,3 +161,21 @@ def test_what_did_not_come_is_told_until_it_was_fetched_whole(database: Database
     assert told(NOW) == []
     with database.read() as session:
         assert retrievals.ended_since(session, NOW) == {"failed": 1, "partial": 2, "complete": 3}
+
+
+def test_what_the_peer_does_not_know_is_told_for_a_shorter_time(database: Database) -> None:
+    listed = {"unasked": None, "unknown": (), "uncounted": (SeriesAtPeer("1.2.3", "1.2.3.4"),)}
+    rows = {}
+    for name, series in listed.items():
+        rows[ask(database, "pacs", NOW)] = name
+        row = take(database, "a", NOW)
+        assert row is not None
+        with database.write() as session:
+            if series is not None:
+                known = retrievals.note_listed(session, row, series)
+                retrievals.note_counts(session, row, [count(one, ()) for one in known])
+            assert retrievals.finish(session, row, "a", (RetrievalState.FAILED, "", ""), NOW)
+    with database.read() as session:
+        told = [rows[row.id] for row in retrievals.incomplete(session, NOW - 1, NOW, 10)]
+        later = [rows[row.id] for row in retrievals.incomplete(session, NOW - 1, NOW + 1, 10)]
+    assert (told, later) == (["uncounted", "unknown", "unasked"], ["uncounted", "unasked"])

@@ -11,6 +11,7 @@ import pytest
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.rules import RuleSpec
 from dicomnode.core.types import AssociationEnd, Completeness, CompletenessPolicy, Verdict
+from dicomnode.store.index import jobs
 from dicomnode.store.index import series as series_index
 from dicomnode.store.schema import Outbox, Series
 from tests.store.receiving import SCANNER, Reception, ct_header, receiving, routing
@@ -118,6 +119,43 @@ def test_a_series_is_closed_once(reception: Reception) -> None:
     assert close(reception, judged) == 1
     assert close(reception, judged) is None
     assert only_series(reception).generation == 1
+
+
+def unplanned(reception: Reception) -> list[int]:
+    with reception.database.read() as session:
+        return [series.generation for series in jobs.unplanned_series(session, closed_before=9e9)]
+
+
+def plan(reception: Reception, generation: int) -> None:
+    with reception.database.write() as session:
+        jobs.record_plan(session, 1, generation, {}, [], 2000.0)
+
+
+def test_a_series_is_unplanned_until_its_last_closing_has_a_plan(reception: Reception) -> None:
+    reception.receive(ct_header(1), at=1000.0)
+    assert unplanned(reception) == []
+    close(reception, only_series(reception))
+    assert unplanned(reception) == [1]
+    plan(reception, 1)
+    assert unplanned(reception) == []
+    reception.receive(ct_header(2), at=5000.0)
+    assert unplanned(reception) == [], "it is not closed"
+    close(reception, only_series(reception))
+    assert unplanned(reception) == [2]
+    plan(reception, 2)
+    assert unplanned(reception) == []
+
+
+def test_a_plan_that_comes_after_the_next_closing_is_none_of_it(reception: Reception) -> None:
+    reception.receive(ct_header(1), at=1000.0)
+    close(reception, only_series(reception))
+    reception.receive(ct_header(2), at=5000.0)
+    close(reception, only_series(reception))
+    plan(reception, 1)
+    assert unplanned(reception) == [2]
+    plan(reception, 2)
+    plan(reception, 1)
+    assert unplanned(reception) == []
 
 
 def test_a_late_slice_opens_it_again_and_the_generation_grows(reception: Reception) -> None:

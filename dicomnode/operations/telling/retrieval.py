@@ -15,6 +15,9 @@ from dicomnode.store.index.processes import clock
 from dicomnode.store.schema import Retrieval, Series, Study
 
 _LATELY_S: Final = 86_400.0
+_UNKNOWN_S: Final = 3600.0
+"""What the peer knows nothing of is a mistyped number mostly, and who asked has had the answer."""
+
 _LISTED: Final = 10
 _ENDS: Final = {
     RetrievalState.READY: "it goes on",
@@ -93,9 +96,10 @@ def retrieval_status(session: Session, now: float) -> RetrievalStatus:
 
 
 def unfetched(session: Session, limit: int) -> tuple[tuple[str, str], ...]:
-    """(study, or the retrieval's row, what is the matter) for what did not come in the last day, the newest first."""
-    since = clock(session) - _LATELY_S
+    """(study, or the retrieval's row, what is the matter) for what did not come in the last day, the newest first; what
+    the peer does not know: in the last hour."""
+    now = clock(session)
     return tuple(
         (row.study_instance_uid or f"retrieval {row.id}", f"{row.state}, from {row.peer}: {row.reason}; {row.hint}")
-        for row in retrievals.incomplete(session, since, limit)
+        for row in retrievals.incomplete(session, now - _LATELY_S, now - _UNKNOWN_S, limit)
     )

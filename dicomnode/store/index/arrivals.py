@@ -204,6 +204,7 @@ def series_values(study_row: int, identity: Identity, origin: Origin, now: float
         "job_row": None,
         "state": SeriesState.CLOSED.value,
         "generation": 0,
+        "planned_generation": 0,
         "expected": None,
         "expected_source": "",
         "quiet_s": none.quiet_s,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from dicomnode.store.schema import Instance, Job, JobState, Origin, Plan, Series, SeriesState
+from dicomnode.store.schema import UNPLANNED, Instance, Job, JobState, Plan, Series, SeriesState
 
 
 def _new_job(place: tuple[int, int, int], content: dict[str, Any], instance_rows: list[int], now: float) -> Job:
@@ -74,6 +74,11 @@ def record_plan(
             _new_job((series_row, generation, ordinal), planned, instance_rows, now)
             for ordinal, (planned, instance_rows) in enumerate(jobs)
         )
+        session.execute(
+            update(Series)
+            .where(Series.id == series_row, Series.planned_generation < generation)
+            .values(planned_generation=generation)
+        )
         session.flush()
     rows = select(Job).where(Job.series_row == series_row, Job.generation == generation).order_by(Job.ordinal)
     return list(session.scalars(rows))
@@ -113,13 +118,7 @@ def end_job(session: Session, job_row: int, state: JobState, reasons: Sequence[s
 
 def unplanned_series(session: Session, closed_before: float) -> list[Series]:
     """Closed series whose last closing has no plan yet."""
-    planned = select(Plan.id).where(Plan.series_row == Series.id, Plan.generation == Series.generation)
-    rows = select(Series).where(
-        Series.state == SeriesState.CLOSED,
-        Series.origin == Origin.RECEIVED,
-        Series.closed_at < closed_before,
-        ~planned.exists(),
-    )
+    rows = select(Series).where(UNPLANNED, Series.state == SeriesState.CLOSED, Series.closed_at < closed_before)
     return list(session.scalars(rows))
 
 

@@ -8,13 +8,12 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dicomnode.store.schema import (
+    UNPLANNED,
     Destination,
     Job,
     JobState,
-    Origin,
     Outbox,
     OutboxState,
-    Plan,
     Retrieval,
     Series,
     SeriesState,
@@ -44,10 +43,8 @@ class Lease:
 
 def waiting(session: Session) -> tuple[Waiting, ...]:
     """What waits for each role: what it works on at the moment is counted too."""
-    planned = select(Plan.id).where(Plan.series_row == Series.id, Plan.generation == Series.generation)
-    routing = (Series.state == SeriesState.CLOSED, Series.origin == Origin.RECEIVED, ~planned.exists())
     return (
-        _count(session, "route", Series.closed_at, *routing),
+        _count(session, "route", Series.closed_at, UNPLANNED, Series.state == SeriesState.CLOSED),
         _count(session, "enhance", Job.created_at, Job.state == JobState.PLANNED),
         _count(session, "derive", Job.updated_at, Job.state == JobState.ENHANCED),
         _count(session, "deliver", Outbox.created_at, Outbox.state == OutboxState.READY),

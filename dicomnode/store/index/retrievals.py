@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, String, cast, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, cast, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from dicomnode.core.retrieving import RetrievalState, RetrieveMethod, SeriesAtPeer, SeriesCount
@@ -214,8 +214,9 @@ def ended_since(session: Session, since: float) -> dict[str, int]:
     return {state: int(count) for state, count in session.execute(rows)}
 
 
-def incomplete(session: Session, since: float, limit: int) -> list[Retrieval]:
-    """Those that ended partial or failed since a time, the newest first; not what was fetched whole afterwards."""
+def incomplete(session: Session, since: float, unknown_since: float, limit: int) -> list[Retrieval]:
+    """Those that ended partial or failed since a time, the newest first; not what was fetched whole afterwards. Those
+    of which the peer listed nothing: since a time of their own."""
     later = aliased(Retrieval)
     series, later_series = cast(Retrieval.series_instance_uids, String), cast(later.series_instance_uids, String)
     mended = exists().where(
@@ -227,7 +228,9 @@ def incomplete(session: Session, since: float, limit: int) -> list[Retrieval]:
         later.state == RetrievalState.COMPLETE.value,
     )
     ends = (RetrievalState.PARTIAL.value, RetrievalState.FAILED.value)
-    rows = select(Retrieval).where(Retrieval.state.in_(ends), Retrieval.finished_at >= since, ~mended)
+    unasked, listed = Retrieval.expected.is_(None), exists().where(RetrievalSeries.retrieval_row == Retrieval.id)
+    lately = and_(Retrieval.finished_at >= since, or_(unasked, listed, Retrieval.finished_at >= unknown_since))
+    rows = select(Retrieval).where(Retrieval.state.in_(ends), lately, ~mended)
     return list(session.scalars(rows.order_by(Retrieval.id.desc()).limit(limit)))
 
 

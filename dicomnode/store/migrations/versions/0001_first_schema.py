@@ -180,6 +180,7 @@ def upgrade() -> None:
         sa.Column("job_row", sa.Integer(), nullable=True),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("planned_generation", sa.Integer(), nullable=False),
         sa.Column("expected", sa.Integer(), nullable=True),
         sa.Column("expected_source", sa.String(), nullable=False),
         sa.Column("quiet_s", sa.Double(), nullable=False),
@@ -203,6 +204,13 @@ def upgrade() -> None:
     with op.batch_alter_table("series", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_series_series_instance_uid"), ["series_instance_uid"], unique=False)
         batch_op.create_index(batch_op.f("ix_series_state_due_at"), ["state", "due_at"], unique=False)
+        unplanned = sa.text("planned_generation < generation")
+        batch_op.create_index(
+            batch_op.f("ix_series_unplanned"),
+            ["state", "closed_at"],
+            sqlite_where=unplanned,
+            postgresql_where=unplanned,
+        )
 
     op.create_table(
         "instance",
@@ -676,6 +684,7 @@ def downgrade() -> None:
 
     op.drop_table("instance")
     with op.batch_alter_table("series", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_series_unplanned"))
         batch_op.drop_index(batch_op.f("ix_series_state_due_at"))
         batch_op.drop_index(batch_op.f("ix_series_series_instance_uid"))
 

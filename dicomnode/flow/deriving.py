@@ -1,0 +1,198 @@
+"""Deriving: result and sources -> derived objects -> file store, index and outbox."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from dicomnode.core.review import RELEASED, release_note
+from dicomnode.core.types import Sender
+from dicomnode.faults import kill_point
+from dicomnode.flow.computing import Result
+from dicomnode.flow.dispatching import Dispatcher
+from dicomnode.flow.enhancing import Enhancer
+from dicomnode.flow.rooms import Rooms
+from dicomnode.flow.storing import drop, identity_of, store_built
+from dicomnode.store.index import jobs as job_index
+from dicomnode.store.index import replacing
+from dicomnode.store.index.arrivals import StoredFile, record_derived
+from dicomnode.store.schema import Instance, Job, JobState
+from dicomnode.telemetry import event
+
+_BUILD_TIMEOUT_S: Final = 1800.0
+
+_NUMBERS_A_JOB: Final = 10
+"""Series numbers kept free for one job; each engine of its chain may take one."""
+
+
+@dataclass(frozen=True)
+class Deriving:
+    """What derived objects say of us: passed on to `dicomnode.pixels.encode.derive_stack`."""
+
+    ae_title: str
+    series: Mapping[str, Any]
+    equipment: Mapping[str, Any]
+    content_qualification: str
+
+    def sender(self, now: float) -> Sender:
+        """We, as the sender of what we derive."""
+        return Sender("", self.ae_title, self.ae_title, "", now)
+
+
+class _Enhanced(NamedTuple):
+    """A job, the instances of its stack, and the result of its engines."""
+
+    job: Job
+    instances: Sequence[Instance]
+    result: Result
+
+
+class _Derived(NamedTuple):
+    """A derived series at rest: the output of a job that it is, and its files."""
+
+    output: Mapping[str, Any]
+    series_instance_uid: str
+    files: list[StoredFile]
+
+
+class Deriver:
+    """Makes the derived objects of jobs. `deriving` gives the configuration as it is now."""
+
+    def __init__(
+        self, rooms: Rooms, enhancer: Enhancer, dispatcher: Dispatcher, deriving: Callable[[], Deriving]
+    ) -> None:
+        self._rooms = rooms
+        self._enhancer = enhancer
+        self._dispatcher = dispatcher
+        self._deriving = deriving
+
+    def derive(self, job_row: int) -> None:
+        """Build, store and enqueue a job's derived objects."""
+        with self._rooms.database.read() as session:
+            job = job_index.job(session, job_row)
+            instances = job_index.job_instances(session, job)
+        if job.state != JobState.ENHANCED:
+            self._enhancer.forget_result(job)  # a kill may have come between the commit and this
+            return
+        started = time.monotonic()
+        result = self._enhancer.result_to_derive(job, instances)
+        if result is not None:
+            self._derive(_Enhanced(job, instances, result), started)
+
+    def _derive(self, enhanced: _Enhanced, started: float) -> None:
+        with self._rooms.results.scratch() as scratch:
+            derived = self._make(enhanced, scratch)
+            kill_point("derive.before_commit")
+            if not self._commit(enhanced.job.id, derived):
+                return
+        kill_point("derive.after_commit")
+        self._rooms.results.forget(enhanced.result.key)
+        self._enhancer.forget_result(enhanced.job)  # a released one may have been computed anew, under another key
+        for series in derived:
+            _tell(enhanced.job, series, time.monotonic() - started)
+
+    def _make(self, enhanced: _Enhanced, scratch: Path) -> list[_Derived]:
+        """Build the series of all outputs, then store them."""
+        outputs = enhanced.job.content["outputs"]
+        kill_point("derive.before_build")
+        built = [self._build(enhanced, output, scratch) for output in outputs]
+        kill_point("derive.after_build")
+        return [
+            _Derived(output, made["series_instance_uid"], store_built(self._rooms, made["instances"]))
+            for output, made in zip(outputs, built, strict=True)
+        ]
+
+    def _build(self, enhanced: _Enhanced, output: Mapping[str, Any], scratch: Path) -> Mapping[str, Any]:
+        job, instances, result = enhanced
+        stages = _stages_to(output, job, result.report["stages"])
+        out = scratch / str(len(stages))
+        out.mkdir()
+        with self._rooms.database.read() as session:
+            replaces = replacing.replaced_series(session, job, output["engine"])
+        return self._rooms.pixels.call(
+            "derive_stack",
+            _BUILD_TIMEOUT_S,
+            sources=self._rooms.paths(instances),
+            digests=result.report["digests"],
+            stack_key=job.content["stack_key"],
+            result=str(result.folder / stages[-1]["folder"]),
+            stages=stages,
+            **_said(self._deriving(), job, result.report),
+            replaces=replaces,
+            created_at=job.created_at,
+            out=str(out),
+        )
+
+    def _commit(self, job_row: int, derived: Sequence[_Derived]) -> bool:
+        """Record and enqueue what was made; False where the job was superseded or cancelled meanwhile."""
+        with self._rooms.database.write() as session:
+            job = job_index.job(session, job_row)
+            if job.state != JobState.ENHANCED:
+                drop(self._rooms, [file for series in derived for file in series.files])
+                return False
+            for series in derived:
+                self._record(session, job, series)
+            job_index.end_job(session, job_row, JobState.DERIVED, [], time.time())
+            job.derived_series = [series.series_instance_uid for series in derived]
+            replacing.supersede(session, job, time.time())
+        return True
+
+    def _record(self, session: Session, job: Job, derived: _Derived) -> None:
+        """Enter a derived series in the index and the outbox, with what it was made of."""
+        identity = identity_of(session, job.series_row, derived.series_instance_uid)
+        us = self._deriving().sender(time.time())
+        instances = record_derived(session, identity, derived.files, job.id, us)
+        stages = _stages_to(derived.output, job, job.stages)
+        by_volume = any(stage["influence"] == "volume" for stage in stages)
+        sources = tuple(zip(instances, job.instance_rows, strict=True))
+        replacing.record_derivations(session, job, sources, by_volume=by_volume)
+        self._dispatcher.dispatch(session, job, derived.output, instances)
+
+
+def _stages_to(output: Mapping[str, Any], job: Job, stages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Of the stages of a job's chain those that made an output."""
+    return stages[: job.content["engines"].index(output["engine"]) + 1]
+
+
+def _said(deriving: Deriving, job: Job, report: Mapping[str, Any]) -> dict[str, Any]:
+    """What derived objects say of us and of themselves."""
+    return {
+        "series": _label_of(job, deriving.series),
+        "equipment": dict(deriving.equipment),
+        "content_qualification": deriving.content_qualification,
+        "note": _note_of(job, report),
+    }
+
+
+def _label_of(job: Job, series: Mapping[str, Any]) -> dict[str, Any]:
+    """How a job's derived series is called: two jobs of one series make two of them, which need two numbers."""
+    incomplete = "Incomplete " if job.content.get("source_incomplete") else ""
+    return {
+        **series,
+        "description_prefix": f"{incomplete}{series['description_prefix']}",
+        "number_offset": series["number_offset"] + _NUMBERS_A_JOB * job.ordinal,
+    }
+
+
+def _note_of(job: Job, report: Mapping[str, Any]) -> str:
+    """What a derived object says besides how it was made: who let it go, and what its source lacks."""
+    released = [release_note(report)] if job.review == RELEASED else []
+    missing = "; ".join(job.content.get("source_incomplete", ()))
+    return " ".join([*released, *([f"Source series incomplete: {missing}."] if missing else [])])
+
+
+def _tell(job: Job, derived: _Derived, seconds: float) -> None:
+    event(
+        "series_derived",
+        job_id=job.id,
+        series_id=job.series_row,
+        series_instance_uid=derived.series_instance_uid,
+        engine=derived.output["engine"],
+        instances=len(derived.files),
+        seconds=seconds,
+    )
