@@ -92,8 +92,8 @@ def recist_from_patient(
     """
     inverse = np.linalg.inv(affine)
     places = np.concatenate((long_mm, short_mm)) @ inverse[:3, :3].T + inverse[:3, 3]
-    slice_index = round(float(places[:, 2].mean()))
-    if not np.isfinite(places).all() or np.abs(places[:, 2] - slice_index).max() > 0.5:
+    slice_index = round(float(places[:, 2].mean())) if np.isfinite(places).all() else 0
+    if not np.abs(places[:, 2] - slice_index).max() <= 0.5:
         raise EngineInputError("the RECIST marks do not lie on one slice", "draw both diameters on the same slice")
     first, last, one, other = ((float(column), float(row)) for column, row, _ in places)
     return Recist(slice_index, (first, last), (one, other))

@@ -40,14 +40,14 @@ def finer_grid(source: Volume, factor: int) -> Volume:
     return Volume(_repeated(source.voxels, factor), affine, source.unit, valid, source.window)
 
 
-def consistent(fine: Pixels, source: Pixels, factor: int) -> Pixels:
-    """`fine` (slices, rows, columns), changed so that its means over `factor` x `factor` pixels are the source.
+def consistent(fine: Pixels, source: Pixels) -> Pixels:
+    """`fine`, a slice of a whole number of times the rows and columns of `source`, changed so that its means are it.
 
     What is missing is added smoothly first, so that the last step, which is exact, makes no visible blocks.
     """
     for _ in range(_SMOOTH_STEPS):
-        fine = fine + _smoothly(source - _means(fine, factor), factor)
-    return fine + _repeated(source - _means(fine, factor), factor)
+        fine = fine + _resized(source - _means(fine, source), fine, cv2.INTER_LINEAR)
+    return fine + _resized(source - _means(fine, source), fine, cv2.INTER_NEAREST)
 
 
 def _image(computed: Computed, name: str, port: Port, finer: Volume) -> Volume:
@@ -56,7 +56,8 @@ def _image(computed: Computed, name: str, port: Port, finer: Volume) -> Volume:
     if port.presentation:
         return presented(image, finer)
     if port.unit in ("as-input", finer.unit):
-        image = consistent(image, computed.source.voxels, computed.factor)
+        for place, pixels in enumerate(computed.source.voxels):
+            image[place] = consistent(image[place], np.asarray(pixels))
         if finer.valid is not None:
             np.copyto(image, finer.voxels, where=~finer.valid)
     return in_unit(finer.with_voxels(image), port)
@@ -66,13 +67,11 @@ def _repeated(values: NDArray[Scalar], factor: int) -> NDArray[Scalar]:
     return values.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def _means(fine: Pixels, factor: int) -> Pixels:
-    slices, rows, columns = fine.shape
-    blocks = fine.reshape(slices, rows // factor, factor, columns // factor, factor)
-    means: Pixels = blocks.mean(axis=(2, 4), dtype=np.float64).astype(np.float32)
-    return means
+def _means(fine: Pixels, like: Pixels) -> Pixels:
+    """Of the pixels that lie in each pixel of `like`."""
+    return _resized(fine, like, cv2.INTER_AREA)
 
 
-def _smoothly(coarse: Pixels, factor: int) -> Pixels:
-    size = (coarse.shape[2] * factor, coarse.shape[1] * factor)
-    return np.stack([cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR) for pixels in coarse])
+def _resized(pixels: Pixels, like: Pixels, interpolation: int) -> Pixels:
+    rows, columns = like.shape
+    return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=interpolation), dtype=np.float32)
