@@ -97,6 +97,26 @@ class Record:
     activated: bool = False
 
 
+@dataclass(frozen=True)
+class Known:
+    """A plan that was built here, for whatever GPU and version, as people are told of it."""
+
+    stage: str
+    precision: str
+    tensorrt: str
+    gpu: str
+    activated: bool
+    kept: tuple[str, ...]
+    proof: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        state = "activated" if self.activated else "NOT used"
+        kept = (f"    left in float32: {', '.join(self.kept)}",) if self.kept else ()
+        head = f"plan of {self.stage} in {self.precision}, TensorRT {self.tensorrt}, {self.gpu}: {state}"
+        return (head, *kept, *(f"    {line}" for line in self.proof or ("it was not proved",)))
+
+
 class PlanStore:
     """A folder of plans. `cache` must exist."""
 
@@ -115,15 +135,15 @@ class PlanStore:
 
     def find(self, facts: PlanFacts) -> Record | None:
         """What is known of the plan with these facts; None where nothing is, or what is there is not ours."""
-        try:
-            document = json.loads(_read(self._record_file(facts), _LARGEST_RECORD_BYTES))
-            body, code = document["record"], document["hmac"]
-            same = hmac.compare_digest(self._hmac(_canonical(body)), code)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        body = self._authentic(self._record_file(facts))
+        if body is None or body["facts"] != json.loads(_canonical(asdict(facts))):
             return None
-        if not same or body["facts"] != json.loads(_canonical(asdict(facts))):
-            return None
-        return Record(facts, body["plan"], tuple(body["kept"]), tuple(body["proof"]), body["activated"] is True)
+        return Record(facts, body["plan"], tuple(body["kept"]), tuple(body["proof"]), body["activated"])
+
+    def known(self, bundle: str) -> tuple[Known, ...]:
+        """All plans of a bundle, by its digest; also those for what the machine no longer is."""
+        bodies = [self._authentic(path) for path in sorted(self._folder.glob("*.json"))]
+        return tuple(_known(body) for body in bodies if body is not None and body["facts"]["bundle"] == bundle)
 
     def plan(self, record: Record) -> bytes:
         """The bytes of a plan whose record was found. Raises RuntimeFailedError where they are not the ones built."""
@@ -149,6 +169,15 @@ class PlanStore:
         for path in self._folder.glob("*.plan"):
             if path.stem not in named:
                 path.unlink(missing_ok=True)
+
+    def _authentic(self, path: Path) -> Any:
+        """What we wrote there; None where there is nothing, or not we have written it."""
+        try:
+            document = json.loads(_read(path, _LARGEST_RECORD_BYTES))
+            body, code = document["record"], document["hmac"]
+            return body if hmac.compare_digest(self._hmac(_canonical(body)), code) else None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
 
     def _record_file(self, facts: PlanFacts) -> Path:
         return self._folder / f"{plan_key(facts)}.json"
@@ -206,6 +235,14 @@ def _read(path: Path, largest_bytes: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         return file.read() if os.fstat(descriptor).st_size <= largest_bytes else b""
+
+
+def _known(body: Any) -> Known:
+    facts = body["facts"]
+    return Known(
+        facts["stage"], facts["precision"], facts["tensorrt"], facts["gpu"]["name"], body["activated"],
+        tuple(body["kept"]), tuple(body["proof"]),
+    )  # fmt: skip
 
 
 def _named_plan(path: Path) -> str:

@@ -47,8 +47,15 @@ class Sizes:
 SLICES: Final = Sizes(Range(1, 4, 4), Range(512, 512, 512))
 """Of CT: nearly all there are. A profile of one size lets TensorRT choose kernels for exactly this."""
 
-OTHERS: Final = Sizes(Range(1, 1, 2), Range(64, 512, 1024))
-"""Tiles and other matrices. The bounds are multiples of 64: a network that halves its images can be built for them."""
+_LEAST_SIDES_PX: Final = (16, 32, 64, 128)
+_BEST_SIDE_PX: Final = 512
+_LARGEST_SIDE_PX: Final = 1152
+"""A tile of 1024, rounded up to a multiple; itself one of 128."""
+
+
+def other_sizes(model: bytes) -> Sizes:
+    """Other matrices than that of CT, and tiles: from the smallest that the network can take on."""
+    return Sizes(Range(1, 1, 2), Range(_least_side(model), _BEST_SIDE_PX, _LARGEST_SIDE_PX))
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,40 @@ def input_specs(model: bytes) -> tuple[TensorSpec, ...]:
     return tuple(_spec(value) for value in graph.input if value.name not in constants)
 
 
+def _least_side(model: bytes) -> int:
+    """The first that ONNX finds no contradiction in: where an image is halved several times and joined to what it was,
+    it must be a multiple."""
+    import onnx
+
+    for side in _LEAST_SIDES_PX:
+        loaded = onnx.load_model_from_string(model)
+        constants = {tensor.name for tensor in loaded.graph.initializer}
+        for value in loaded.graph.input:
+            if value.name not in constants:
+                _fix_sides(value, side)
+        try:
+            onnx.shape_inference.infer_shapes(loaded, check_type=True, strict_mode=True, data_prop=True)
+        except onnx.shape_inference.InferenceError:
+            continue
+        return side
+    return _BEST_SIDE_PX
+
+
+def _fix_sides(value: Any, side: int) -> None:
+    for axis in list(value.type.tensor_type.shape.dim)[2:]:
+        axis.dim_value = axis.dim_value or side
+
+
 def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, tuple(axis.dim_value or None for axis in value.type.tensor_type.shape.dim))
 
 
-def plan_profiles(specs: Sequence[TensorSpec], wanted: Sequence[Sizes] = (SLICES, OTHERS)) -> tuple[Profile, ...]:
+def profiles_of(model: bytes) -> tuple[Profile, ...]:
+    """The profiles that an ONNX network is built for."""
+    return plan_profiles(input_specs(model), (SLICES, other_sizes(model)))
+
+
+def plan_profiles(specs: Sequence[TensorSpec], wanted: Sequence[Sizes]) -> tuple[Profile, ...]:
     """The profiles to build, each once. Axes that the network fixes are as it says.
 
     Raises RuntimeFailedError where channels are open, or an input is no image: nothing could be built for it.

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+from engines.bundle import Bundle
 from engines.card import Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.base import Resources, Session
-from engines.runtimes.devices import cuda_devices, cuda_index
+from engines.runtimes.devices import CPU, cuda_devices, cuda_index
 from engines.runtimes.tensorrt.building import build
 from engines.runtimes.tensorrt.device import Gpu, describe
 from engines.runtimes.tensorrt.libraries import Libraries, installed_packages, load
 from engines.runtimes.tensorrt.plans import BuildSettings, PlanFacts, PlanStore, Record
 from engines.runtimes.tensorrt.precision import RECIPE, retype
-from engines.runtimes.tensorrt.profiles import input_specs, plan_profiles
+from engines.runtimes.tensorrt.profiles import Profile, profiles_of
 from engines.runtimes.tensorrt.session import TensorRtSession
 
-_NAME = "tensorrt"
+_NAME: Final = "tensorrt"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What of one ONNX file a plan depends on; `digest` its SHA-256."""
+
+    stage: str
+    digest: str
+    profiles: tuple[Profile, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,10 @@ class Networks:
     files: tuple[Path, ...]
     cache: Path
 
+    @classmethod
+    def of(cls, bundle: Bundle, cache: Path) -> Networks:
+        return cls(bundle.card.reference, bundle.digest, bundle.networks, cache)
+
     @property
     def build_hint(self) -> str:
         return f"dicomnode engines build {self.reference}"
@@ -51,11 +67,18 @@ class TensorRt:
         self._networks = networks
         self._store = PlanStore(networks.cache)
 
+    @functools.cached_property
+    def _described(self) -> dict[str, Network]:
+        """By file name. Read once: the files of a bundle do not change, and to look into them takes a while."""
+        return {file.name: describe_network(file) for file in self._networks.files}
+
     @property
     def name(self) -> str:
         return _NAME
 
     def unavailable(self, device: str) -> str:
+        if device == CPU:
+            return "TensorRT computes on GPUs only"
         try:
             libraries, gpu = on_device(device)
         except RuntimeFailedError as error:
@@ -70,7 +93,9 @@ class TensorRt:
 
     def open(self, model: Path, resources: Resources) -> Session:
         libraries, gpu = on_device(resources.device)
-        record = self._store.find(plan_facts(libraries, gpu, self._networks.bundle, model, resources.precision))
+        if model not in self._networks.files:
+            raise RuntimeFailedError(f"{model.name} is no network of {self._networks.reference}", "open its own")
+        record = self._find(libraries, gpu, self._described[model.name], resources.precision)
         if record is None or not record.activated:
             raise RuntimeFailedError(
                 f"{model.name} of {self._networks.reference} has no activated plan in {resources.precision} here",
@@ -90,34 +115,41 @@ class TensorRt:
         return all(record is not None and record.activated for record in self._records(libraries, gpu, precision))
 
     def _records(self, libraries: Libraries, gpu: Gpu, precision: Precision) -> Iterator[Record | None]:
-        for file in self._networks.files:
-            yield self._store.find(plan_facts(libraries, gpu, self._networks.bundle, file, precision))
+        for network in self._described.values():
+            yield self._find(libraries, gpu, network, precision)
+
+    def _find(self, libraries: Libraries, gpu: Gpu, network: Network, precision: Precision) -> Record | None:
+        return self._store.find(plan_facts(libraries, gpu, self._networks.bundle, network, precision))
 
 
 def on_device(device: str) -> tuple[Libraries, Gpu]:
     """The libraries and the GPU. Raises RuntimeFailedError that says which of them is missing, and what to do."""
-    number = cuda_index(device)
-    libraries = load()
-    if number >= cuda_devices():
+    if cuda_index(device) >= cuda_devices():
         raise RuntimeFailedError(
-            f"the driver shows no {device} here", "see nvidia-smi; a container has to be given the GPU (--gpus all)"
+            f"there is no GPU {device} here", "see nvidia-smi; a container has to be given the GPU (--gpus all)"
         )
+    libraries = load()
     return libraries, describe(libraries, device)
 
 
-def plan_facts(libraries: Libraries, gpu: Gpu, bundle: str, model: Path, precision: Precision) -> PlanFacts:
-    """What a plan of this file depends on, here and now."""
+def describe_network(model: Path) -> Network:
+    """Raises RuntimeFailedError where the file cannot be read, or no plan can be built for what it takes."""
     content = _content(model)
+    return Network(model.name, hashlib.sha256(content).hexdigest(), profiles_of(content))
+
+
+def plan_facts(libraries: Libraries, gpu: Gpu, bundle: str, network: Network, precision: Precision) -> PlanFacts:
+    """What a plan of this network depends on, here and now."""
     return PlanFacts(
         bundle=bundle,
-        stage=model.name,
-        network=hashlib.sha256(content).hexdigest(),
+        stage=network.stage,
+        network=network.digest,
         precision=precision,
         recipe=RECIPE,
         tensorrt=libraries.trt.__version__,
         packages=installed_packages(),
         gpu=gpu,
-        profiles=plan_profiles(input_specs(content)),
+        profiles=network.profiles,
         settings=BuildSettings(),
     )
 
@@ -151,7 +183,7 @@ def conclude(networks: Networks, records: Sequence[Record], proof: Sequence[str]
 def _build_plan(
     libraries: Libraries, gpu: Gpu, networks: Networks, file: Path, precision: Precision, store: PlanStore
 ) -> Record:
-    facts = plan_facts(libraries, gpu, networks.bundle, file, precision)
+    facts = plan_facts(libraries, gpu, networks.bundle, describe_network(file), precision)
     retyped = retype(_content(file), precision)
     built = build(libraries, retyped.model, facts.profiles, facts.settings, store.timing(facts))
     store.put_timing(facts, built.timing)

@@ -21,18 +21,30 @@ from engines.runtimes.tensorrt.device import Gpu
 from engines.runtimes.tensorrt.libraries import Libraries
 from engines.runtimes.tensorrt.plans import BuildSettings
 from engines.runtimes.tensorrt.precision import retype
-from engines.runtimes.tensorrt.profiles import input_specs, plan_profiles
+from engines.runtimes.tensorrt.profiles import profiles_of
 from engines.runtimes.tensorrt.session import TensorRtSession
 
 LARGEST_DIFFERENCE: Final[Mapping[Precision, float]] = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 """From float32 of another runtime, where the largest value is about 1. The types keep 24, 8 and 11 bits."""
 
-_CHANNELS: Final = 32
-_LAYERS: Final = 6
 _SIDE_PX: Final = 512
-_BATCH: Final = 16
-_ROUNDS: Final = 8
 _LEAK_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Load:
+    """The network that is computed, and how much with it: slices in a batch, and how many batches are timed."""
+
+    channels: int = 32
+    layers: int = 6
+    batch: int = 16
+    rounds: int = 8
+
+    @property
+    def gflop(self) -> float:
+        """For a slice of 512 x 512."""
+        multiplied = 4 * self.channels + (self.layers - 2) * self.channels**2 + self.channels * 4
+        return 2.0 * 9 * multiplied * (_SIDE_PX // 2) ** 2 / 1e9
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,12 @@ class Bench:
     gpu: Gpu
     device: str
     reference: Runtime
+    load: Load
 
 
-def run_steps(find: Callable[[], tuple[Libraries, Gpu]], device: str, reference: Runtime) -> tuple[Step, ...]:
+def run_steps(
+    find: Callable[[], tuple[Libraries, Gpu]], device: str, reference: Runtime, load: Load = Load()
+) -> tuple[Step, ...]:
     """All steps up to the first without which the next make no sense; each precision is tried whatever the others do.
 
     find  gives the libraries and the GPU, or raises RuntimeFailedError
@@ -64,7 +79,7 @@ def run_steps(find: Callable[[], tuple[Libraries, Gpu]], device: str, reference:
         libraries, gpu = find()
     except RuntimeFailedError as error:
         return (Step("libraries, driver and device", False, str(error), error.hint),)
-    bench = Bench(libraries, gpu, device, reference)
+    bench = Bench(libraries, gpu, device, reference, load)
     steps = [_described(bench), _attempt("memory", lambda: _memory(bench))]
     for precision in gpu.precisions:
         steps.extend(_precision_steps(bench, precision))
@@ -72,14 +87,14 @@ def run_steps(find: Callable[[], tuple[Libraries, Gpu]], device: str, reference:
     return tuple(steps)
 
 
-def made_network(channels: int = _CHANNELS, layers: int = _LAYERS, seed: int = 0) -> bytes:
+def made_network(load: Load = Load(), seed: int = 0) -> bytes:
     """A residual network of convolutions at half resolution, of random weights: "image" -> "denoised"."""
     from onnx import TensorProto, helper, numpy_helper
 
-    draws, nodes, weights = np.random.default_rng(seed), [], []
-    nodes.append(helper.make_node("SpaceToDepth", ["image"], ["v0"], blocksize=2))
+    draws, layers = np.random.default_rng(seed), load.layers
+    nodes, weights = [helper.make_node("SpaceToDepth", ["image"], ["v0"], blocksize=2)], []
     for layer in range(layers):
-        taken, given = 4 if layer == 0 else channels, 4 if layer == layers - 1 else channels
+        taken, given = 4 if layer == 0 else load.channels, 4 if layer == layers - 1 else load.channels
         values = draws.normal(0.0, np.sqrt(2.0 / (9 * taken)), (given, taken, 3, 3)).astype(np.float32)
         weights.append(numpy_helper.from_array(values, f"w{layer}"))
         nodes.append(helper.make_node("Conv", [f"v{layer}", f"w{layer}"], [f"c{layer}"], pads=[1] * 4))
@@ -137,7 +152,7 @@ def _precision_steps(bench: Bench, precision: Precision) -> list[Step]:
         "parity": lambda: _parity(bench, session, precision),
         "the same bits again, by graphs too": lambda: _repeatable(session),
         "a shape outside the profiles": lambda: _refuses(session),
-        "speed and overlap": lambda: _speed(session),
+        "speed and overlap": lambda: _speed(session, bench.load),
         "memory given back": lambda: _given_back(bench, session),
     }
     steps.extend(_attempt(f"{precision}: {name}", check) for name, check in checks.items())
@@ -152,8 +167,8 @@ def _attempt(name: str, check: Callable[[], str]) -> Step:
 
 
 def _built(bench: Bench, precision: Precision) -> tuple[Session, int, tuple[str, ...]]:
-    retyped = retype(made_network(), precision)
-    profiles = plan_profiles(input_specs(retyped.model))
+    retyped = retype(made_network(bench.load), precision)
+    profiles = profiles_of(retyped.model)
     built = build(bench.libraries, retyped.model, profiles, BuildSettings(), b"")
     session = TensorRtSession(bench.libraries, built.plan, cuda_index(bench.device), precision)
     return session, len(built.plan), retyped.kept
@@ -166,7 +181,7 @@ def _image(batch: int, side: int = _SIDE_PX) -> NDArray[np.float32]:
 def _parity(bench: Bench, session: Session, precision: Precision) -> str:
     with tempfile.TemporaryDirectory(prefix="dicomnode-") as folder:
         model = Path(folder) / "selftest.onnx"
-        model.write_bytes(made_network())
+        model.write_bytes(made_network(bench.load))
         other = bench.reference.open(model, Resources())
         found = 0.0
         for image in (_image(5), _image(1, 320)):
@@ -197,13 +212,13 @@ def _refuses(session: Session) -> str:
     raise RuntimeFailedError("8 x 8 was computed though no profile has it", "report this with the other lines")
 
 
-def _speed(session: Session) -> str:
-    """Slices of 512 x 512 in batches that are cut in two, and one by one: without anything to copy beside it."""
-    both, single = _image(_BATCH), _image(1)
-    together = _rate(session, both, _ROUNDS)
-    alone = _rate(session, single, _ROUNDS * _BATCH)
+def _speed(session: Session, load: Load) -> str:
+    """Slices of 512 x 512 in batches that are cut in two, and one by one: with nothing to copy beside it."""
+    together = _rate(session, _image(load.batch), load.rounds)
+    alone = _rate(session, _image(1), load.rounds * load.batch)
     return (
-        f"{together:.0f} slices/s with copies overlapped, {alone:.0f} slices/s one by one ({_gflop():.1f} GFLOP each)"
+        f"{together:.0f} slices/s with copies overlapped ({together * load.gflop:.0f} GFLOP/s), "
+        f"{alone:.0f} slices/s one by one"
     )
 
 
@@ -214,11 +229,6 @@ def _rate(session: Session, image: NDArray[np.float32], rounds: int) -> float:
     for _ in range(rounds):
         session.run({"image": image})
     return rounds * len(image) / max(time.monotonic() - started, 1e-9)
-
-
-def _gflop() -> float:
-    multiplied = 4 * _CHANNELS + (_LAYERS - 2) * _CHANNELS**2 + _CHANNELS * 4
-    return 2.0 * 9 * multiplied * (_SIDE_PX // 2) ** 2 / 1e9
 
 
 def _given_back(bench: Bench, session: Session) -> str:

@@ -14,20 +14,21 @@ from engines.errors import RuntimeFailedError
 from engines.runtimes.tensorrt import plans
 from engines.runtimes.tensorrt.device import Gpu
 from engines.runtimes.tensorrt.plans import BuildSettings, PlanFacts, PlanStore, Record, plan_key, timing_key
-from engines.runtimes.tensorrt.profiles import TensorSpec, plan_profiles
+from engines.runtimes.tensorrt.profiles import SLICES, TensorSpec, plan_profiles
 
 PLAN = b"a plan" * 100
 GPU = Gpu("NVIDIA Double", (9, 0), 132, 80 * 2**30, 50 * 2**20, 13010)
 FACTS = PlanFacts(
     bundle="b" * 64, stage="denoise.onnx", network="c" * 64, precision="float16", recipe=1, tensorrt="11.4.0.106",
     packages=("tensorrt-cu13-libs 11.4.0.106",), gpu=GPU,
-    profiles=plan_profiles([TensorSpec("image", (None, 1, None, None))]), settings=BuildSettings(),
+    profiles=plan_profiles([TensorSpec("image", (None, 1, None, None))], [SLICES]), settings=BuildSettings(),
 )  # fmt: skip
 OTHER: dict[str, Any] = {
     "bundle": "d" * 64, "stage": "enhance.onnx", "network": "e" * 64, "precision": "bfloat16", "recipe": 2,
     "tensorrt": "11.4.1.1", "packages": ("tensorrt-cu12-libs 11.4.0.106",),
     "gpu": dataclasses.replace(GPU, multiprocessors=66),
-    "profiles": plan_profiles([TensorSpec("image", (None, 3, None, None))]), "settings": BuildSettings(tf32=True),
+    "profiles": plan_profiles([TensorSpec("image", (None, 3, None, None))], [SLICES]),
+    "settings": BuildSettings(tf32=True),
 }  # fmt: skip
 RECORD = Record(FACTS, hashlib.sha256(PLAN).hexdigest(), ("Sub s",), ("golden test: passed",), activated=True)
 

@@ -14,7 +14,7 @@ from dicomnode.testing import networks
 from engines.card import Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.tensorrt.precision import retype
-from engines.runtimes.tensorrt.selftest import made_network
+from engines.runtimes.tensorrt.selftest import Load, made_network
 
 NETWORKS = {
     "half resolution": networks.denoiser(channels=8, layers=3),
@@ -23,7 +23,7 @@ NETWORKS = {
     "two outputs": networks.two_outputs(),
     "another grid": networks.super_resolver(),
     "three inputs": networks.segmenter(inputs=3),
-    "self-test": made_network(channels=8, layers=3),
+    "self-test": made_network(Load(channels=8, layers=3)),
 }
 LOW: tuple[Precision, ...] = ("float16", "bfloat16")
 
