@@ -149,7 +149,7 @@ def write_golden(golden: Golden) -> bytes:
         "settings": dict(golden.settings),
     }
     for place, values in (("inputs", golden.inputs), ("outputs", golden.outputs)):
-        for name, value in values.items():
+        for name, value in sorted(values.items()):
             arrays.update({f"{place}/{name}/{part}": array for part, array in _parts(value).items()})
     text = json.dumps(described, sort_keys=True).encode()
     file = io.BytesIO()

@@ -1,0 +1,170 @@
+"""Installed bundles: added, switched, given back and removed; what a crash leaves; what was exchanged is not loaded."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dicomnode.errors import UsageError
+from dicomnode.store import bundles
+from dicomnode.store.bundles import By
+from dicomnode.testing.bundles import made_bundle
+from engines.bundle import Bundle, load_bundle, seal
+from engines.errors import BundleError, EngineNotFoundError
+from engines.installed import STATE, load_installed, read_installed, read_state
+from engines.model import ModelEngine
+from engines.registry import default_registry
+from engines.runtimes.base import Resources
+from engines.runtimes.onnxruntime import OnnxRuntime
+
+NAME = "random-adjacent"
+BY = By("radiographer", 1_700_000_000.0)
+KEY = "0123456789abcdef"
+
+
+def _open(bundle: Bundle) -> ModelEngine:
+    return ModelEngine.open(bundle, lambda path: OnnxRuntime().open(path, Resources()))
+
+
+@pytest.fixture(name="made_ones", scope="module")
+def _made_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    folder = tmp_path_factory.mktemp("bundles")
+    for version in ("1.0.0", "1.1.0", "2.0.0"):
+        (folder / version).mkdir()
+    return {version: made_bundle(folder / version, "adjacent", version) for version in ("1.0.0", "1.1.0", "2.0.0")}
+
+
+@pytest.fixture(name="folder")
+def _folder(made_ones: dict[str, Bundle], tmp_path: Path) -> Path:
+    """Two versions, the older in use."""
+    folder = tmp_path / "engines"
+    bundles.add(folder, made_ones["1.0.0"], KEY, BY)
+    bundles.add(folder, made_ones["1.1.0"], "", BY)
+    return folder
+
+
+def test_the_first_version_is_in_use_and_the_next_is_not(folder: Path) -> None:
+    state = read_installed(folder)[NAME]
+    assert state.in_use == "1.0.0"
+    assert {version: accepted.signed_by for version, accepted in state.versions.items()} == {"1.0.0": KEY, "1.1.0": ""}
+    assert state.versions["1.1.0"].by == BY.who
+    assert load_installed(folder, NAME, "1.1.0").card.version == "1.1.0"
+
+
+def test_adding_again_changes_nothing(folder: Path, made_ones: dict[str, Bundle]) -> None:
+    before = (folder / NAME / STATE).read_bytes()
+    bundles.add(folder, made_ones["1.0.0"], "", By("somebody", 2.0))
+    assert (folder / NAME / STATE).read_bytes() == before
+
+
+def test_another_bundle_of_the_same_version_is_refused(
+    folder: Path, made_ones: dict[str, Bundle], tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(made_ones["1.0.0"].folder, tmp_path / "other"))
+    (other / "CARD.md").write_text("other words")
+    seal(other)
+    with pytest.raises(UsageError, match="another"):
+        bundles.add(folder, load_bundle(other), "", BY)
+
+
+def test_switching_and_going_back(folder: Path, made_ones: dict[str, Bundle]) -> None:
+    assert bundles.former(read_state(folder / NAME)) == ""
+    state = bundles.use(folder, NAME, "1.1.0", BY)
+    assert (state.in_use, bundles.former(state)) == ("1.1.0", "1.0.0")
+    bundles.add(folder, made_ones["2.0.0"], KEY, BY)
+    state = bundles.use(folder, NAME, "2.0.0", BY)
+    assert bundles.former(state) == "1.1.0"
+    state = bundles.remove(folder, NAME, "1.1.0", BY)
+    assert bundles.former(state) == "1.0.0"
+    assert [change.what for change in state.history] == ["add", "use", "add", "use", "add", "use", "remove"]
+
+
+def test_what_is_in_use_is_removed_only_as_the_last(folder: Path) -> None:
+    with pytest.raises(UsageError, match="in use"):
+        bundles.remove(folder, NAME, "1.0.0", BY)
+    bundles.remove(folder, NAME, "1.1.0", BY)
+    bundles.remove(folder, NAME, "1.0.0", BY)
+    assert read_installed(folder) == {}
+    assert not (folder / NAME / "1.0.0").exists()
+
+
+def test_a_version_that_is_not_there_is_answered_with_the_nearest(folder: Path) -> None:
+    for do in (bundles.use, bundles.remove):
+        with pytest.raises(EngineNotFoundError) as error:
+            do(folder, NAME, "1.1.1", BY)
+        assert "1.1.0" in error.value.hint
+
+
+def test_a_folder_that_was_exchanged_is_not_loaded(folder: Path, made_ones: dict[str, Bundle]) -> None:
+    shutil.rmtree(folder / NAME / "1.1.0")
+    shutil.copytree(made_ones["2.0.0"].folder, folder / NAME / "1.1.0")
+    with pytest.raises(BundleError, match="not the bundle that was accepted"):
+        load_installed(folder, NAME, "1.1.0")
+
+
+def test_a_file_that_changed_on_the_disk_is_not_loaded(folder: Path) -> None:
+    with (folder / NAME / "1.0.0" / "net.onnx").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff")
+    with pytest.raises(BundleError, match="is not the file"):
+        load_installed(folder, NAME, "1.0.0")
+
+
+def test_a_bundle_that_changes_while_it_is_copied_is_not_installed(
+    made_ones: dict[str, Bundle], tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(made_ones["2.0.0"].folder, tmp_path / "source"))
+    bundle = load_bundle(source)
+    (source / "CARD.md").write_text("other words")
+    seal(source)
+    with pytest.raises(BundleError, match="changed"):
+        bundles.add(tmp_path / "engines", bundle, "", BY)
+    assert read_installed(tmp_path / "engines") == {}
+
+
+def test_what_a_killed_command_left_is_swept_away(folder: Path, made_ones: dict[str, Bundle]) -> None:
+    left = folder / ".aside-1"
+    left.mkdir()
+    (folder / NAME / "2.0.0").mkdir()  # renamed into place, and the state not yet written
+    (folder / NAME / "2.0.0" / "half").touch()
+    bundles.add(folder, made_ones["2.0.0"], KEY, BY)
+    assert not left.exists()
+    assert load_installed(folder, NAME, "2.0.0").digest == made_ones["2.0.0"].digest
+
+
+def test_the_registry_knows_names_versions_and_switches(folder: Path) -> None:
+    registry = default_registry(folder, _open)
+    assert registry.names() == ("contrast-glcae", "ct-nlm", NAME)
+    assert registry.card(NAME).reference == f"{NAME}@1.0.0"
+    assert registry.card(f"{NAME}@1.1.0").reference == f"{NAME}@1.1.0"
+    assert registry.source(NAME) == str(folder / NAME / "1.0.0")
+    assert registry.source("ct-nlm") == "ct-nlm"
+    engine = registry.get(NAME)
+    assert registry.get(f"{NAME}@1.0.0") is engine
+    assert engine.card.bundle == registry.card(NAME).bundle != ""
+    bundles.use(folder, NAME, "1.1.0", BY)
+    assert registry.card(NAME).reference == f"{NAME}@1.1.0"
+    assert registry.get(NAME) is not engine
+
+
+@pytest.mark.parametrize(
+    ("reference", "hint"), [("random-adjacend", NAME), (f"{NAME}@9.9.9", "1.0.0, 1.1.0"), ("ct-nlm@9", "1.0.0")]
+)
+def test_what_the_registry_does_not_know_is_answered_with_the_nearest(folder: Path, reference: str, hint: str) -> None:
+    with pytest.raises(EngineNotFoundError) as error:
+        default_registry(folder).get(reference)
+    assert hint in error.value.hint
+
+
+def test_a_registry_without_an_opener_gives_cards_alone(folder: Path) -> None:
+    with pytest.raises(BundleError, match="nothing here opens"):
+        default_registry(folder).get(NAME)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"in_use": 1}', '{"versions": {"1.0.0": {}}}'])
+def test_a_damaged_state_is_said(folder: Path, content: str) -> None:
+    (folder / NAME / STATE).write_text(content)
+    with pytest.raises(BundleError):
+        read_installed(folder)
