@@ -106,7 +106,8 @@ def check_networks(bundle: Bundle) -> None:
     """Raises BundleError where a network is malformed, or is not what the card and its task want of it."""
     check_chain(bundle.card)
     for stage in bundle.card.stages:
-        check_network(_read(bundle.folder / stage.file, _LARGEST_NETWORK_BYTES), stage)
+        content = _read(bundle.folder / stage.file, _LARGEST_NETWORK_BYTES)
+        check_network(content, stage, quantised="int8" in bundle.card.precisions)
 
 
 def golden(bundle: Bundle) -> Golden:

@@ -17,11 +17,18 @@ _FLOAT32: Final = 1
 """TensorProto.FLOAT"""
 _EXTERNAL: Final = 1
 """TensorProto.EXTERNAL"""
+_INT8: Final = frozenset(
+    {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear"}
+)
+"""Operators that compute in int8, whatever a runtime is asked for."""
 
 
-def check_network(content: bytes, stage: Stage) -> None:
+def check_network(content: bytes, stage: Stage, *, quantised: bool = False) -> None:
     """Raises BundleError where an ONNX file is malformed, brings operators or data of its own from elsewhere, or does
-    not have the inputs and outputs that the card says."""
+    not have the inputs and outputs that the card says.
+
+    quantised  whether the card says that it computes in int8
+    """
     import onnx  # slow, and needed only where a bundle is taken in
 
     try:
@@ -34,6 +41,9 @@ def check_network(content: bytes, stage: Stage) -> None:
             raise
         raise BundleError(f"{stage.file} is no ONNX model", "export it again") from None
     _check_operators(model, stage.file)
+    if quantised != any(node.op_type in _INT8 for node in _nodes(model.graph)):
+        found = "not quantised" if quantised else "quantised"
+        raise BundleError(f"{stage.file} is {found}", 'a card has precisions = ["int8"] where all its networks are')
     _check_constants(model, stage.file)
     _check_inputs(model.graph, stage)
     _check_outputs(model.graph, stage)

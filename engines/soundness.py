@@ -41,6 +41,8 @@ def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
         yield "it lacks inputs, outputs or stages", "an engine has at least one of each"
     if not card.precisions or ("int8" in card.precisions and card.task != "detect"):
         yield f"its precisions are {', '.join(card.precisions) or 'none'}", "int8 shifts HU: it is for detectors only"
+    if "int8" in card.precisions and len(card.precisions) > 1:
+        yield "it has int8 beside other precisions", "a network is quantised, or it is not: make two versions"
     if bool(card.method) != (card.task == "contrast"):
         yield f"its method is {card.method!r}", "a contrast task names one, and no other task does"
     yield from _range_problems(card)

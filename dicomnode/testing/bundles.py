@@ -258,7 +258,6 @@ def _detect() -> Made:
             "score": Setting(0.5, "least score of a finding", 0.0, 1.0),
             "overlap": Setting(0.3, "largest share that two findings of one label may have in common", 0.0, 1.0),
         },
-        precisions=("float32", "bfloat16", "float16", "int8"),
     )
     return Made(card, {"net.onnx": networks.detector(labels=2)})
 

@@ -189,6 +189,14 @@ def predictor(parameters: Sequence[str] = ("clip", "grid"), channels: int = 8, s
     return graph.bytes(1, {name: (value, 1) for name, value in numbers.items()})
 
 
+def quantised() -> bytes:
+    """A network that computes in int8: "image" -> "rounded", to eighths."""
+    graph = _Graph(0)
+    scale, zero = graph.constant(np.array(0.125, dtype=np.float32)), graph.constant(np.array(0, dtype=np.int8))
+    whole = graph.node("QuantizeLinear", INPUT, scale, zero)
+    return graph.bytes(1, {"rounded": (graph.node("DequantizeLinear", whole, scale, zero), 1)})
+
+
 def gflop(model: bytes, rows: int, columns: int) -> float:
     """What one slice of this size costs in 10^9 operations: two for each multiplication of the convolutions."""
     proto = onnx.load_model_from_string(model)

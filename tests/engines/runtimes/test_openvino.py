@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
+from dicomnode.testing import networks
 from dicomnode.testing.runtimes import NETWORKS, RuntimeContract, image
 from engines.card import Precision
 from engines.errors import RuntimeFailedError
@@ -42,25 +41,6 @@ def written(folder: Path, network: bytes) -> Path:
     return path
 
 
-def quantised() -> bytes:
-    """A network that rounds its input to eighths, in int8."""
-    constants = [
-        helper.make_tensor("scale", TensorProto.FLOAT, [], [0.125]),
-        helper.make_tensor("zero", TensorProto.INT8, [], [0]),
-    ]
-    nodes = [
-        helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["whole"]),
-        helper.make_node("DequantizeLinear", ["whole", "scale", "zero"], ["rounded"]),
-    ]
-    axes: list[str | int | None] = ["batch", 1, "rows", "columns"]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in ("image", "rounded")]
-    graph = helper.make_graph(nodes, "quantised", values[:1], values[1:], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
-
-
 @pytest.mark.parametrize("network", ["one output", "wide dilated layers", "two outputs"])
 def test_float32_is_what_onnx_runtime_gives(network: str, tmp_path: Path) -> None:
     path = written(tmp_path, NETWORKS[network])
@@ -73,11 +53,11 @@ def test_float32_is_what_onnx_runtime_gives(network: str, tmp_path: Path) -> Non
 
 def test_int8_is_said_where_a_network_is_quantised_and_only_there(tmp_path: Path) -> None:
     runtime, resources = OpenVino(PROCESSOR), Resources(precision="int8")
-    session = runtime.open(written(tmp_path, quantised()), resources)
+    session = runtime.open(written(tmp_path, networks.quantised()), resources)
     assert session.identity.endswith("/int8")
     assert session.run({"image": image()})["rounded"][0, 0, 0, 0] == -1.0
     with pytest.raises(RuntimeFailedError, match="is quantised"):
-        runtime.open(written(tmp_path, quantised()), Resources())
+        runtime.open(written(tmp_path, networks.quantised()), Resources())
     with pytest.raises(RuntimeFailedError, match="not quantised"):
         runtime.open(written(tmp_path, NETWORKS["one output"]), resources)
 
