@@ -22,9 +22,6 @@ from engines.model import ModelEngine
 from engines.runtimes import choice
 from engines.runtimes.base import Resources, Runtime, Session
 from engines.runtimes.devices import devices
-from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.runtimes.openvino import OpenVino
-from engines.runtimes.processor import this_processor
 from engines.tables import nearest
 
 
@@ -91,16 +88,12 @@ def check_bundle(bundle: Bundle, signed_by: str, runtime: str = choice.AUTO) -> 
     """
     bundles.check_networks(bundle)
     test = bundles.golden(bundle)
-    wanted = [one for one in runtimes_here() if runtime in (choice.AUTO, one.name)]
+    known = choice.onnx_runtimes()
+    wanted = [one for one in known if runtime in (choice.AUTO, one.name)]
     if not wanted:
-        raise UsageError(f"there is no runtime {runtime!r}", nearest(runtime, [one.name for one in runtimes_here()]))
+        raise UsageError(f"there is no runtime {runtime!r}", nearest(runtime, [one.name for one in known]))
     trials = tuple(trial for one in wanted for device in devices() for trial in _trials(bundle, test, one, device))
     return Checked(bundle.card.reference, bundle.digest, signed_by, _in_words(bundle, signed_by), trials)
-
-
-def runtimes_here() -> tuple[Runtime, ...]:
-    """The runtimes that load ONNX as it is."""
-    return OpenVino(this_processor()), OnnxRuntime()
 
 
 def _bundle(config: Config | None, what: str) -> Bundle:
