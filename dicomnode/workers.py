@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from dicomnode import errors, telemetry
@@ -45,16 +46,26 @@ _ERRORS: Final[dict[str, type[DicomNodeError] | type[EngineError]]] = {
 class WorkerProcess:
     """The parent's side of one worker; starts it at the first call and again after it died. One call at a time.
 
-    module        a module with a function `operations() -> Mapping[str, Operation]`
+    module        a module with a function `operations(...) -> Mapping[str, Operation]`
     memory_bytes  RLIMIT_AS of the process, or None
+    arguments     of `operations`, by name: JSON values
     """
 
-    def __init__(self, module: str, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, module: str, memory_bytes: int | None = None, arguments: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self._module = module
         self._memory_bytes = memory_bytes
+        self._arguments = json.dumps(dict(arguments))
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs; None: there is none."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
 
     def call(self, operation: str, timeout_s: float, **arguments: Any) -> Mapping[str, Any]:
         with self._lock:
@@ -79,6 +90,11 @@ class WorkerProcess:
         result: Mapping[str, Any] = answer["result"]
         return result
 
+    def end(self) -> None:
+        """End the process once no call runs any more; the next call starts another one."""
+        with self._lock:
+            self._end()
+
     def close(self) -> None:
         """End the process. A call that is running fails as one whose worker died."""
         process = self._process
@@ -92,9 +108,10 @@ class WorkerProcess:
             return self._socket
         self._end()
         ours, theirs = socket.socketpair()
+        settings = (str(theirs.fileno()), str(self._memory_bytes or 0), self._arguments)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, self._module, str(theirs.fileno()), str(self._memory_bytes or 0)],
+                [sys.executable, "-m", __name__, self._module, *settings],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
             )
@@ -176,10 +193,10 @@ def _disk_failure(operation: str, number: int) -> dict[str, Any]:
     return {"error": "StoreError", "message": message, "hint": hint, "transient": True}  # as where we read it ourselves
 
 
-def serve(module: str, channel: socket.socket) -> None:
+def serve(module: str, arguments: Mapping[str, Any], channel: socket.socket) -> None:
     """The child's side: answer requests until the parent closes the channel."""
     threading.Thread(target=_end_with_parent, args=(channel.fileno(),), daemon=True).start()
-    operations: Mapping[str, Operation] = importlib.import_module(module).operations()
+    operations: Mapping[str, Operation] = importlib.import_module(module).operations(**arguments)
     with channel, channel.makefile("rb") as requests:
         for line in requests:
             channel.sendall(json.dumps(_answer(operations, json.loads(line))).encode() + b"\n")
@@ -209,7 +226,7 @@ def main() -> None:
     _leave_network()
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    serve(module, socket.socket(fileno=descriptor))
+    serve(module, json.loads(sys.argv[4]), socket.socket(fileno=descriptor))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,6 +119,52 @@ class Transcoder(Protocol):
 
         Raises InputError where they cannot be decoded, StoreError, WorkerError.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class ChainRequest:
+    """A chain of engines to be run on volumes that lie in files.
+
+    chain       [{"engine": reference, "settings": {name: value}}]
+    inputs      folder of each input of the first engine by its name (`engines.volume_files`)
+    header      attributes of the first slice by keyword, for the gates
+    out         existing, empty folder
+    priority    the lower the sooner (`core.routing.PRIORITIES`)
+    deadline_s  how long it may take, from now
+    released    a person has looked at what a gate withheld
+    """
+
+    chain: Sequence[Mapping[str, Any]]
+    inputs: Mapping[str, str]
+    header: Mapping[str, Sequence[str]]
+    out: str
+    priority: int
+    deadline_s: float
+    released: bool = False
+
+
+class RunningChain(Protocol):
+    """A chain that is being worked on."""
+
+    def arrived(self, slices: int) -> None:
+        """The first `slices` slices of all inputs are decoded."""
+        ...
+
+    def report(self) -> Mapping[str, Any]:
+        """Waits until the chain has ended: what ran, in what state it ended, and why. Raises what failed."""
+        ...
+
+
+class Engines(Protocol):
+    """Resident engines."""
+
+    def describe(self, engine: str) -> Mapping[str, Any]:
+        """The card of an engine by its reference, as JSON, with its digest. Raises EngineNotFoundError."""
+        ...
+
+    def admit(self, request: ChainRequest) -> AbstractContextManager[RunningChain]:
+        """Begin a chain; waits while as many as may be are being worked on. Left early, it is given up."""
         ...
 
 

@@ -146,15 +146,24 @@ def assemble(slices: Sequence[Slice], stored: Iterable[Stored]) -> Volume:
     valid: NDArray[np.bool_] | None = None
     unit = slice_pixels(first.header).unit
     for index, (placed, values) in enumerate(zip(slices, stored, strict=True)):
-        pixels = slice_pixels(placed.header)
-        if values.shape != voxels.shape[1:] or pixels.unit != unit:
-            raise InputError(f"slice {placed.sop_instance_uid} does not fit its stack", "matrix or unit differs")
-        voxels[index] = to_physical(values, pixels)
-        measured = valid_mask(values, pixels)
+        voxels[index], measured = measured_values(placed, values, unit, voxels.shape[1:])
         if measured is not None:
             valid = np.ones(voxels.shape, dtype=np.bool_) if valid is None else valid
             valid[index] = measured
     return Volume(voxels, affine_of(slices), unit, valid, slice_pixels(first.header).window)
+
+
+def measured_values(
+    placed: Slice, stored: Stored, unit: str, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Physical values of one slice, and where something was measured (None: everywhere).
+
+    unit, shape  of its stack: raises InputError where the slice has others
+    """
+    pixels = slice_pixels(placed.header)
+    if stored.shape != shape or pixels.unit != unit:
+        raise InputError(f"slice {placed.sop_instance_uid} does not fit its stack", "matrix or unit differs")
+    return to_physical(stored, pixels), valid_mask(stored, pixels)
 
 
 def affine_of(slices: Sequence[Slice]) -> NDArray[np.float64]:

@@ -1,71 +1,52 @@
-"""The engine worker: runs a chain of engines on a volume, each between its two gates.
+"""The warm engine service: what the node asks for chains of engines; see the package's docstring for its design.
 
-`operations()` is what `dicomnode.workers` serves in a process of its own; a command that works on files calls
-`run_chain` and `describe` in its own process. Arguments and results are JSON values; volumes travel as folders.
+`run_chain` does the same for a command that works on files, in the caller's process and without a service.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import cv2
-
-from dicomnode.core import guards
-from dicomnode.core.guards import GateReport
-from dicomnode.core.types import Header
-from dicomnode.workers import Operation
-from engines.base import Engine
-from engines.card import SettingValue
+from dicomnode.core.ports import ChainRequest
+from dicomnode.errors import WorkerError
+from dicomnode.inference import gates
+from dicomnode.inference.dispatch import Dispatcher, Extent, Work
+from dicomnode.inference.gates import verdict_of
+from dicomnode.inference.opening import Place, open_engine
+from dicomnode.inference.process import EngineProcess
+from dicomnode.inference.slabs import cut_into, slab_slices
+from dicomnode.inference.stages import IMAGE, Prepared, Ran, Report, Verdict, run_stages
+from dicomnode.inference.warm import Keeping, WarmEngines
+from dicomnode.workers import Operation, WorkerPool
 from engines.errors import EngineInputError
-from engines.registry import default_registry
-from engines.volume import Volume, load_volume, save_volume
+from engines.runtimes.choice import Wish
+from engines.volume_files import UNFINISHED, Grid, read_grid
 
-_OUTPUT = "image"
+OPENING_TIMEOUT_S: Final = 600.0
+"""Reading and compiling the networks of an engine; a TensorRT plan is built before, by `engines build`."""
 
-
-@dataclass(frozen=True)
-class _Stage:
-    """One engine of a chain, with its settings resolved."""
-
-    index: int
-    engine: Engine
-    settings: Mapping[str, SettingValue]
-
-
-@dataclass(frozen=True)
-class _Ran:
-    """What became of one stage; `output` is None where there is none, or none that anybody could release."""
-
-    before: GateReport
-    after: GateReport | None
-    output: Volume | None
-    seconds: float
-
-    @property
-    def state(self) -> str:
-        if self.after is None:
-            return "refused"
-        return "done" if self.after.passed else "withheld"
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        return (self.before if self.after is None else self.after).reasons
+GATE_TIMEOUT_S: Final = 1800.0
+_OWN_MEMORY_BYTES: Final = 4 << 30
 
 
 def operations() -> Mapping[str, Operation]:
-    """What the worker process serves. One thread for each process: how many run is the node's to decide."""
-    cv2.setNumThreads(1)
+    """What a worker process without the service serves."""
     return {"run_chain": run_chain, "describe": describe}
 
 
 def describe(engine: str) -> dict[str, Any]:
-    """The card of an engine (`name` or `name@version`) as JSON, with its digest; raises EngineNotFoundError."""
-    card = default_registry().get(engine).card
-    return {**asdict(card), "digest": card.digest}
+    """The card of an engine (`name` or `name@version`, or a bundle's folder) as JSON, with its digest; raises
+    EngineNotFoundError."""
+    return _own_process().describe(engine)
 
 
 def run_chain(
@@ -74,78 +55,258 @@ def run_chain(
     header: Mapping[str, Sequence[str]],
     out: str,
     released: bool = False,
-) -> dict[str, Any]:
-    """Run engines one after another; the "image" of each feeds the next. A gate that does not pass ends the chain.
+) -> Report:
+    """Run engines one after another in this process; the "image" of each feeds the next. A gate that does not pass ends
+    the chain.
 
     chain   [{"engine": reference, "settings": {name: value}}]
     volume  folder written by `save_volume`; not altered
     header  attributes of the first slice by keyword, for the gates
-    out     existing, empty folder; the output of stage i is written to `<i>-<engine>-image` in it
+    out     existing, empty folder; the output NAME of stage i is written to `<i>-<engine>-NAME` in it
     released  a person has looked at what a gate withheld: figures out of bounds stop the chain no more
     Gives {"stages": [...], "state": done | refused | withheld, "reasons": [sentences]}. What is withheld for its
     figures is written too, to be looked at; what has another grid, or values that are no numbers, never is. Raises
     EngineNotFoundError and SettingError before anything runs.
     """
-    stages = [_stage(index, entry) for index, entry in enumerate(chain)]
-    if not stages:
+    station = _OwnStation(_own_process(), header)
+    stages = _prepared(station.prepare, chain)
+    return run_stages(station, stages, {IMAGE: volume}, Path(out), released=released)
+
+
+def _own_process() -> EngineProcess:
+    place = Place(Wish(), os.cpu_count() or 1, None)
+    return EngineProcess(WarmEngines(lambda source: open_engine(source, place), Keeping(_OWN_MEMORY_BYTES, 3600.0)))
+
+
+def _prepared(
+    prepare: Callable[[int, str, Mapping[str, Any]], Prepared], chain: Sequence[Mapping[str, Any]]
+) -> list[Prepared]:
+    if not chain:
         raise EngineInputError("the chain has no engine", "name at least one engine")
-    attributes: Header = {keyword: tuple(values) for keyword, values in header.items()}
-    current = load_volume(Path(volume))
-    told: list[dict[str, Any]] = []
-    reasons: list[str] = []
-    for stage in stages:
-        ran = _run(stage, attributes, current)
-        told.append(_told(stage, ran, Path(out)))
-        reasons.extend(ran.reasons)
-        if ran.output is None or (ran.state == "withheld" and not released):
-            return {"stages": told, "state": ran.state, "reasons": reasons}
-        current = ran.output
-    return {"stages": told, "state": "done", "reasons": reasons}
+    return [prepare(index, one["engine"], one.get("settings", {})) for index, one in enumerate(chain)]
 
 
-def _stage(index: int, entry: Mapping[str, Any]) -> _Stage:
-    engine = default_registry().get(entry["engine"])
-    return _Stage(index, engine, engine.card.resolve(entry.get("settings", {})))
+class _OwnStation:
+    """Runs engines and gates in this process."""
+
+    def __init__(self, process: EngineProcess, header: Mapping[str, Sequence[str]]) -> None:
+        self._process = process
+        self._header = header
+
+    def prepare(self, index: int, engine: str, settings: Mapping[str, Any]) -> Prepared:
+        return Prepared(index, engine, **self._process.prepare(engine, settings))
+
+    def run(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Ran:
+        before = verdict_of(gates.before(stage.text, self._header, inputs))
+        if not before.passed:
+            return Ran(before, {}, {}, 0.0)
+        grid = _grid(inputs)
+        began = time.monotonic()
+        made = []
+        for begin, end in cut_into(grid.shape, stage.halo):
+            part = {"inputs": inputs, "outputs": outputs, "begin": begin, "end": end}
+            made += self._process.run(stage.engine, stage.card["digest"], stage.settings, [part])["parts"]
+        seconds = time.monotonic() - began
+        after = {
+            name: verdict_of(gates.after(stage.text, source, output))
+            for name, source, output in _judged(stage, inputs, outputs)
+        }
+        return Ran(before, after, _joined([one["findings"] for one in made]), seconds)
 
 
-def _run(stage: _Stage, header: Header, volume: Volume) -> _Ran:
-    card = stage.engine.card
-    before = guards.before(card, header, volume)
-    if not before.passed:
-        return _Ran(before, None, None, 0.0)
-    began = time.monotonic()
-    output = stage.engine.run({"image": volume}, stage.settings)[_OUTPUT]
-    seconds = time.monotonic() - began
-    if not isinstance(output, Volume):
-        raise EngineInputError(f"{card.reference} gave no volume as {_OUTPUT!r}", "its card declares one")
-    after = guards.after(card, volume, output)
-    return _Ran(before, after, output if after.passed or after.is_reviewable else None, seconds)
+def _grid(inputs: Mapping[str, str]) -> Grid:
+    return read_grid(Path(next(iter(inputs.values()))))
 
 
-def _told(stage: _Stage, ran: _Ran, out: Path) -> dict[str, Any]:
-    """The stage as JSON; saves its output where there is one."""
-    card = stage.engine.card
-    port = card.outputs[_OUTPUT]
-    folder = None
-    if ran.output is not None:
-        folder = f"{stage.index}-{card.name}-{_OUTPUT}"
-        (out / folder).mkdir()
-        save_volume(ran.output, out / folder)
-    measured = ran.after.quality if ran.after else None
-    return {
-        "engine": card.name,
-        "version": card.version,
-        "card_digest": card.digest,
-        "runtime": card.runtime,
-        "operation": card.operation,
-        "influence": card.influence,
-        "settings": dict(stage.settings),
-        "output": _OUTPUT,
-        "presentation": port.presentation,
-        "unit": ran.output.unit if ran.output else port.unit,
-        "folder": folder,
-        "before": ran.before.as_json(),
-        "after": ran.after.as_json() if ran.after else None,
-        "quality": measured.as_json() if measured else {},
-        "seconds": round(ran.seconds, 3),
-    }
+def _judged(stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(name, source, output) of each output that is a volume."""
+    source = inputs.get(IMAGE) or next(iter(inputs.values()))
+    for name, folder in outputs.items():
+        if stage.card["outputs"][name]["kind"] == "volume":
+            yield name, source, folder
+
+
+def _joined(findings: Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]) -> dict[str, list[Mapping[str, Any]]]:
+    """What was found in each slab, by output, in the order of the slices."""
+    joined: dict[str, list[Mapping[str, Any]]] = {}
+    for one in findings:
+        for name, found in one.items():
+            joined.setdefault(name, []).extend(found)
+    return {name: sorted(found, key=lambda each: each["slice_index"]) for name, found in joined.items()}
+
+
+class EngineService:
+    """Resident engine processes, and the gates around them.
+
+    judges    the processes that judge what engines take and make (operations of `gates`)
+    admitted  chains that are worked on at once; who wants one more waits
+    locate    from a rule's reference to what `opening.open_engine` takes
+    """
+
+    def __init__(
+        self,
+        extent: Extent,
+        judges: WorkerPool,
+        admitted: int,
+        locate: Callable[[str], str] = lambda reference: reference,
+    ) -> None:
+        self._dispatcher = Dispatcher(extent)
+        self._gates = judges
+        self._seats = threading.BoundedSemaphore(admitted)
+        self._threads = ThreadPoolExecutor(admitted, "chain")
+        self._locate = locate
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the engine processes that run."""
+        return self._dispatcher.pids
+
+    @property
+    def waiting(self) -> int:
+        """Stages of chains that are handed in and not done."""
+        return self._dispatcher.waiting
+
+    def describe(self, engine: str) -> Mapping[str, Any]:
+        """As `describe` of this module."""
+        return self._dispatcher.ask("describe", self._locate(engine), OPENING_TIMEOUT_S)
+
+    @contextmanager
+    def admit(self, request: ChainRequest) -> Iterator[AdmittedChain]:
+        """Begin a chain whose volumes may still be being decoded; waits for a seat. Left early, it is given up.
+
+        Raises WorkerError where no seat is free before its deadline.
+        """
+        if not self._seats.acquire(timeout=request.deadline_s):
+            raise WorkerError("the engines had no time for this job", "see `dicomnode status` for what they work on")
+        chain = AdmittedChain(request, time.monotonic() + request.deadline_s)
+        try:
+            chain.future = self._threads.submit(self._run, chain)
+            yield chain
+        finally:
+            chain.give_up()
+            self._seats.release()
+
+    def close(self) -> None:
+        """End all processes; chains that are not over fail as transient."""
+        self._dispatcher.close()
+        self._gates.close()
+        self._threads.shutdown()
+
+    def _run(self, chain: AdmittedChain) -> Report:
+        station = _Station(self._dispatcher, self._gates, chain, self._locate)
+        stages = _prepared(station.prepare, chain.request.chain)
+        out, released = Path(chain.request.out), chain.request.released
+        report = run_stages(station, stages, chain.request.inputs, out, released=released)
+        for left in out.rglob(f"{UNFINISHED}*"):  # of a process that was killed
+            left.unlink(missing_ok=True)
+        return report
+
+
+class AdmittedChain:
+    """A chain that is being worked on, and how much of its input is there."""
+
+    def __init__(self, request: ChainRequest, deadline_at: float) -> None:
+        self.request = request
+        self.deadline_at = deadline_at
+        self.future: Future[Report]
+        self._condition = threading.Condition()
+        self._arrived = 0
+        self._given_up = False
+        self._on_arrival: Callable[[int], None] | None = None
+
+    @cached_property
+    def slices(self) -> int:
+        return _grid(self.request.inputs).shape[0]
+
+    def arrived(self, slices: int) -> None:
+        """The first `slices` slices of all inputs can be read."""
+        with self._condition:
+            self._arrived = max(self._arrived, slices)
+            if self._on_arrival is not None:
+                self._on_arrival(self._arrived)
+            self._condition.notify_all()
+
+    def report(self) -> Report:
+        """Waits until the chain has ended: see `run_chain`. All slices must have arrived."""
+        return self.future.result()
+
+    def give_up(self) -> None:
+        """Its caller needs it no more; returns when nothing of it is computed any more."""
+        with self._condition:
+            self._given_up = True
+            self._condition.notify_all()
+        self.future.exception()
+
+    def tell_arrivals(self, listener: Callable[[int], None]) -> None:
+        """Call `listener` with the slices that are there now, and with each change."""
+        with self._condition:
+            self._on_arrival = listener
+            listener(self._arrived)
+
+    def await_all(self) -> None:
+        """Until all slices are there; raises WorkerError where that is given up, or takes until the deadline."""
+        with self._condition:
+            remaining_s = self.deadline_at - time.monotonic()
+            there = self._condition.wait_for(lambda: self._given_up or self._arrived >= self.slices, remaining_s)
+            if self._given_up or not there:
+                raise WorkerError("the slices of the series were not decoded in time", "see what the job says of it")
+
+
+class _Station:
+    """Runs the stages of one chain in the resident processes."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, judges: WorkerPool, chain: AdmittedChain, locate: Callable[[str], str]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._judges = judges
+        self._chain = chain
+        self._locate = locate
+
+    def prepare(self, index: int, engine: str, settings: Mapping[str, Any]) -> Prepared:
+        source = self._locate(engine)
+        told = self._dispatcher.ask("prepare", source, OPENING_TIMEOUT_S, settings=dict(settings))
+        return Prepared(index, source, **told)
+
+    def run(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Ran:
+        """Slabs are given out while slices are still being decoded: the gate before the engine judges all of them, and
+        where it refuses, what was computed by then is dropped."""
+        ticket = self._dispatcher.submit(self._work(stage, inputs, outputs), 0, lambda slab: None)
+        try:
+            if stage.index == 0:
+                self._chain.tell_arrivals(lambda slices: self._dispatcher.arrived(ticket, slices))
+                self._chain.await_all()
+            else:
+                self._dispatcher.arrived(ticket, self._chain.slices)
+            before = self._judge("before", card=stage.text, header=self._chain.request.header, inputs=dict(inputs))
+            if before.passed:
+                done = self._dispatcher.wait(ticket)
+        finally:
+            self._dispatcher.withdraw(ticket)
+        if not before.passed:
+            return Ran(before, {}, {}, 0.0)
+        after = {
+            name: self._judge("after", card=stage.text, source=source, output=output)
+            for name, source, output in _judged(stage, inputs, outputs)
+        }
+        return Ran(before, after, _joined(done.findings), done.seconds)
+
+    def _work(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Work:
+        grid = _grid(inputs)
+        alike = [stage.engine, stage.card["digest"], dict(stage.settings), grid.shape[1:], grid.unit, grid.spacing_mm]
+        return Work(
+            engine=stage.engine,
+            digest=stage.card["digest"],
+            settings=stage.settings,
+            inputs=inputs,
+            outputs=outputs,
+            slices=grid.shape[0],
+            halo=stage.halo,
+            batch=json.dumps(alike, sort_keys=True) if stage.joinable else "",
+            most=slab_slices(grid.shape),
+            priority=self._chain.request.priority,
+            deadline_at=self._chain.deadline_at,
+        )
+
+    def _judge(self, gate: str, **arguments: Any) -> Verdict:
+        return verdict_of(self._judges.call(gate, GATE_TIMEOUT_S, **arguments))

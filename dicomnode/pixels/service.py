@@ -5,22 +5,26 @@ Arguments and results are JSON values; pixels travel as files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from dicomnode.core.headers import value
+import numpy as np
+
+from dicomnode.core.headers import header_of, value
 from dicomnode.core.stacks import STACK_KEYWORDS, slice_of
-from dicomnode.core.types import Slice
-from dicomnode.core.volumes import DIGEST_KEYWORDS, Stored, assemble, source_digest
-from dicomnode.errors import InputError, NotFoundError, UnsupportedError
+from dicomnode.core.types import Header, Slice
+from dicomnode.core.volumes import DIGEST_KEYWORDS, affine_of, measured_values, slice_pixels, source_digest
+from dicomnode.errors import InputError, NotFoundError
 from dicomnode.pixels.decode import decode
 from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.native import decode_native
 from dicomnode.pixels.notes import read_rejection, write_rejection
 from dicomnode.pixels.read import quiet_pydicom, read_dataset, read_header
 from dicomnode.workers import Operation
-from engines.volume import save_volume
+from engines.volume_files import VALID, VOXELS, Grid, create_volume, read_grid, write_slices
+
+_SLICE_KEYWORDS: Final = {*STACK_KEYWORDS, *DIGEST_KEYWORDS, "SOPInstanceUID", "SOPClassUID"}
 
 
 def operations() -> Mapping[str, Operation]:
@@ -29,6 +33,8 @@ def operations() -> Mapping[str, Operation]:
     return {
         "read_headers": read_headers,
         "decode_stack": decode_stack,
+        "open_stack": open_stack,
+        "decode_slices": decode_slices,
         "derive_stack": derive_stack,
         "decode_native": decode_native,
         "read_rejection": read_rejection,
@@ -50,15 +56,47 @@ def decode_stack(paths: Sequence[str], out: str) -> dict[str, Any]:
     Returns {"digests": [`source_digest` of each slice, in the order of `paths`]}. Raises NotFoundError, or InputError
     where a file cannot be decoded or does not fit the others.
     """
+    open_stack(paths, out)
+    decoded = decode_slices(paths, out, 0)
+    if not decoded["padded"]:
+        (Path(out) / VALID).unlink(missing_ok=True)
+    return {"digests": decoded["digests"]}
+
+
+def open_stack(paths: Sequence[str], out: str) -> dict[str, Any]:
+    """Make the files of the Volume of one stack, sorted by position, in the existing, empty folder `out`: all but its
+    values, which `decode_slices` writes.
+
+    Returns {"shape": [slices, rows, columns]}. Raises NotFoundError, InputError.
+    """
     slices = [_slice_at(Path(path)) for path in paths]
-    digests: list[str] = []
-    try:
-        save_volume(assemble(slices, _decoded(paths, slices, digests)), Path(out))
-    except MemoryError:  # trying again would not help: said here, so that it is not taken for a worker's bad luck
-        raise UnsupportedError(
-            f"a stack of {len(slices)} slices needs more memory than the worker has", "raise limits.worker_memory_mb"
-        ) from None
-    return {"digests": digests}
+    first = slice_pixels(slices[0].header)
+    grid = Grid((len(slices), slices[0].rows, slices[0].columns), affine_of(slices), first.unit, first.window)
+    padded = any("PixelPaddingValue" in one.header for one in slices)
+    create_volume(Path(out), grid, padded=padded)
+    return {"shape": list(grid.shape)}
+
+
+def decode_slices(paths: Sequence[str], out: str, begin: int) -> dict[str, Any]:
+    """Decode the slices of `paths`, which stand in their stack from `begin` on, into what `open_stack` made in `out`.
+
+    Returns {"digests": [`source_digest` of each], "padded": whether one of them has padding}. Raises NotFoundError, or
+    InputError where a file cannot be decoded or does not fit its stack.
+    """
+    grid, has_valid = read_grid(Path(out)), (Path(out) / VALID).exists()
+    digests, padded = [], False
+    for index, path in enumerate(paths, begin):
+        dataset = read_dataset(Path(path), with_pixels=True)
+        placed = _slice_of(header_of(dataset, _SLICE_KEYWORDS))
+        stored = decode(dataset)
+        digests.append(source_digest(stored, placed.header))
+        values, measured = measured_values(placed, stored, grid.unit, grid.shape[1:])
+        write_slices(Path(out) / VOXELS, index, values[None])
+        if has_valid:
+            padded = padded or measured is not None
+            measured = np.ones(stored.shape, dtype=np.bool_) if measured is None else measured
+            write_slices(Path(out) / VALID, index, measured[None])
+    return {"digests": digests, "padded": padded}
 
 
 def _header_or_reason(path: str, keywords: Collection[str]) -> dict[str, Any]:
@@ -69,13 +107,8 @@ def _header_or_reason(path: str, keywords: Collection[str]) -> dict[str, Any]:
 
 
 def _slice_at(path: Path) -> Slice:
-    header = read_header(path, {*STACK_KEYWORDS, *DIGEST_KEYWORDS, "SOPInstanceUID", "SOPClassUID"})
+    return _slice_of(read_header(path, _SLICE_KEYWORDS))
+
+
+def _slice_of(header: Header) -> Slice:
     return slice_of(0, value(header, "SOPInstanceUID"), value(header, "SOPClassUID"), header)
-
-
-def _decoded(paths: Sequence[str], slices: Sequence[Slice], digests: list[str]) -> Iterator[Stored]:
-    """Stored values of each file, one at a time; notes each one's digest."""
-    for path, placed in zip(paths, slices, strict=True):
-        stored = decode(read_dataset(Path(path), with_pixels=True))
-        digests.append(source_digest(stored, placed.header))
-        yield stored

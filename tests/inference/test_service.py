@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicomnode.inference import service
+from dicomnode.inference import opening
 from dicomnode.inference.service import describe, run_chain
 from dicomnode.workers import WorkerProcess
 from engines.base import Value
@@ -107,7 +107,7 @@ def test_what_is_outside_the_envelope_runs_nothing(folders: tuple[str, str]) -> 
 def test_what_fails_its_gate_for_its_figures_is_withheld_and_kept_for_review(
     folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "default_registry", lambda: Registry({"ct-nlm": Shifting}))
+    monkeypatch.setattr(opening, "default_registry", lambda: Registry({"ct-nlm": Shifting}))
     told = run(folders, {"engine": "ct-nlm"}, {"engine": "ct-nlm"})
     assert len(told["stages"]) == 1
     assert told["state"] == "withheld"
@@ -119,7 +119,7 @@ def test_what_fails_its_gate_for_its_figures_is_withheld_and_kept_for_review(
 def test_a_released_chain_goes_on_and_tells_what_did_not_pass(
     folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "default_registry", lambda: Registry({"ct-nlm": Shifting}))
+    monkeypatch.setattr(opening, "default_registry", lambda: Registry({"ct-nlm": Shifting}))
     told = run(folders, {"engine": "ct-nlm"}, {"engine": "ct-nlm"}, released=True)
     assert told["state"] == "done"
     assert [stage["folder"] for stage in told["stages"]] == ["0-ct-nlm-image", "1-ct-nlm-image"]
@@ -131,7 +131,7 @@ def test_a_released_chain_goes_on_and_tells_what_did_not_pass(
 def test_what_is_no_image_of_the_source_any_more_is_never_kept(
     folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch, released: bool
 ) -> None:
-    monkeypatch.setattr(service, "default_registry", lambda: Registry({"ct-nlm": Broken}))
+    monkeypatch.setattr(opening, "default_registry", lambda: Registry({"ct-nlm": Broken}))
     told = run(folders, {"engine": "ct-nlm"}, released=released)
     assert (told["state"], told["stages"][0]["folder"]) == ("withheld", None)
     assert list(Path(folders[1]).iterdir()) == []

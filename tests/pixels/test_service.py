@@ -81,12 +81,18 @@ def test_slices_that_do_not_fit_together_are_refused(worker: WorkerProcess, tmp_
         worker.call("decode_stack", TIMEOUT_S, paths=paths, out=str(tmp_path))
 
 
-def test_a_stack_too_large_for_the_worker_is_refused_for_good(tmp_path: Path) -> None:
-    worker = WorkerProcess("dicomnode.pixels.service", MEMORY_BYTES)
-    path = str(stored(tmp_path, phantom_slice(size=512)))
-    with pytest.raises(UnsupportedError, match="2100 slices"):
-        worker.call("decode_stack", TIMEOUT_S, paths=[path] * 2100, out=str(tmp_path))
-    worker.close()
+def test_slabs_of_a_stack_make_the_same_volume(worker: WorkerProcess, tmp_path: Path) -> None:
+    paths = [str(stored(tmp_path, dataset)) for dataset in phantom_study(np.random.default_rng(1), slices=3, size=64)]
+    (whole := tmp_path / "whole").mkdir()
+    (slabs := tmp_path / "slabs").mkdir()
+    digests = worker.call("decode_stack", TIMEOUT_S, paths=paths, out=str(whole))["digests"]
+    assert worker.call("open_stack", TIMEOUT_S, paths=paths, out=str(slabs)) == {"shape": [3, 64, 64]}
+    later = worker.call("decode_slices", TIMEOUT_S, paths=paths[2:], out=str(slabs), begin=2)
+    first = worker.call("decode_slices", TIMEOUT_S, paths=paths[:2], out=str(slabs), begin=0)
+    assert [*first["digests"], *later["digests"]] == digests
+    one, other = load_volume(whole), load_volume(slabs)
+    assert (one.voxels == other.voxels).all() and (one.affine == other.affine).all()
+    assert (one.unit, one.window) == (other.unit, other.window)
 
 
 def test_a_worker_writes_nothing_of_a_data_set(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
