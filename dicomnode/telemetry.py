@@ -58,6 +58,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "rule": "name of a rule",
         "rules": "how many rules",
         "engine": "name and version of an engine",
+        "precision": "what an engine's networks are computed in",
         "fingerprint": "which key signed a bundle: first 16 digits of the SHA-256 of the public key",
         "gate": "name of a safety gate",
         "proof": "how it was proved that a destination holds something: commitment, find or receipts",
@@ -283,6 +284,13 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         ),
         "engine_switched": Event("info", "a person made another version of an engine the one in use", "engine"),
         "engine_removed": Event("info", "a person deleted a version of an engine", "engine"),
+        "plan_activated": Event(
+            "info", "a TensorRT plan was built and proved on this machine: it computes from now on", "engine precision"
+        ),
+        "plan_refused": Event(
+            "warning", "a TensorRT plan could not be built or proved: another runtime computes",
+            "engine precision reason",
+        ),
         # review, quarantine, retention and the disk
         "review_decided": Event(
             "info", "a person released, discarded, requeued or dismissed something",

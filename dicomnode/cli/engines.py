@@ -21,6 +21,8 @@ from dicomnode.cli.console import (
 
 Reference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="An engine.")]
 
+DeviceOption = Annotated[str, typer.Option("--device", metavar="cuda:N", help="The GPU.")]
+
 engines_app = typer.Typer(
     help="Engines: what can be done with images.", callback=need_command, invoke_without_command=True
 )
@@ -147,3 +149,32 @@ def sign(
 
     show(sign_bundle(folder, key), as_json)
     return OK
+
+
+@engines_app.command("build")
+def build(
+    reference: Reference,
+    slices: Annotated[
+        Path, typer.Option("--slices", metavar="FOLDER", help="DICOM series of yours to prove it on.", exists=True)
+    ],
+    device: DeviceOption = "cuda:0",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Compile a bundle for this machine's GPU by TensorRT, and use that once it is proved on your slices."""
+    from dicomnode.operations.build_engine import build_engine
+
+    with progress() as report:
+        built = build_engine(configured(config, rules_matter=False), reference, slices, device, report)
+    show(built, as_json)
+    return outcome(built.failed, False)
+
+
+@engines_app.command("selftest")
+def selftest(device: DeviceOption = "cuda:0", as_json: JsonOption = False) -> int:
+    """Try TensorRT on this machine: driver, device, libraries, builds, parity, speed, memory."""
+    from dicomnode.operations.selftest_engines import selftest as run
+
+    tested = run(device)
+    show(tested, as_json)
+    return outcome(tested.failed, False)

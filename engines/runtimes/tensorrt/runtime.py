@@ -164,13 +164,11 @@ def build_plans(networks: Networks, device: str, precision: Precision) -> tuple[
     return records
 
 
-def open_built(networks: Networks, device: str, records: Sequence[Record]) -> tuple[Session, ...]:
-    """Sessions of plans that are yet to be proved, for the proof alone."""
+def open_built(networks: Networks, device: str, record: Record) -> Session:
+    """A session of a plan that is yet to be proved, for the proof alone."""
     libraries, _ = on_device(device)
-    store = PlanStore(networks.cache)
-    return tuple(
-        TensorRtSession(libraries, store.plan(record), cuda_index(device), record.facts.precision) for record in records
-    )
+    plan = PlanStore(networks.cache).plan(record)
+    return TensorRtSession(libraries, plan, cuda_index(device), record.facts.precision)
 
 
 def conclude(networks: Networks, records: Sequence[Record], proof: Sequence[str], activated: bool) -> None:

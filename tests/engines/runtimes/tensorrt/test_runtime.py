@@ -61,7 +61,7 @@ def _reference(bundle: Bundle) -> Iterator[ModelEngine]:
 
 def proved(bundle: Bundle, networks: Networks, reference: ModelEngine, **change: Any) -> Proof:
     records = build_plans(networks, GPU, "float16")
-    engine = ModelEngine(bundle.card, open_built(networks, GPU, records), Portions(batch=2))
+    engine = ModelEngine(bundle.card, [open_built(networks, GPU, record) for record in records], Portions(batch=2))
     test = replace(golden(bundle), **change)
     proof = prove(test, "float16", engine, reference, [example_inputs(bundle.card, (4, 40, 48))])
     engine.close()
