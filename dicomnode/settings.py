@@ -147,7 +147,14 @@ def _hours(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda:[0-9]{1,3}", text):
+        raise ValueError(f'{text!r} is no device: write "cpu", "cuda:0", "cuda:1", ...')
+    return text
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
+EngineDevice = Annotated[str, AfterValidator(_device)]
 Name = Annotated[str, AfterValidator(section_name)]
 NeedName = Annotated[str, Field(min_length=1, max_length=64)]
 Uid = Annotated[str, AfterValidator(_uid)]
@@ -588,6 +595,17 @@ class EngineSettings(Section):
 
     trusted_keys: tuple[Path, ...] = Field(
         default=(), description="files of the public keys (PEM, Ed25519) whose signature on a bundle is enough to add it"
+    )
+    runtime: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = Field(
+        default="auto", description="what computes networks; auto takes what is fastest on this machine"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        default="auto",
+        description="what networks are computed in; auto takes the fastest that an engine's card and this machine allow. "
+        "It is part of the identity of what is derived",
+    )
+    devices: tuple[EngineDevice, ...] = Field(
+        default=(), description='"cpu", "cuda:0", "cuda:1", ... in the order to try them; empty: the GPUs, then "cpu"'
     )
 
 
