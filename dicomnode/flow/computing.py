@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dicomnode.core import review
+from dicomnode.core.guards import HEADER_KEYWORDS
 from dicomnode.core.stacks import STACK_KEYWORDS
 from dicomnode.faults import kill_point
 from dicomnode.flow.reusing import Former, FormerJobs
@@ -86,7 +87,7 @@ class ChainRunner:
     def _run(self, job: Job, volume: _Volume, key: str, out: Path) -> Result:
         kill_point("enhance.before_engine")
         out.mkdir()
-        (read,) = self._rooms.headers([volume.source], STACK_KEYWORDS)
+        (read,) = self._rooms.headers([volume.source], STACK_KEYWORDS | HEADER_KEYWORDS)
         report = self._rooms.engines.call(
             "run_chain",
             _ENGINE_TIMEOUT_S,

@@ -11,9 +11,9 @@ import pytest
 from scipy import ndimage
 
 from engines import quality
-from engines.edges import edge_width_px
 from engines.nlm import CtNlm, fill_padding
 from engines.quality import QualityReport
+from engines.quality.edges import edge_width_px
 from engines.volume import HU, Volume
 from tests.shared import shared_data
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, special
 
-from engines.edges import edge_width_px, find_edges
+from engines.quality.edges import edge_response, edge_width_px, find_edges
 from tests.engines.phantoms import Pixels, body, noisy
 
 ALL = np.ones((128, 128), dtype=np.bool_)
@@ -53,3 +53,11 @@ def test_edges_point_from_dark_to_bright() -> None:
 
 def test_a_flat_slice_has_no_edges() -> None:
     assert edge_width_px([(np.zeros((128, 128), np.float32),) * 2 + (ALL,)]) is None
+
+
+@pytest.mark.parametrize("blur", [0.5, 1.0])
+def test_modulation_falls_as_the_transform_of_the_blur(blur: float) -> None:
+    found = edge_response([(step(1.0), ndimage.gaussian_filter(step(1.0), blur), ALL)])
+    assert found is not None
+    assert found.half_per_px == pytest.approx(np.sqrt(np.log(2) / 2) / np.pi, abs=0.012)
+    assert found.modulation == pytest.approx(np.exp(-2 * (np.pi * blur * found.half_per_px) ** 2), rel=0.05)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines import quality
+from engines.quality.slices import pairs
 from engines.volume import ARBITRARY, HU
 from tests.engines.phantoms import body, noisy, volume
 
@@ -50,15 +51,16 @@ def test_flat_sd_is_the_standard_deviation_of_flat_blocks() -> None:
 
 
 def test_tissue_cores_stay_away_from_borders_and_padding() -> None:
-    pixels, measured = body(), ALL.copy()
-    measured[:40] = False
-    cores = quality.tissue_cores(pixels, measured)
+    pixels, measured = body(256), np.ones((256, 256), dtype=np.bool_)
+    measured[:80] = False
+    (pair,) = pairs(volume(pixels, valid=measured[None]), volume(pixels))
+    cores = quality.tissue_cores(pair.smooth, pair.inside)
     assert cores["soft tissue"].any()
     assert cores["bone"].any()
     for core in cores.values():
-        assert not core[:44].any()
-    # Within the core of a tissue, and one pixel on, everything is that tissue.
-    assert abs(pixels[cores["soft tissue"]] - 40.0).max() < 1.0
+        assert not core[:43].any()  # of half the rows
+    whole = np.repeat(np.repeat(cores["soft tissue"], 2, axis=0), 2, axis=1)
+    assert abs(pixels[whole] - 40.0).max() < 1.0
 
 
 def test_bias_is_the_mean_change_in_each_tissue() -> None:
@@ -95,14 +97,36 @@ def test_padding_decides_neither_range_nor_clipping() -> None:
 
 
 def test_comparing_a_volume_with_itself_finds_no_change_and_is_json() -> None:
-    same = volume(noisy(body(), 8.0), noisy(body(), 8.0, seed=1))
+    same = volume(noisy(body(256), 8.0), noisy(body(256), 8.0, seed=1))
     report = quality.measure(same, same)
     assert report.noise_before == report.noise_after
     assert report.edge_width_before_px == report.edge_width_after_px
-    assert set(report.bias_hu.values()) == {0.0}
+    assert set(report.bias_hu.values()) == set(report.slice_bias_hu.values()) == {0.0}
+    assert report.edge_modulation == pytest.approx(1.0)
+    assert (report.edge_correlation, report.slice_fit) == (None, 0.0)
+    assert report.blob is not None
+    assert report.blob.strength == 0.0
     assert json.loads(json.dumps(report.as_json()))["clipped_fraction"] == 0.0
 
 
 def test_hu_bias_is_not_measured_in_other_units() -> None:
     same = volume(noisy(body(), 8.0), unit=ARBITRARY)
     assert quality.measure(same, same).bias_hu == {}
+
+
+def test_one_slice_among_many_is_enough_to_be_seen() -> None:
+    """A shift of 30 HU in one of 20 slices moves the mean of all by 1.5 HU only."""
+    before = volume(*(noisy(body(), 8.0, seed) for seed in range(20)))
+    changed = before.voxels.copy()
+    changed[7] += 30.0
+    report = quality.measure(before, before.with_voxels(changed))
+    assert report.bias_hu["soft tissue"] == pytest.approx(1.5, abs=0.01)
+    assert report.slice_bias_hu["soft tissue"] == pytest.approx(30.0, abs=0.01)
+
+
+def test_a_report_of_anything_is_json() -> None:
+    """A single tiny slice, of another unit, without edges and flat places."""
+    same = volume(np.arange(64, dtype=np.float32).reshape(8, 8), unit=ARBITRARY)
+    told = quality.measure(same, same).as_json()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert (told["nps"], told["blob"], told["slice_fit"]) == (None, None, None)
