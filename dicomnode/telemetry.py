@@ -58,6 +58,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "rule": "name of a rule",
         "rules": "how many rules",
         "engine": "name and version of an engine",
+        "runtime": "what computes an engine's networks, with its version and precision",
         "precision": "what an engine's networks are computed in",
         "fingerprint": "which key signed a bundle: first 16 digits of the SHA-256 of the public key",
         "gate": "name of a safety gate",
@@ -284,6 +285,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         ),
         "engine_switched": Event("info", "a person made another version of an engine the one in use", "engine"),
         "engine_removed": Event("info", "a person deleted a version of an engine", "engine"),
+        "engine_opened": Event(
+            "info", "an engine's networks were opened; the reason tells what else was looked at",
+            "engine runtime reason",
+        ),
         "plan_activated": Event(
             "info", "a TensorRT plan was built and proved on this machine: it computes from now on", "engine precision"
         ),

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from dicomnode.telemetry import event
 from engines.base import Engine
-from engines.bundle import load_bundle
+from engines.bundle import Bundle, load_bundle
+from engines.chain import Portions
 from engines.model import ModelEngine
 from engines.registry import default_registry
 from engines.runtimes.base import Resources, Runtime
-from engines.runtimes.choice import Wish, choose
-from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.runtimes.openvino import OpenVino
-from engines.runtimes.processor import this_processor
+from engines.runtimes.choice import Wish, choose, onnx_runtimes
+from engines.runtimes.devices import CPU
+from engines.runtimes.tensorrt.runtime import Networks, TensorRt
+
+_ON_GPU: Final = Portions(slices=16, batch=8)
+"""A GPU wants many slices at once; a batch is cut in pieces there, so that one is copied while another is computed."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,19 @@ def open_engine(source: str, place: Place) -> Opened:
     if not Path(source).is_absolute():
         return Opened(default_registry().get(source), _nothing)
     bundle = load_bundle(Path(source))
-    choice = choose(bundle.card, place.wish, runtimes())
+    choice = choose(bundle.card, place.wish, _runtimes(bundle, place))
     resources = Resources(choice.device, place.threads, choice.precision, place.cache)
-    engine = ModelEngine.open(bundle, lambda network: choice.runtime.open(network, resources))
+    portions = Portions() if choice.device == CPU else _ON_GPU
+    engine = ModelEngine.open(bundle, lambda network: choice.runtime.open(network, resources), portions)
+    event("engine_opened", engine=bundle.card.reference, runtime=engine.card.runtime, reason=choice.reason)
     return Opened(engine, engine.close)
 
 
-def runtimes() -> tuple[Runtime, ...]:
-    """All of them. In float32 the first is the faster one on small networks; in bfloat16 the second is the only one."""
-    return OnnxRuntime(), OpenVino(this_processor())
+def _runtimes(bundle: Bundle, place: Place) -> tuple[Runtime, ...]:
+    """All that may compute a bundle's networks: on a GPU TensorRT too, where it has plans of them."""
+    if place.cache is None or place.wish.devices == (CPU,):
+        return onnx_runtimes()
+    return (TensorRt(Networks.of(bundle, place.cache)), *onnx_runtimes())
 
 
 def _nothing() -> None:
