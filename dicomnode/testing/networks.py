@@ -197,22 +197,6 @@ def quantised() -> bytes:
     return graph.bytes(1, {"rounded": (graph.node("DequantizeLinear", whole, scale, zero), 1)})
 
 
-def gflop(model: bytes, rows: int, columns: int) -> float:
-    """What one slice of this size costs in 10^9 operations: two for each multiplication of the convolutions."""
-    proto = onnx.load_model_from_string(model)
-    shape = proto.graph.input[0].type.tensor_type.shape
-    for dimension, size in zip((shape.dim[0], shape.dim[2], shape.dim[3]), (1, rows, columns), strict=True):
-        dimension.dim_value = size
-    del proto.graph.output[1:]  # their symbolic sizes would hide what is known now
-    proto.graph.output[0].type.tensor_type.ClearField("shape")
-    graph = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph
-    sizes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in graph.value_info}
-    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    products = (math.prod(sizes[node.output[0]]) * math.prod(weights[node.input[1]][1:]) for node in convolutions)
-    return float(2 * sum(products)) / 1e9
-
-
 def _sharpened(graph: _Graph, channels: int, gain: float) -> str:
     part = graph.constant(np.array(0.3, dtype=np.float32))
     more = graph.node("Mul", graph.high_pass(INPUT), part)
