@@ -10,7 +10,6 @@ Values go in as HU / 1000, so that water is 0 and bfloat16 is fine where it matt
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
