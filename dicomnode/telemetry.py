@@ -246,6 +246,14 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "an output failed a safety gate and is not delivered",
             "job_id series_id engine gate reason",
         ),
+        "job_flagged": Event(
+            "warning", "an output failed a safety gate and is delivered all the same, marked as such",
+            "job_id series_id engine reason",
+        ),
+        "quality_drift": Event(
+            "warning", "a figure of one scanner, protocol and engine has moved away from what it was",
+            "job_id series_id reason hint",
+        ),
         "job_failed": Event(
             "error", "an enhancement failed",
             "job_id series_id engine attempt retry_s error reason hint",

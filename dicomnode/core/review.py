@@ -35,6 +35,21 @@ def may_leave(report: Mapping[str, Any], engines: Sequence[str], *, is_released:
     return is_released and is_reviewable(report) and len(report["stages"]) == len(engines)
 
 
+def flags(content: Mapping[str, Any]) -> bool:
+    """Whether a planned job's results leave though a gate finds their figures out of bounds, and say so."""
+    return bool(content.get("on_gate") == "flag")
+
+
+def is_flagged(report: Mapping[str, Any], content: Mapping[str, Any], *, is_released: bool) -> bool:
+    """Whether what a job derives has to say that a gate did not pass, and that nobody has looked at it."""
+    return flags(content) and not is_released and bool(report["reasons"])
+
+
+def flag_note(report: Mapping[str, Any]) -> str:
+    """What a flagged object says of itself: ASCII, the gate's own sentences, no patient data."""
+    return f"A safety gate did not pass, and nobody has reviewed it: {'; '.join(report['reasons'])}."
+
+
 def release_note(report: Mapping[str, Any]) -> str:
     """What a released object says of itself: ASCII, the gate's own sentences, no patient data."""
     return f"Released after review although a safety gate did not pass: {'; '.join(report['reasons'])}."

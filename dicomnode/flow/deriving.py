@@ -10,12 +10,14 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from dicomnode.core.review import RELEASED, release_note
+from dicomnode.core.review import RELEASED, flag_note, is_flagged, release_note
 from dicomnode.core.types import Sender
 from dicomnode.faults import kill_point
 from dicomnode.flow.computing import Result
 from dicomnode.flow.dispatching import Dispatcher
 from dicomnode.flow.enhancing import Enhancer
+from dicomnode.flow.measuring import is_constancy
+from dicomnode.flow.reporting import Document, Reporter
 from dicomnode.flow.rooms import Rooms
 from dicomnode.flow.storing import drop, identity_of, store_built
 from dicomnode.store.index import jobs as job_index
@@ -25,6 +27,9 @@ from dicomnode.store.schema import Instance, Job, JobState
 from dicomnode.telemetry import event
 
 _BUILD_TIMEOUT_S: Final = 1800.0
+
+_FLAG: Final = " [gate failed]"
+"""After the description of a series that left though a gate did not pass."""
 
 _NUMBERS_A_JOB: Final = 10
 """Series numbers kept free for one job; each engine of its chain may take one."""
@@ -52,6 +57,17 @@ class _Enhanced(NamedTuple):
     result: Result
 
 
+class _Made(NamedTuple):
+    """All that is derived in one go."""
+
+    series: Sequence[_Derived]
+    documents: Sequence[Document]
+
+    @property
+    def files(self) -> list[StoredFile]:
+        return [*(file for one in self.series for file in one.files), *(one.file for one in self.documents)]
+
+
 class _Derived(NamedTuple):
     """A derived series at rest: the output of a job that it is, and its files."""
 
@@ -70,6 +86,7 @@ class Deriver:
         self._enhancer = enhancer
         self._dispatcher = dispatcher
         self._deriving = deriving
+        self._reporter = Reporter(rooms, dispatcher)
 
     def derive(self, job_row: int) -> None:
         """Build, store and enqueue a job's derived objects."""
@@ -79,16 +96,27 @@ class Deriver:
         if job.state != JobState.ENHANCED:
             self._enhancer.forget_result(job)  # a kill may have come between the commit and this
             return
+        if is_constancy(job):
+            self._report(job, instances)
+            return
         started = time.monotonic()
         result = self._enhancer.result_to_derive(job, instances)
         if result is not None:
             self._derive(_Enhanced(job, instances, result), started)
 
+    def _report(self, job: Job, instances: Sequence[Instance]) -> None:
+        """Make the documents on a phantom."""
+        with self._rooms.results.scratch() as scratch:
+            said = _said(self._deriving(), job, {"reasons": []})
+            made = _Made([], self._reporter.make(job, instances, said, lambda stage: "", scratch))
+            self._commit(job.id, made)
+
     def _derive(self, enhanced: _Enhanced, started: float) -> None:
         with self._rooms.results.scratch() as scratch:
             derived = self._make(enhanced, scratch)
+            made = _Made(derived, self._documents(enhanced, scratch))
             kill_point("derive.before_commit")
-            if not self._commit(enhanced.job.id, derived):
+            if not self._commit(enhanced.job.id, made):
                 return
         kill_point("derive.after_commit")
         self._rooms.results.forget(enhanced.result.key)
@@ -106,6 +134,15 @@ class Deriver:
             _Derived(output, made["series_instance_uid"], store_built(self._rooms, made["instances"]))
             for output, made in zip(outputs, built, strict=True)
         ]
+
+    def _documents(self, enhanced: _Enhanced, scratch: Path) -> list[Document]:
+        """Build and store the quality reports that the rules ask for."""
+        job, instances, result = enhanced
+        stages = result.report["stages"]
+        said = _said(self._deriving(), job, result.report)
+        return self._reporter.make(
+            job, instances, said, lambda stage: str(result.folder / stages[stage]["folder"]), scratch
+        )
 
     def _build(self, enhanced: _Enhanced, output: Mapping[str, Any], scratch: Path) -> Mapping[str, Any]:
         job, instances, result = enhanced
@@ -128,17 +165,18 @@ class Deriver:
             out=str(out),
         )
 
-    def _commit(self, job_row: int, derived: Sequence[_Derived]) -> bool:
+    def _commit(self, job_row: int, made: _Made) -> bool:
         """Record and enqueue what was made; False where the job was superseded or cancelled meanwhile."""
         with self._rooms.database.write() as session:
             job = job_index.job(session, job_row)
             if job.state != JobState.ENHANCED:
-                drop(self._rooms, [file for series in derived for file in series.files])
+                drop(self._rooms, made.files)
                 return False
-            for series in derived:
+            for series in made.series:
                 self._record(session, job, series)
+            self._reporter.record(session, job, made.documents, self._deriving().sender(time.time()))
             job_index.end_job(session, job_row, JobState.DERIVED, [], time.time())
-            job.derived_series = [series.series_instance_uid for series in derived]
+            job.derived_series = [series.series_instance_uid for series in made.series]
             replacing.supersede(session, job, time.time())
         return True
 
@@ -161,11 +199,13 @@ def _stages_to(output: Mapping[str, Any], job: Job, stages: Sequence[dict[str, A
 
 def _said(deriving: Deriving, job: Job, report: Mapping[str, Any]) -> dict[str, Any]:
     """What derived objects say of us and of themselves."""
+    flagged = is_flagged(report, job.content, is_released=job.review == RELEASED)
     return {
-        "series": _label_of(job, deriving.series),
+        "series": {**_label_of(job, deriving.series), "description_suffix": _FLAG if flagged else ""},
         "equipment": dict(deriving.equipment),
-        "content_qualification": deriving.content_qualification,
+        "content_qualification": "RESEARCH" if flagged else deriving.content_qualification,
         "note": _note_of(job, report),
+        "comment": flag_note(report) if flagged else "",
     }
 
 

@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from dicomnode.core.review import DISMISSED, RELEASED, is_flagged
 from dicomnode.flow.computing import ChainRunner, Result
+from dicomnode.flow.measuring import Measurer, is_constancy, tell_drifts
 from dicomnode.flow.reusing import Former, FormerJobs
 from dicomnode.flow.rooms import Rooms
 from dicomnode.store.index import jobs as job_index
@@ -25,6 +27,7 @@ class Enhancer:
         self._rooms = rooms
         self._former_jobs = former_jobs
         self._chains = ChainRunner(rooms, former_jobs)
+        self._measurer = Measurer(rooms)
 
     def enhance(self, job_row: int) -> bool:
         """Run a job's engines; whether there is a result to derive from."""
@@ -34,8 +37,25 @@ class Enhancer:
         if job.state not in replacing.UNFINISHED:
             return False
         started = time.monotonic()
+        if is_constancy(job):
+            return self._measure(job, instances, started)
         made = self._chains.result(job, instances)
         return self._record(job, made, time.monotonic() - started)
+
+    def _measure(self, job: Job, instances: Sequence[Instance], started: float) -> bool:
+        """Measure a phantom; whether there is a report to derive."""
+        seen = self._measurer.of_phantom(job, instances)
+        state = JobState.REFUSED if seen.measured is None else JobState.ENHANCED
+        with self._rooms.database.write() as session:
+            current = job_index.job(session, job.id)
+            if current.state not in replacing.UNFINISHED:
+                return False
+            drifts = [] if seen.measured is None else self._measurer.record(session, current, [seen.measured])
+            job_index.end_job(session, job.id, state, seen.refused, time.time())
+        told = {"state": "refused" if seen.measured is None else "done", "reasons": list(seen.refused)}
+        _tell(job, told, time.monotonic() - started)
+        tell_drifts(job, drifts)
+        return seen.measured is not None
 
     def result_to_derive(self, job: Job, instances: Sequence[Instance]) -> Result | None:
         """The result of an enhanced job; None where it had been lost, and nothing is to be derived from the new one."""
@@ -69,12 +89,18 @@ class Enhancer:
             self._former_jobs.repeat(job, made.id)
             return False
         state = _STATES[made.report["state"]]
+        measured = self._measurer.of_engines(job, made.report)
         with self._rooms.database.write() as session:
-            if job_index.job(session, job.id).state not in replacing.UNFINISHED:  # superseded or cancelled meanwhile
+            current = job_index.job(session, job.id)
+            if current.state not in replacing.UNFINISHED:  # superseded or cancelled meanwhile
                 self._rooms.results.forget(made.key)
                 return False
             job_index.record_result(session, job.id, state, made.report, made.key, time.time())
+            if state != JobState.ENHANCED and job.content.get("kind") == "shadow":
+                current.review = DISMISSED  # nothing of it was to leave: nobody has to decide
+            drifts = self._measurer.record(session, current, measured)
         _tell(job, made.report, seconds)
+        tell_drifts(job, drifts)
         return state == JobState.ENHANCED
 
 
@@ -84,5 +110,7 @@ def _tell(job: Job, report: Mapping[str, Any], seconds: float) -> None:
     }  # fmt: skip
     if report["state"] == "done":
         event("job_finished", **told, instances=len(job.instance_rows), seconds=seconds)
+        if is_flagged(report, job.content, is_released=job.review == RELEASED) and job.content["outputs"]:
+            event("job_flagged", **told, reason="; ".join(report["reasons"]))
     else:
         event(f"job_{report['state']}", **told, reason="; ".join(report["reasons"]))

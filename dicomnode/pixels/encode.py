@@ -84,6 +84,7 @@ def derive_stack(
     created_at: float,
     out: str,
     note: str = "",
+    comment: str = "",
     replaces: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the derived files of one stack into the existing folder `out`; arguments and result are JSON values.
@@ -92,10 +93,11 @@ def derive_stack(
     stack_key   of the stack that they are
     result      folder of the engines' output (`engines.volume.save_volume`), a slice for each source
     stages      what ran, in order: engine, version, card_digest, runtime, operation, influence, settings, presentation
-    series      description_prefix, to which the engines' names are added, and number_offset (see `SeriesLabel`)
+    series      description_prefix, to which the engines' names are added, and number_offset (see `SeriesLabel`);
+                description_suffix and preset, a few words after the engines' names, are optional
     equipment   fields of `Equipment`, each optional
     created_at  seconds since the epoch; with the node's time zone all that changes bytes from one run to the next
-    note        more for the Derivation Description, without PHI
+    note        more for the Derivation Description, without PHI; `comment`: more for Image Comments
     replaces    Series Instance UIDs of what was derived of the stack before; the derived series' own is passed over
 
     Returns series_instance_uid, and instances: path, sop_instance_uid, sop_class_uid, transfer_syntax_uid and
@@ -124,6 +126,7 @@ def derive_stack(
         content_qualification=cast(ContentQualification, content_qualification),
         replaces=tuple(uid for uid in replaces if uid != series_instance_uid),
         note=note,
+        comment=comment,
     )
     by_slice = chain_influence(chain.identity) == "slice"
     made = []
@@ -184,8 +187,9 @@ def _label(series: Mapping[str, Any], chain: _Chain, header: Header) -> SeriesLa
     """The engines are named, for two series of one source are told apart by it; and what looks like HU but is not."""
     not_hu = "not HU " if chain.presentation and slice_pixels(header).unit == HU else ""
     return SeriesLabel(
-        description_prefix=f"{series['description_prefix']}{chain.engines} {not_hu}",
+        description_prefix=f"{series['description_prefix']}{chain.engines} {series.get('preset', '')}{not_hu}",
         number_offset=int(series["number_offset"]) + len(chain.stages) - 1,
+        description_suffix=series.get("description_suffix", ""),
     )
 
 

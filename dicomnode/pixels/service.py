@@ -20,7 +20,9 @@ from dicomnode.pixels.decode import decode
 from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.native import decode_native
 from dicomnode.pixels.notes import read_rejection, write_rejection
+from dicomnode.pixels.phantoms import measure_phantom
 from dicomnode.pixels.read import quiet_pydicom, read_dataset, read_header
+from dicomnode.pixels.reports import write_reports
 from dicomnode.workers import Operation
 from engines.volume_files import VALID, VOXELS, Grid, create_volume, read_grid, write_slices
 
@@ -39,6 +41,8 @@ def operations() -> Mapping[str, Operation]:
         "decode_native": decode_native,
         "read_rejection": read_rejection,
         "write_rejection": write_rejection,
+        "measure_phantom": measure_phantom,
+        "write_reports": write_reports,
     }
 
 

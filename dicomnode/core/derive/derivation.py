@@ -62,10 +62,12 @@ class SeriesLabel:
 
     description_prefix  put before the source's Series Description
     number_offset       Series Number = 1000 times the source's + this
+    description_suffix  put after it; it is not cut off
     """
 
     description_prefix: str
     number_offset: int
+    description_suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Derivation:
     created_at            with a time zone; written in the source's zone where that names one
     replaces              Series Instance UIDs of what this series takes the place of, after slices came late or changed
     note                  more for the derivation description, ASCII, without PHI
+    comment               more for Image Comments, which viewers show, ASCII, without PHI
     """
 
     sop_instance_uid: str
@@ -92,3 +95,4 @@ class Derivation:
     content_qualification: ContentQualification = "RESEARCH"
     replaces: tuple[str, ...] = ()
     note: str = ""
+    comment: str = ""

@@ -141,7 +141,8 @@ def _put_instance(image: Dataset, derivation: Derivation, created: datetime) -> 
     image.ContentQualification = derivation.content_qualification
     engines = ", ".join(stage.reference for stage in derivation.stages)
     caution = "" if derivation.content_qualification == "PRODUCT" else " Not for diagnostic use."
-    image.ImageComments = our_text(f"Derived by software ({engines}), not acquired.{caution}", _COMMENT_CHARACTERS)
+    said = f"Derived by software ({engines}), not acquired.{caution} {derivation.comment}"
+    image.ImageComments = our_text(said.rstrip(), _COMMENT_CHARACTERS)
 
 
 def _put_series(image: Dataset, said: Dataset, derivation: Derivation, created: datetime) -> None:
@@ -150,8 +151,9 @@ def _put_series(image: Dataset, said: Dataset, derivation: Derivation, created: 
     image.SeriesNumber = series_number(ascii_text(said, "SeriesNumber"), derivation.series.number_offset)
     described = value_bytes(said, "SeriesDescription")
     prefix = our_text(derivation.series.description_prefix, _LO_CHARACTERS)
-    text = followed_by(prefix, described, character_encodings(said), _LO_CHARACTERS)
-    put_encoded(image, "SeriesDescription", text)
+    suffix = our_text(derivation.series.description_suffix, _LO_CHARACTERS).encode("ascii")
+    text = followed_by(prefix, described, character_encodings(said), _LO_CHARACTERS - len(suffix))
+    put_encoded(image, "SeriesDescription", text + suffix)
 
 
 def _date_and_time(moment: datetime) -> tuple[str, str]:

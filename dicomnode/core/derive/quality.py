@@ -29,7 +29,7 @@ from dicomnode.core.derive.document import (
     study_of,
 )
 from dicomnode.core.derive.elements import ascii_text, encoded_item, our_text, put_encoded
-from dicomnode.core.derive.image import series_number, writable
+from dicomnode.core.derive.image import writable
 from dicomnode.core.derive.provenance import local_time
 from dicomnode.core.figures import FIGURES
 from dicomnode.core.identity import named_uid
@@ -62,7 +62,6 @@ class QualityDocument:
     sentences  of the gate, ASCII without patient data
     sources    the images that were measured
     identity   what the UIDs are made of: sources, engine, settings
-    number_offset  Series Number = 1000 times the source's + this
     """
 
     engine: str
@@ -71,7 +70,7 @@ class QualityDocument:
     sentences: tuple[str, ...]
     sources: tuple[ObjectReference, ...]
     identity: Mapping[str, str]
-    number_offset: int
+    series_number: int
     created_at: datetime
     equipment: Equipment
     content_qualification: ContentQualification
@@ -133,7 +132,7 @@ def _put_series(made: Dataset, said: Dataset, document: QualityDocument, modalit
         named_uid({**parts, "role": role}) for role in ("quality", "quality series")
     )
     made.Modality, made.InstanceNumber = modality, 1
-    made.SeriesNumber = series_number(document.identity.get("series_number", ""), document.number_offset)
+    made.SeriesNumber = document.series_number
     made.SeriesDescription = our_text(f"{document.engine} {what}", _LO_CHARACTERS)
     return local_time(document.created_at, said)
 

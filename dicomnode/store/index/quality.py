@@ -78,6 +78,22 @@ def record(session: Session, job: Job, measured: Measured, now: float) -> Qualit
     return row
 
 
+def was_drifting(session: Session, lineage: Lineage) -> bool:
+    """Whether the latest report of a lineage said that something drifts."""
+    rows = (
+        select(QualityRow)
+        .where(
+            QualityRow.peer == lineage.peer,
+            QualityRow.device == lineage.device,
+            QualityRow.protocol == lineage.protocol,
+            QualityRow.engine == lineage.engine,
+        )
+        .order_by(QualityRow.at.desc(), QualityRow.id.desc())
+        .limit(1)
+    )
+    return any(row.drifts for row in session.scalars(rows))
+
+
 def lineage_of(row: QualityRow) -> Lineage:
     return Lineage(row.peer, row.device, row.protocol, row.engine)
 

@@ -259,8 +259,9 @@ def _earlier(session: Session, job: Job, states: Sequence[JobState]) -> list[Job
     ]
 
 
-def _chain(content: dict[str, Any]) -> tuple[Any, Any]:
-    return content["engines"], content["settings"]
+def _chain(content: dict[str, Any]) -> tuple[Any, ...]:
+    """What a job does: one that only tries a version out takes the place of none that delivers."""
+    return content["engines"], content["settings"], content.get("kind", "job")
 
 
 def _source_uids(session: Session, job: Job) -> set[str]:
