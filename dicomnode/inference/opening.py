@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -47,15 +48,20 @@ def open_engine(source: str, place: Place) -> Opened:
     if not Path(source).is_absolute():
         return Opened(default_registry().get(source), _nothing)
     bundle = load_bundle(Path(source))
-    choice = choose(bundle.card, place.wish, _runtimes(bundle, place))
+    choice = choose(bundle.card, place.wish, runtimes_for(bundle, place))
     resources = Resources(choice.device, place.threads, choice.precision, place.cache)
-    portions = Portions() if choice.device == CPU else _ON_GPU
-    engine = ModelEngine.open(bundle, lambda network: choice.runtime.open(network, resources), portions)
+    opener = partial(choice.runtime.open, resources=resources)
+    engine = ModelEngine.open(bundle, opener, portions_on(choice.device))
     event("engine_opened", engine=bundle.card.reference, runtime=engine.card.runtime, reason=choice.reason)
     return Opened(engine, engine.close)
 
 
-def _runtimes(bundle: Bundle, place: Place) -> tuple[Runtime, ...]:
+def portions_on(device: str) -> Portions:
+    """How much is computed at once there."""
+    return Portions() if device == CPU else _ON_GPU
+
+
+def runtimes_for(bundle: Bundle, place: Place) -> tuple[Runtime, ...]:
     """All that may compute a bundle's networks: on a GPU TensorRT too, where it has plans of them."""
     if place.cache is None or place.wish.devices == (CPU,):
         return onnx_runtimes()

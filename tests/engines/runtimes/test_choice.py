@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.testing.bundles import made, made_bundle
+from dicomnode.testing.bundles import made
 from engines.card import Precision
 from engines.errors import RuntimeFailedError
-from engines.opening import open_bundle
 from engines.runtimes.base import Resources, Session
 from engines.runtimes.choice import Wish, choose, share
 
@@ -105,11 +104,3 @@ def test_no_core_is_given_out_twice(cores: int, most: int) -> None:
     assert shared.threads >= 1
     assert shared.processes * shared.threads <= cores
     assert shared.processes <= max(1, most)
-
-
-def test_a_bundle_is_opened_with_what_was_chosen(tmp_path: Path) -> None:
-    bundle = made_bundle(tmp_path, "two-outputs")
-    opened = open_bundle(bundle, Wish(precision="float32"), 1, None)
-    assert opened.engine.card.runtime.startswith("onnxruntime-")
-    assert opened.engine.card.runtime.endswith("/float32")
-    opened.engine.close()
