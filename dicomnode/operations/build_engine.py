@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +33,8 @@ Progress = Callable[[str, int, int], None]
 
 _MOST_STACKS: Final = 4
 _MOST_SLICES: Final = 48
-_AT_ONCE: Final = Portions(slices=16, batch=8)
-"""So many that batches are cut in pieces, and captured as graphs: that is proved too."""
+_WAYS: Final = (Portions(slices=16, batch=8), Portions(slices=16, batch=1))
+"""In batches, which are cut in pieces on two slots; and slice by slice, which after the second is done by a graph."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +141,17 @@ def _proved(work: _Work, records: Sequence[Record]) -> tuple[bool, tuple[str, ..
 
 
 def _proof(work: _Work, records: Sequence[Record]) -> Proof:
-    left = iter(records)
-    threads = len(os.sched_getaffinity(0))
-    with (
-        closing(_opened(work, lambda _: open_built(work.networks, work.device, next(left)))) as engine,
-        closing(_opened(work, lambda model: OnnxRuntime().open(model, Resources(threads=threads)))) as reference,
-    ):
-        return prove(golden(work.bundle), records[0].facts.precision, engine, reference, work.cases)
+    bundle, threads = work.bundle, len(os.sched_getaffinity(0))
+    with ExitStack() as opened:
+        sessions = [opened.enter_context(closing(_built(work, record))) for record in records]
+        ways = [ModelEngine(bundle.card, sessions, portions) for portions in _WAYS]
+        reference = ModelEngine.open(bundle, lambda model: OnnxRuntime().open(model, Resources(threads=threads)))
+        opened.callback(reference.close)
+        return prove(golden(bundle), records[0].facts.precision, ways, reference, work.cases)
 
 
-def _opened(work: _Work, opener: Callable[[Path], Session]) -> ModelEngine:
-    return ModelEngine.open(work.bundle, opener, _AT_ONCE)
+def _built(work: _Work, record: Record) -> Session:
+    return open_built(work.networks, work.device, record)
 
 
 def _cases(card: EngineCard, source: Path) -> list[Mapping[str, Value]]:

@@ -18,6 +18,7 @@ from engines.errors import BundleError
 from engines.installed import Accepted, Installed, read_installed
 from engines.provenance import Metric
 from engines.registry import Registry, default_registry
+from engines.runtimes.tensorrt.plans import Known, PlanStore
 
 _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -67,11 +68,15 @@ class EngineList:
 
 @dataclass(frozen=True, slots=True)
 class EngineShown:
-    """Everything that is known of one version of an engine; `bundle` is None for one that comes with the node."""
+    """Everything that is known of one version of an engine; `bundle` is None for one that comes with the node.
+
+    plans  that TensorRT has built of its networks on this machine
+    """
 
     card: EngineCard
     bundle: Bundle | None
     installed: Installed
+    plans: tuple[Known, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         facts = {"card": asdict(self.card), "digest": self.card.digest}
@@ -83,6 +88,7 @@ class EngineShown:
             "provenance": asdict(self.bundle.provenance),
             **_version_json(self.installed, self.card.version),
             "history": [asdict(change) for change in self.installed.history],
+            "plans": [asdict(plan) for plan in self.plans],
         }
 
     def lines(self) -> Sequence[str]:
@@ -102,6 +108,7 @@ class EngineShown:
                 f"    {_when(change.at)}: {change.what} {change.version} by {change.by}"
                 for change in self.installed.history
             ),
+            *(f"    {line}" for plan in self.plans for line in plan.lines),
         ]
 
 
@@ -120,7 +127,9 @@ def show_engine(config: Config | None, reference: str) -> EngineShown:
     registry = registry_of(config)
     card = registry.card(reference)
     installed = {} if config is None else read_installed(config.bundles)
-    return EngineShown(card, registry.bundle(reference), installed.get(card.name, Installed()))
+    bundle = registry.bundle(reference)
+    plans = () if config is None or bundle is None else PlanStore(config.compiled).known(bundle.digest)
+    return EngineShown(card, bundle, installed.get(card.name, Installed()), plans)
 
 
 def registry_of(config: Config | None) -> Registry:

@@ -16,7 +16,7 @@ from engines.golden import Difference, Golden, compare
 
 @dataclass(frozen=True)
 class Proof:
-    """golden  what the golden test found, by output; parity  the same against `reference`, for each case."""
+    """golden  what the golden test found, by way and output; parity  the same against `reference`, for each case."""
 
     reference: str
     golden: tuple[Difference, ...]
@@ -36,22 +36,24 @@ class Proof:
             for number, differences in enumerate(self.parity, 1)
             for difference in differences
         )
-        return (*golden, *parity, *(() if self.parity else ("no real slices were given",)))
+        return tuple(dict.fromkeys((*golden, *parity, *(() if self.parity else ("no real slices were given",)))))
 
 
 def prove(
-    test: Golden, precision: Precision, engine: Engine, reference: Engine, cases: Sequence[Mapping[str, Value]]
+    test: Golden, precision: Precision, ways: Sequence[Engine], reference: Engine, cases: Sequence[Mapping[str, Value]]
 ) -> Proof:
-    """Run both tests. `engine` computes with the plans, `reference` with another runtime; `cases` are real inputs."""
-    settings = engine.card.resolve(test.settings)
+    """Run both tests. `reference` computes with another runtime; `cases` are real inputs.
+
+    ways  the plans' engine in each way that is to be proved, such as in large batches and slice by slice
+    """
+    settings = reference.card.resolve(test.settings)
+    wanted = [replace(test, inputs=case, outputs=reference.run(case, settings)) for case in cases]
     return Proof(
         reference=reference.card.runtime,
-        golden=compare(test, precision, engine.run(test.inputs, settings)),
+        golden=tuple(one for way in ways for one in compare(test, precision, way.run(test.inputs, settings))),
         parity=tuple(
-            compare(
-                replace(test, inputs=case, outputs=reference.run(case, settings)), precision, engine.run(case, settings)
-            )
-            for case in cases
+            tuple(one for way in ways for one in compare(each, precision, way.run(each.inputs, settings)))
+            for each in wanted
         ),
     )
 

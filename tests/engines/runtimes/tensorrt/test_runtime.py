@@ -63,7 +63,7 @@ def proved(bundle: Bundle, networks: Networks, reference: ModelEngine, **change:
     records = build_plans(networks, GPU, "float16")
     engine = ModelEngine(bundle.card, [open_built(networks, GPU, record) for record in records], Portions(batch=2))
     test = replace(golden(bundle), **change)
-    proof = prove(test, "float16", engine, reference, [example_inputs(bundle.card, (4, 40, 48))])
+    proof = prove(test, "float16", [engine], reference, [example_inputs(bundle.card, (4, 40, 48))])
     engine.close()
     conclude(networks, records, proof.lines, proof.passed)
     return proof
@@ -106,7 +106,7 @@ def test_one_outside_its_tolerance_is_not_used_and_says_why(
 
 
 def test_nothing_is_proved_without_real_slices(bundle: Bundle, reference: ModelEngine) -> None:
-    proof = prove(golden(bundle), "float32", reference, reference, [])
+    proof = prove(golden(bundle), "float32", [reference], reference, [])
     assert all(difference.passed for difference in proof.golden)
     assert not proof.passed
     assert proof.lines[-1] == "no real slices were given"
@@ -130,7 +130,7 @@ def test_a_fault_on_real_slices_alone_is_found(bundle: Bundle, reference: ModelE
             outputs[name] = volume.with_voxels(voxels)
             return outputs
 
-    proof = prove(test, "float32", Faulty(), reference, [example_inputs(bundle.card, (3, 40, 40))])
+    proof = prove(test, "float32", [reference, Faulty()], reference, [example_inputs(bundle.card, (3, 40, 40))])
     assert all(difference.passed for difference in proof.golden)
     assert not proof.passed
 
