@@ -180,7 +180,7 @@ def _denoise_large() -> Made:
 
 
 def _adjacent() -> Made:
-    stage = replace(_residual_stage("net.onnx", halo_px=2), inputs=(TensorInput("image", "image", KILO, adjacent=1),))
+    stage = replace(_residual_stage("net.onnx", halo_px=5), inputs=(TensorInput("image", "image", KILO, adjacent=1),))
     card = replace(_image_card("adjacent", stage), influence="volume")
     return Made(card, {"net.onnx": networks.adjacent_denoiser()})
 
@@ -198,7 +198,7 @@ def _two_outputs() -> Made:
         TensorOutput("residual", "image", KILO, residual_of="image"),
         TensorOutput("enhanced", "enhanced", KILO),
     )
-    card = _image_card("two-outputs", Stage("net.onnx", _TAKEN, outputs, halo_px=2))
+    card = _image_card("two-outputs", Stage("net.onnx", _TAKEN, outputs, halo_px=5))
     card = replace(card, outputs={**_IMAGE, "enhanced": Port(unit=HU)})
     return Made(card, {"net.onnx": networks.two_outputs()})
 

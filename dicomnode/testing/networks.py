@@ -2,7 +2,7 @@
 
 They are made of `onnx.helper` and a seed; nothing is trained. So that what they give is tame (the gates after an engine
 can pass), each does something simple and known, and adds a little of its random layers to it: a denoiser takes away
-some of what a 3 x 3 mean takes away, but never much at an edge; a segmenter compares with thresholds; a detector looks
+some of what a 3 x 3 mean takes away, but nothing at an edge; a segmenter compares with thresholds; a detector looks
 for what is bright. The random layers cost what the layers of a trained network cost.
 
 Values go in as HU / 1000, so that water is 0 and bfloat16 is fine where it matters.
@@ -23,9 +23,8 @@ INPUT: Final = "image"
 
 _OPSET: Final = 18
 _IR_VERSION: Final = 10
-_GAIN: Final = 1e-3  # what the random layers add: under about 1 HU
-_LARGEST_STEP: Final = 0.03  # what is taken away for noise is at most 30 HU
-_MEAN: Final = np.full((3, 3), 1 / 9)
+_GAIN: Final = 1e-4  # what the random layers add: about 0.1 HU
+_LARGEST_STEP: Final = 0.03  # 30 HU: what differs more from its surroundings is no noise
 _DILATIONS: Final = (2, 3, 4, 3)
 
 
@@ -66,19 +65,32 @@ class _Graph:
         biases = () if bias is None else (self.constant(bias.astype(np.float32)),)
         return self.node("Conv", value, given, *biases)
 
+    def mean(self, value: str, size_px: int) -> str:
+        """Of the pixels around; at the edge of those that are there."""
+        reach = size_px // 2
+        rows = self.node("AveragePool", value, kernel_shape=[size_px, 1], pads=[reach, 0, reach, 0])
+        return self.node("AveragePool", rows, kernel_shape=[1, size_px], pads=[0, reach, 0, reach])
+
     def high_pass(self, value: str) -> str:
-        """One channel, minus its 3 x 3 mean; the edge is repeated outwards."""
-        weights = -_MEAN
-        weights[1, 1] += 1.0
-        pads = self.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64))
-        padded = self.node("Pad", value, pads, mode="edge")
-        return self.node("Conv", padded, self.constant(weights.astype(np.float32)[None, None]))
+        """One channel, minus its 3 x 3 mean."""
+        return self.node("Sub", value, self.mean(value, 3))
+
+    def number(self, value: float) -> str:
+        return self.constant(np.array(value, dtype=np.float32))
+
+    def cut(self, value: str, bound: float) -> str:
+        return self.node("Clip", value, self.number(-bound), self.number(bound))
 
     def noise(self, value: str) -> str:
-        """What a careful smoothing takes away from one channel: the high-pass, cut where an edge makes it large."""
-        low, high = (self.constant(np.array(bound, dtype=np.float32)) for bound in (-_LARGEST_STEP, _LARGEST_STEP))
-        part = self.constant(np.array(0.5, dtype=np.float32))
-        return self.node("Mul", self.node("Clip", self.high_pass(value), low, high), part)
+        """What a careful smoothing takes away from one channel: half the high-pass where that is small, nothing where
+        it is large or the image varies more widely than noise does."""
+        fine = self.high_pass(value)
+        doubled = self.node("Mul", self.cut(fine, _LARGEST_STEP), self.number(2.0))
+        small = self.node("Sub", doubled, self.cut(fine, 2 * _LARGEST_STEP))
+        wide = self.node("Sub", self.mean(value, 3), self.mean(value, 9))
+        structure = self.mean(self.node("Abs", wide), 3)
+        weight = self.node("Sub", self.number(0.5), self.node("Mul", structure, self.number(0.5 / _LARGEST_STEP)))
+        return self.node("Mul", small, self.node("Relu", weight))
 
     def bytes(self, channels: int, outputs: Mapping[str, tuple[str, int]]) -> bytes:
         """The file. `outputs`: by the output's name the value that it is, and its channels."""
@@ -127,7 +139,7 @@ def adjacent_denoiser(slices: int = 3, channels: int = 8, seed: int = 0) -> byte
     """A denoiser that sees a slice and its neighbours as channels, the slice in the middle: "image" -> "residual"."""
     graph = _Graph(seed)
     middle = graph.mixed(INPUT, np.eye(slices)[slices // 2][None])
-    value = graph.layer(graph.relu_layer(INPUT, (slices, channels)), (channels, 1), gain=10 * _GAIN)
+    value = graph.layer(graph.relu_layer(INPUT, (slices, channels)), (channels, 1), gain=_GAIN)
     return graph.bytes(slices, {"residual": (graph.node("Add", value, graph.noise(middle)), 1)})
 
 
@@ -197,8 +209,7 @@ def quantised() -> bytes:
 
 
 def _sharpened(graph: _Graph, channels: int, gain: float) -> str:
-    part = graph.constant(np.array(0.3, dtype=np.float32))
-    more = graph.node("Mul", graph.high_pass(INPUT), part)
+    more = graph.node("Mul", graph.high_pass(INPUT), graph.number(0.3))
     trunk = graph.layer(graph.relu_layer(INPUT, (1, channels)), (channels, 1), gain=gain)
     return graph.node("Add", graph.node("Add", INPUT, more), trunk)
 
