@@ -34,7 +34,7 @@ from engines.provenance import Provenance
 from engines.signing import SIGNATURE, Signature, read_signature
 from engines.soundness import check_card
 from engines.tables import as_table, nearest, read_table, write_toml
-from engines.wiring import check_chain
+from engines.tasks.image import with_strength
 
 FORMAT: Final = 1
 CARD, GOLDEN, WORDS, DIGESTS = "card.toml", "golden.npz", "CARD.md", "digests.json"
@@ -99,11 +99,13 @@ def load_bundle(folder: Path) -> Bundle:
             raise BundleError(f"{name} is not the file that {DIGESTS} names", "copy the bundle again from its source")
     digest = digest_of(files)
     signature = read_signature(_json(folder, SIGNATURE)) if SIGNATURE in names else None
-    return Bundle(folder, replace(engine, bundle=digest), provenance, digest, signature)
+    return Bundle(folder, replace(with_strength(engine), bundle=digest), provenance, digest, signature)
 
 
 def check_networks(bundle: Bundle) -> None:
     """Raises BundleError where a network is malformed, or is not what the card and its task want of it."""
+    from engines.wiring import check_chain  # knows every task, which takes long to import
+
     check_chain(bundle.card)
     for stage in bundle.card.stages:
         content = _read(bundle.folder / stage.file, _LARGEST_NETWORK_BYTES)
@@ -127,6 +129,7 @@ def write_bundle(
     """
     if any(folder.iterdir()):
         raise BundleError(f"{folder.name} is not empty", "write a bundle into a folder of its own")
+    card = with_strength(card)
     check_card(card)
     _check_golden(card, test)
     files = {

@@ -1,19 +1,21 @@
 """image: another image on the same grid; one, or one from each of several stages.
 
 What comes back is the network's image where values were measured, and the source where they were padding, or where a
-person's marks left the image alone. A card with the setting `strength` lets a site blend: 0 is the source, 1 the image.
+person's marks left the image alone. The setting `strength` lets a site blend: 0 is the source, 1 the image. Every
+bundle of this task has it, whatever its card declares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Value
-from engines.card import Port
+from engines.card import EngineCard, Port, Setting
 from engines.tasks.base import Computed
 from engines.volume import ARBITRARY, PRESENTATION_MAXIMUM, Volume
 
@@ -25,6 +27,15 @@ Pixels = NDArray[np.float32]
 def values(computed: Computed) -> Mapping[str, Value]:
     """The card's outputs, each a volume on the source's grid."""
     return {name: _image(computed, name, port) for name, port in computed.card.outputs.items()}
+
+
+def with_strength(card: EngineCard) -> EngineCard:
+    """The card with the setting `strength`, where its task is this one and an output is no presentation; one that
+    declares its own bounds or default keeps them."""
+    if card.task != "image" or STRENGTH in card.settings or all(port.presentation for port in card.outputs.values()):
+        return card
+    meaning = "how far the output goes from the source (0) to what the network makes (1)"
+    return replace(card, settings={**card.settings, STRENGTH: Setting(1.0, meaning, 0.0, 1.0)})
 
 
 def _image(computed: Computed, name: str, port: Port) -> Volume:

@@ -25,11 +25,12 @@ from engines.bundle import (
     seal,
     write_bundle,
 )
-from engines.card import EngineCard
+from engines.card import EngineCard, Setting
 from engines.errors import BundleError, EngineError
 from engines.golden import compare
 from engines.signing import SIGNATURE, make_keys, sign
 from engines.tables import as_table, write_toml
+from engines.tasks.image import STRENGTH, with_strength
 
 SMALL: tuple[Shape, ...] = tuple(shape for shape in get_args(Shape) if not shape.startswith("denoise"))
 
@@ -49,11 +50,24 @@ def _folder(original: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("shape", SMALL)
 def test_what_is_written_is_what_is_read(shape: Shape, tmp_path: Path) -> None:
     bundle = made_bundle(tmp_path, shape)
-    assert replace(bundle.card, bundle="") == made(shape).card
+    assert replace(bundle.card, bundle="") == with_strength(made(shape).card)
     assert load_bundle(tmp_path) == bundle
     test = golden(bundle)
     assert all(found.passed for found in compare(test, "float32", test.outputs))
     assert bundle.card.intended_use in (tmp_path / WORDS).read_text()
+
+
+def test_every_image_bundle_can_be_blended(tmp_path: Path) -> None:
+    """Also one whose card does not say so; no other task can, and who declares bounds keeps them."""
+    made_bundle(tmp_path, "two-stages")
+    card_file = tmp_path / CARD
+    text = card_file.read_text()
+    card_file.write_text(text[: text.index("[engine.settings.strength]")] + text[text.index("[[engine.stages]]") :])
+    seal(tmp_path)
+    assert load_bundle(tmp_path).card.settings[STRENGTH].default == 1.0
+    assert STRENGTH not in with_strength(made("detect").card).settings
+    own = replace(made("two-stages").card, settings={STRENGTH: Setting(0.5, "share", 0.2, 0.7)})
+    assert with_strength(own) == own
 
 
 def test_a_bundle_written_again_is_the_same_bundle(folder: Path, tmp_path: Path) -> None:
