@@ -147,10 +147,14 @@ class PlanStore:
 
     def plan(self, record: Record) -> bytes:
         """The bytes of a plan whose record was found. Raises RuntimeFailedError where they are not the ones built."""
-        content = _read(self._folder / f"{record.plan}.plan", _LARGEST_PLAN_BYTES)
+        content = self._content(record)
         if hashlib.sha256(content).hexdigest() != record.plan:
             raise RuntimeFailedError(f"the plan of {record.facts.stage} is missing or was changed", _BUILD_AGAIN)
         return content
+
+    def has_plan(self, record: Record) -> bool:
+        """Whether `plan` would give it."""
+        return hashlib.sha256(self._content(record)).hexdigest() == record.plan
 
     def timing(self, facts: PlanFacts) -> bytes:
         """Timings of kernels of earlier builds; empty where there are none of ours."""
@@ -169,6 +173,9 @@ class PlanStore:
         for path in self._folder.glob("*.plan"):
             if path.stem not in named:
                 path.unlink(missing_ok=True)
+
+    def _content(self, record: Record) -> bytes:
+        return _read(self._folder / f"{record.plan}.plan", _LARGEST_PLAN_BYTES)
 
     def _authentic(self, path: Path) -> Any:
         """What we wrote there; None where there is nothing, or not we have written it."""

@@ -80,12 +80,11 @@ class TensorRt:
         if device == CPU:
             return "TensorRT computes on GPUs only"
         try:
-            libraries, gpu = on_device(device)
+            if self.precisions(device):
+                return ""
+            return "; ".join(self._why_not(device)) or f"no plan of it was built here: {self._networks.build_hint}"
         except RuntimeFailedError as error:
             return f"{error}; {error.hint}"
-        if any(self._activated(libraries, gpu, precision) for precision in gpu.precisions):
-            return ""
-        return "; ".join(self.why_not(device)) or f"no plan of it was built here: {self._networks.build_hint}"
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         libraries, gpu = on_device(device)
@@ -104,15 +103,20 @@ class TensorRt:
         plan = self._store.plan(record)
         return TensorRtSession(libraries, plan, cuda_index(resources.device), resources.precision)
 
-    def why_not(self, device: str) -> tuple[str, ...]:
-        """What the proof found against the plans that were built and are not used."""
+    def _why_not(self, device: str) -> tuple[str, ...]:
+        """What was found against the plans that were built and are not used."""
         libraries, gpu = on_device(device)
         records = (record for each in gpu.precisions for record in self._records(libraries, gpu, each))
-        lines = (line for record in records if record and not record.activated for line in record.proof)
-        return tuple(dict.fromkeys(lines))
+        return tuple(dict.fromkeys(line for record in records if record for line in self._against(record)))
+
+    def _against(self, record: Record) -> tuple[str, ...]:
+        if not record.activated:
+            return record.proof
+        return () if self._store.has_plan(record) else (f"the plan of {record.facts.stage} is missing or was changed",)
 
     def _activated(self, libraries: Libraries, gpu: Gpu, precision: Precision) -> bool:
-        return all(record is not None and record.activated for record in self._records(libraries, gpu, precision))
+        records = self._records(libraries, gpu, precision)
+        return all(record is not None and record.activated and self._store.has_plan(record) for record in records)
 
     def _records(self, libraries: Libraries, gpu: Gpu, precision: Precision) -> Iterator[Record | None]:
         for network in self._described.values():

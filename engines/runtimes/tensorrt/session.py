@@ -58,7 +58,7 @@ class TensorRtSession:
         with self._lock:
             if self._loaded is None:
                 return
-            self._use_device()
+            self._libraries.cuda.cudaSetDevice(self._device)  # where the device is lost, there is nothing to give back
             for slots in self._slots.values():
                 for slot in slots:
                     slot.close()

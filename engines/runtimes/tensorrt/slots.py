@@ -164,7 +164,7 @@ class Slot:
 
     def _give_up_graph(self) -> None:
         if self._graph is not None:
-            self._value(self._cuda.cudaStreamSynchronize(self._stream), "computing")
+            self._cuda.cudaStreamSynchronize(self._stream)  # what it would say, the next call says too
             self._cuda.cudaGraphExecDestroy(self._graph)
             self._graph = None
 

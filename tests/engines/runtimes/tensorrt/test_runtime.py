@@ -146,6 +146,17 @@ def test_another_driver_or_bundle_has_no_plan(
     assert {plan.stage for plan in known} == {path.name for path in networks.files}
 
 
+def test_a_plan_that_was_changed_is_passed_over(
+    machine: Machine, bundle: Bundle, networks: Networks, reference: ModelEngine
+) -> None:
+    assert proved(bundle, networks, reference).passed
+    for path in (networks.cache / "tensorrt").glob("*.plan"):
+        path.write_bytes(b"someone else's")
+    assert "was changed" in TensorRt(networks).unavailable(GPU)
+    (networks.cache / "tensorrt.key").chmod(0o644)
+    assert "key" in TensorRt(networks).unavailable(GPU)
+
+
 def test_a_second_build_uses_the_timings_of_the_first_and_leaves_one_plan_a_network(
     machine: Machine, bundle: Bundle, networks: Networks
 ) -> None:

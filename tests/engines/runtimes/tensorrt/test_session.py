@@ -133,6 +133,17 @@ def test_everything_is_given_back(machine: Machine) -> None:
         session.run({"image": image(1)})
 
 
+def test_a_session_of_a_lost_device_can_be_closed(machine: Machine) -> None:
+    session = opened(machine)
+    for _ in range(3):
+        session.run({"image": image(8)})
+    machine.refuse |= dict.fromkeys(["cudaSetDevice", "cudaStreamSynchronize", "cudaGraphExecDestroy"], FULL)
+    with pytest.raises(RuntimeFailedError):
+        session.run({"image": image(8)})
+    session.close()
+    assert machine.memory == {}
+
+
 @pytest.mark.parametrize(
     "name",
     ["cudaHostAlloc", "cudaMalloc", "cudaStreamSynchronize", "create_execution_context",
