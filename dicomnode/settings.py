@@ -607,6 +607,18 @@ class EngineSettings(Section):
     devices: tuple[EngineDevice, ...] = Field(
         default=(), description='"cpu", "cuda:0", "cuda:1", ... in the order to try them; empty: the GPUs, then "cpu"'
     )
+    processes: Receivers = Field(
+        default="auto", description='resident engine processes: "auto" is one a GPU, else one a core up to four'
+    )
+    memory_mb: int = Field(
+        default=2048, ge=256, description="memory of an engine process above which it closes what was used least lately"
+    )
+    idle_unload_s: float = Field(
+        default=600.0, gt=0, description="an engine that nobody has needed for so long is closed"
+    )
+    shared_mb: int = Field(
+        default=4096, ge=0, description="memory for decoded series on their way through engines, then the disk is used"
+    )
 
 
 class MetricsSettings(Section):

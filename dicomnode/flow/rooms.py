@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dicomnode.core.ports import Worker
+from dicomnode.core.ports import Engines, Worker
+from dicomnode.inference.memory import SharedFolders
 from dicomnode.store.database import Database
 from dicomnode.store.files import FileStore
 from dicomnode.store.results import ResultStore
 from dicomnode.store.schema import Instance
 
 _HEADERS_TIMEOUT_S: Final = 600.0
-_CARD_TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Rooms:
     files: FileStore
     results: ResultStore
     pixels: Worker
-    engines: Worker
+    engines: Engines
+    shared: SharedFolders
 
     def paths(self, instances: Sequence[Instance]) -> list[str]:
         """Where the files of instances lie, here."""
@@ -39,4 +40,4 @@ class Rooms:
 
     def cards(self, engines: Sequence[str]) -> list[dict[str, Any]]:
         """The cards of engines as they are installed now, with `digest` and `runtime`."""
-        return [dict(self.engines.call("describe", _CARD_TIMEOUT_S, engine=engine)) for engine in engines]
+        return [dict(self.engines.describe(engine)) for engine in engines]

@@ -26,7 +26,7 @@ from dicomnode.inference.process import EngineProcess
 from dicomnode.inference.slabs import cut_into, slab_slices
 from dicomnode.inference.stages import IMAGE, Prepared, Ran, Report, Verdict, run_stages
 from dicomnode.inference.warm import Keeping, WarmEngines
-from dicomnode.workers import Operation, WorkerPool
+from dicomnode.workers import WorkerPool
 from engines.errors import EngineInputError
 from engines.runtimes.choice import Wish
 from engines.volume_files import UNFINISHED, Grid, read_grid
@@ -36,11 +36,6 @@ OPENING_TIMEOUT_S: Final = 600.0
 
 GATE_TIMEOUT_S: Final = 1800.0
 _OWN_MEMORY_BYTES: Final = 4 << 30
-
-
-def operations() -> Mapping[str, Operation]:
-    """What a worker process without the service serves."""
-    return {"run_chain": run_chain, "describe": describe}
 
 
 def describe(engine: str) -> dict[str, Any]:

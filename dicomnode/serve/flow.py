@@ -22,6 +22,7 @@ from dicomnode.flow.withdrawing import Withdrawer
 from dicomnode.flow.workflows import Reconciler, SeriesWorkflows
 from dicomnode.serve import wiring
 from dicomnode.serve.care import Care
+from dicomnode.serve.engines import engine_service, shared_folders
 from dicomnode.serve.heart import Heart
 from dicomnode.serve.wiring import Store
 from dicomnode.store.intake import set_strays_aside
@@ -45,8 +46,10 @@ class FlowRole:
         cores = (os.cpu_count() or 1) if workers == "auto" else workers
         memory_bytes = config.limits.worker_memory_mb << 20
         self._pixels = WorkerPool("dicomnode.pixels.service", cores, memory_bytes)
-        self._engines = WorkerPool("dicomnode.inference.service", cores, memory_bytes)
-        self._rooms = Rooms(store.database, store.files, wiring.result_store(config), self._pixels, self._engines)
+        results = wiring.result_store(config)
+        self._engines = engine_service(config, cores)
+        self._shared = shared_folders(config)
+        self._rooms = Rooms(store.database, store.files, results, self._pixels, self._engines, self._shared)
         self._pipeline = Pipeline(self._rooms, wiring.routing(config), deriving(config))
         slots = {"route": _ROUTED_AT_ONCE, "enhance": cores, "derive": cores}
         self._workflows = port.Workflows(
@@ -95,6 +98,7 @@ class FlowRole:
         self._workflows.stop(WORKFLOW_GRACE_S)
         self._pixels.close()
         self._engines.close()
+        self._shared.close()
 
 
 def deriving(config: Config) -> Deriving:

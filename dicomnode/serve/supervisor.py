@@ -319,6 +319,7 @@ def _changed_until_restart(old: Config, new: Config) -> list[str]:
         "tls": ("port", "only"),
         "cluster": ("dead_after_s",),
         "limits": ("worker_memory_mb", "workers"),
+        "engines": ("runtime", "precision", "devices", "processes", "memory_mb", "idle_unload_s", "shared_mb"),
         "retrieve": ("at_once",),
         "log": ("format", "level"),
         "metrics": ("host", "port"),

@@ -224,6 +224,9 @@ class BucketResults(ResultStore):
     def find(self, key: str) -> tuple[Path, dict[str, Any]] | None:
         return super().find(key) or (super().find(key) if self._bring(key) else None)
 
+    def has_of(self, prefix: str) -> bool:
+        return super().has_of(prefix) or bool(self._bucket.names(f"results/{prefix}"))
+
     def keep(self, made: Path, key: str, report: Mapping[str, Any]) -> Path:
         folder = super().keep(made, key, report)
         files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

@@ -54,6 +54,10 @@ class ResultStore:
         except (OSError, ValueError, TypeError, LookupError):
             return None
 
+    def has_of(self, prefix: str) -> bool:
+        """Whether there may be a result whose key begins so."""
+        return any(self._results.glob(f"{prefix}*"))
+
     def keep(self, made: Path, key: str, report: Mapping[str, Any]) -> Path:
         """Move a folder of files into the store under `key`, durably; its place. What is there, and whole, stays."""
         files = {str(path.relative_to(made)): _digest(path) for path in sorted(made.rglob("*")) if path.is_file()}

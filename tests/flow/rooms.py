@@ -14,15 +14,18 @@ from sqlalchemy import update
 
 from dicomnode import faults
 from dicomnode.core.phantom import phantom_study
+from dicomnode.core.ports import ChainRequest
 from dicomnode.core.routing import Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.flow.deriving import Deriving
 from dicomnode.flow.pipeline import Pipeline
 from dicomnode.flow.rooms import Rooms
-from dicomnode.inference import service as inference_service
+from dicomnode.inference.memory import SharedFolders
+from dicomnode.inference.service import describe, run_chain
 from dicomnode.pixels import service as pixels_service
 from dicomnode.store.results import ResultStore
 from dicomnode.store.schema import Instance, Job, Outbox, Series, SeriesState
+from engines.volume import load_volume
 from tests.store.receiving import Reception, receiving
 
 DERIVING = Deriving(
@@ -53,6 +56,36 @@ class Calls:
         return self.operations[operation](**arguments)
 
 
+@dataclass
+class _Running:
+    """A chain (`dicomnode.core.ports.RunningChain`) that runs when its report is asked for."""
+
+    engines: EngineCalls
+    request: ChainRequest
+    slices: int = 0
+
+    def arrived(self, slices: int) -> None:
+        self.slices = slices
+
+    def report(self) -> Mapping[str, Any]:
+        asked, (volume,) = self.request, self.request.inputs.values()
+        assert self.slices == len(load_volume(Path(volume)).voxels)
+        told = {"chain": asked.chain, "volume": volume, "header": asked.header, "out": asked.out}
+        return self.engines.call("run_chain", asked.deadline_s, **told, released=asked.released)
+
+
+@dataclass
+class EngineCalls(Calls):
+    """Engines (`dicomnode.core.ports.Engines`) in this process."""
+
+    def describe(self, engine: str) -> Mapping[str, Any]:
+        return self.call("describe", 1.0, engine=engine)
+
+    @contextmanager
+    def admit(self, request: ChainRequest) -> Iterator[_Running]:
+        yield _Running(self, request)
+
+
 def phantom(slices: int = 4, seed: int = 1) -> list[Dataset]:
     """A small body, small enough for the pixels that ct-nlm is made for."""
     study = phantom_study(np.random.default_rng(seed), slices=slices, size=128)
@@ -69,7 +102,7 @@ class Flow:
     rooms: Rooms
     pipeline: Pipeline
     pixels: Calls
-    engines: Calls
+    engines: EngineCalls
     results: ResultStore
 
     def receive(self, datasets: list[Dataset]) -> None:
@@ -136,9 +169,10 @@ def flowing(
     """A flow on real files; `engines` replaces operations of the engine worker."""
     with receiving(folder, routes) as reception:
         pixels = Calls(pixels_service.operations())
-        computing = Calls({**inference_service.operations(), **(engines or {})})
+        computing = EngineCalls({"run_chain": run_chain, "describe": describe, **(engines or {})})
         results = ResultStore(folder)
-        rooms = Rooms(reception.database, reception.files, results, pixels, computing)
+        shared = SharedFolders(None, folder / "scratch", 0)
+        rooms = Rooms(reception.database, reception.files, results, pixels, computing, shared)
         yield Flow(reception, rooms, Pipeline(rooms, routes, DERIVING), pixels, computing, results)
 
 

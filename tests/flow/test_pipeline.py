@@ -208,7 +208,7 @@ def test_a_withheld_result_is_kept_and_a_released_one_leaves_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
     registry = Registry({"ct-nlm": Shifting})
-    monkeypatch.setattr("dicomnode.inference.service.default_registry", lambda: registry)
+    monkeypatch.setattr("dicomnode.inference.opening.default_registry", lambda: registry)
     with flowing(tmp_path, routing(DENOISE)) as flow:
         flow.receive(phantom())
         flow.run()

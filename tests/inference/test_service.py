@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dicomnode.core.ports import ChainRequest
 from dicomnode.inference import opening
-from dicomnode.inference.service import describe, run_chain
-from dicomnode.workers import WorkerProcess
+from dicomnode.inference.dispatch import Extent
+from dicomnode.inference.service import EngineService, describe, run_chain
+from dicomnode.workers import WorkerPool
 from engines.base import Value
 from engines.errors import EngineInputError, EngineNotFoundError, SettingError
 from engines.nlm import CtNlm
@@ -161,20 +165,25 @@ def test_cards_are_json(name: str) -> None:
     assert len(card["digest"]) == 64
 
 
-def test_the_worker_process_gives_the_same_voxels(folders: tuple[str, str], tmp_path: Path) -> None:
+def test_the_service_tells_the_same_and_gives_the_same_voxels(folders: tuple[str, str], tmp_path: Path) -> None:
     chain = [{"engine": "ct-nlm", "settings": {}}, {"engine": "contrast-glcae", "settings": {}}]
     here = run(folders, *chain)
     (tmp_path / "other").mkdir()
-    worker = WorkerProcess("dicomnode.inference.service", 4 << 30)
-    try:
-        arguments = {"chain": chain, "volume": folders[0], "header": HEADER, "out": str(tmp_path / "other")}
-        there = worker.call("run_chain", 60.0, **arguments)
-        with pytest.raises(SettingError, match="strength"):
-            worker.call(
-                "run_chain", 60.0, **arguments | {"chain": [{"engine": "ct-nlm", "settings": {"strength": 9.0}}]}
-            )
-    finally:
-        worker.close()
+    place = {"wish": {"devices": ["cpu"]}, "threads": 1, "cache": None, "memory_bytes": 1 << 30, "idle_s": 600.0}
+    with ExitStack() as stack:
+        judges = stack.enter_context(closing(WorkerPool("dicomnode.inference.gates", 1)))
+        service = stack.enter_context(closing(EngineService(Extent([place] * 2, 600.0, 8 << 30), judges, 1)))
+        out = str(tmp_path / "other")
+        asked = ChainRequest(chain, {"image": folders[0]}, HEADER, out, priority=100, deadline_s=60.0)
+        with service.admit(asked) as running:
+            running.arrived(2)
+            there = running.report()
+        with (
+            pytest.raises(SettingError, match="strength"),
+            service.admit(replace(asked, chain=[{"engine": "ct-nlm", "settings": {"strength": 9.0}}])) as running,
+        ):
+            running.report()
     for ours, theirs in zip(here["stages"], there["stages"], strict=True):
+        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
         one, other = load_volume(Path(folders[1]) / ours["folder"]), load_volume(tmp_path / "other" / theirs["folder"])
         assert np.array_equal(one.voxels, other.voxels)
