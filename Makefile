@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test lint bench bench-full arrivals soak chaos fuzz format clean
+.PHONY: demo serve test lint bench bench-full arrivals soak chaos gates fuzz format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
@@ -37,6 +37,10 @@ soak: $(VENV)/test.stamp ## mixed load with all that goes wrong; nothing may be 
 chaos: SEEDS ?= 20
 chaos: $(VENV)/test.stamp ## three machines and all that breaks; nothing may be lost or doubled: make chaos SEEDS=20
 	@$(BIN)/python -m chaos --seeds $(SEEDS)
+
+gates: DATA ?= ct
+gates: $(VENV)/test.stamp ## faults planted into outputs of engines, and how many the gate catches: make gates DATA=/path/to/ct
+	@$(BIN)/python -m trials --data $(DATA) $(ARGS)
 
 fuzz: MINUTES ?= 10
 fuzz: $(VENV)/test.stamp ## what reads bytes from outside, fed with odd ones: make fuzz MINUTES=60

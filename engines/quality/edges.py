@@ -26,7 +26,7 @@ _FEWEST: Final = 30
 _UNEVEN: Final = 0.15
 _FREQUENCIES: Final = 512  # of the transform of an edge, at steps of a quarter px: 0.0078 cycles a px apart
 
-_REMAPPED: Final = 16384  # OpenCV takes fewer than 32767 rows of places at once
+_REMAPPED: Final = 1024  # OpenCV takes fewer than 32767 rows of places at once
 
 Lines = NDArray[np.float64]
 
@@ -167,14 +167,12 @@ def _read(pixels: Pixels, edges: Edges) -> Lines:
 
 def _values(pixels: Pixels, rows: Lines, columns: Lines, interpolation: int) -> Lines:
     """The image between its pixels; beyond its border it goes on as it ends."""
-    if not rows.size:
+    padded = -(-rows.size // _REMAPPED) * _REMAPPED
+    across, down = (np.resize(axis, padded).astype(np.float32).reshape(-1, _REMAPPED) for axis in (columns, rows))
+    if not padded:
         return np.zeros(rows.shape)
-    across, down = (axis.reshape(len(axis), -1).astype(np.float32) for axis in (columns, rows))
-    values = [
-        cv2.remap(pixels, across[part], down[part], interpolation, borderMode=cv2.BORDER_REPLICATE)
-        for part in (slice(first, first + _REMAPPED) for first in range(0, len(rows), _REMAPPED))
-    ]
-    return np.vstack(values).astype(np.float64).reshape(rows.shape)
+    values = cv2.remap(pixels, across, down, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    return values.ravel()[: rows.size].astype(np.float64).reshape(rows.shape)
 
 
 def _normalised(pixels: Pixels, edges: Edges) -> NDArray[np.float64]:

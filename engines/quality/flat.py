@@ -57,7 +57,10 @@ def flat_blocks(pixels: Pixels, measured: Places, unit: str) -> Places:
 
 def flat_sd(pixels: Pixels, flat: Places) -> float | None:
     """Median over the blocks of `flat` of the standard deviation within each; None where there is no block."""
-    return float(np.median(blocks(pixels).std(axis=(1, 3), dtype=np.float64)[flat])) if flat.any() else None
+    if not flat.any():
+        return None
+    chosen = blocks(pixels).swapaxes(1, 2)[flat]
+    return float(np.median(chosen.std(axis=(1, 2), dtype=np.float64)))
 
 
 def noise_figures(old: Pixels, new: Pixels, measured: Places, unit: str) -> tuple[float, float, float, float] | None:

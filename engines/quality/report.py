@@ -18,7 +18,7 @@ from engines.quality.spectrum import NoisePower, noise_power
 from engines.quality.tissue import Bias
 from engines.volume import HU, Volume
 
-SAMPLED_SLICES: Final = 6
+SAMPLED_SLICES: Final = 4
 """Of a volume, for the dear figures: noise, its spectrum, and edges. All other figures see every slice."""
 
 _SMALLEST_PX: Final = 32  # rows or columns below which nothing is searched for
@@ -75,7 +75,7 @@ class QualityReport:
 
 
 def measure(before: Volume, after: Volume) -> QualityReport:
-    """Compare two volumes of one grid and one unit. Noise and edges are taken from at most 6 slices, evenly spread; all
+    """Compare two volumes of one grid and one unit. Noise and edges are taken from at most 4 slices, evenly spread; all
     else from every slice, so that what is wrong with a single one is seen."""
     told = _Told(before)
     sampled: list[Pair] = []

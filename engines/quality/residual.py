@@ -33,7 +33,7 @@ _NEGLIGIBLE: Final = 1e-3  # of the spread of the source: what no eye sees
 class EdgeCorrelation:
     """Correlation of the residual's magnitude with the source's gradient, gathered slice by slice.
 
-    worst  highest of all slices; None where no slice has a body or a residual
+    worst  highest of all slices; None where no slice has a body, or a residual worth the name
     index  of that slice
     """
 
@@ -45,6 +45,8 @@ class EdgeCorrelation:
         if np.count_nonzero(pair.body) < _FEWEST:
             return
         magnitude = np.sqrt(blurred(halved(np.square(pair.residual)), 1.0)[pair.body])
+        if magnitude.max() < _NEGLIGIBLE * pair.smooth[pair.body].std():
+            return  # rounding of float32, which is coarser where values are larger
         found = _correlation(magnitude, slope_of(pair.smooth)[pair.body])
         if found is not None and (self.worst is None or found > self.worst):
             self.worst, self.index = found, pair.index

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dicomnode.core import guards
 from dicomnode.core.guards import GateReport
-from engines.card import EngineCard, Envelope, Limits, Port
-from engines.volume import ARBITRARY, HU, Volume
+from dicomnode.core.guards.limits import judge_figures
+from dicomnode.core.identity import INSTANCE_CREATOR_UID
+from engines.card import EngineCard, Envelope, Limits, Port, Stage
+from engines.findings import Finding, Findings
+from engines.quality import Blob
+from engines.volume import ARBITRARY, HU, Mask, Volume
 from tests.engines.phantoms import body, noisy, volume
 
 HEADER = {"Modality": ("CT",), "BodyPartExamined": ("CHEST",), "KVP": ("120",), "SliceThickness": ("1.25",)}
@@ -133,12 +139,13 @@ def test_a_shifted_tissue_is_withheld_with_figure_and_bound() -> None:
     assert report.reasons[0].endswith("at most 2 is allowed")
 
 
-@pytest.mark.parametrize(("share", "passes"), [(1.0, False), (0.5, True), (0.01, False)])
-def test_noise_must_go_but_not_all_of_it(share: float, passes: bool) -> None:
+@pytest.mark.parametrize(("share", "broken"), [(1.0, {"noise"}), (0.5, set()), (0.01, {"noise", "slice order"})])
+def test_noise_must_go_but_not_all_of_it(share: float, broken: set[str]) -> None:
+    """Without any of their noise, slices of one anatomy cannot be told apart."""
     before = source()
     clean = np.stack([body()] * 2)
     output = before.with_voxels((clean + (before.voxels - clean) * np.float32(share)).astype(np.float32))
-    assert failed(guards.after(CARD, before, output)) == (set() if passes else {"noise"})
+    assert failed(guards.after(CARD, before, output)) == broken
 
 
 def test_an_input_without_noise_has_no_ratio_to_judge() -> None:
@@ -191,3 +198,128 @@ def test_reports_are_json() -> None:
         told = json.loads(json.dumps(report.as_json(), allow_nan=False))
         assert told["passed"] is True
         assert {"name", "figure", "bound", "passed", "sentence"} == set(told["findings"][0])
+
+
+def test_a_kernel_may_be_any_of_a_family() -> None:
+    card = replace(CARD, envelope=replace(CARD.envelope, kernels=("B3?f", "STANDARD")))
+    for kernel, passes in (("B30f", True), ("standard", True), ("B70f", False), ("", False)):
+        header = {**HEADER, "ConvolutionKernel": (kernel,)}
+        assert failed(guards.before(card, header, source())) == (set() if passes else {"kernel"})
+    assert "wanted is B3?f or STANDARD" in guards.before(card, HEADER, source()).reasons[0]
+
+
+@pytest.mark.parametrize(("wanted", "found", "passes"), [
+    ("with", "ULTRAVIST", True), ("with", None, False), ("without", "ULTRAVIST", False), ("without", None, True),
+    ("without", " ", True), ("any", "ULTRAVIST", True),
+])  # fmt: skip
+def test_contrast_agent(wanted: Literal["any", "with", "without"], found: str | None, passes: bool) -> None:
+    card = replace(CARD, envelope=replace(CARD.envelope, contrast_agent=wanted))
+    header = HEADER if found is None else {**HEADER, "ContrastBolusAgent": (found,)}
+    report = guards.before(card, header, source())
+    assert failed(report) == (set() if passes else {"contrast agent"})
+    assert "ULTRAVIST" not in json.dumps(report.as_json())
+
+
+def test_what_this_node_made_is_refused() -> None:
+    header = {**HEADER, "InstanceCreatorUID": (INSTANCE_CREATOR_UID,)}
+    assert failed(guards.before(CARD, header, source())) == {"source"}
+
+
+@pytest.mark.parametrize(
+    ("affine", "name"),
+    [
+        (np.diag([0.7, 0.7, np.nan, 1.0]), "geometry"),
+        (np.diag([0.7, 0.7, 0.0, 1.0]), "spacing"),
+        (np.diag([0.7, 0.7, 90.0, 1.0]), "spacing"),
+        (np.array([[0.7, 0.1, 0, 0], [0, 0.7, 0, 0], [0, 0, 1.25, 0], [0, 0, 0, 1.0]]), "axes"),
+        (np.array([[0.7, 0, 1.25, 0], [0, 0.7, 0, 0], [0, 0, 0.01, 0], [0, 0, 0, 1.0]]), "axes"),
+    ],
+)
+def test_a_grid_that_no_scanner_has_is_refused(affine: NDArray[np.float64], name: str) -> None:
+    assert failed(guards.before(CARD, HEADER, replace(source(), affine=affine))) == {name}
+
+
+def test_a_tilted_gantry_is_sane() -> None:
+    tilted = np.array([[0.7, 0, 0, 0], [0, 0.7, 1.0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1.0]])
+    assert guards.before(CARD, HEADER, replace(source(), affine=tilted)).passed
+
+
+def test_values_that_cannot_be_hu_are_refused() -> None:
+    padded = source().voxels.copy()
+    padded[:, :30, :30] = -3024.0
+    assert failed(guards.before(CARD, HEADER, source().with_voxels(padded))) == {"padding"}
+    unshifted = source().with_voxels(source().voxels + np.float32(1024))
+    assert "dark" in failed(guards.before(CARD, HEADER, unshifted))
+    bright_air = source().with_voxels(np.maximum(source().voxels, np.float32(-700)))
+    assert failed(guards.before(CARD, HEADER, bright_air)) == {"air"}
+
+
+def finer(before: Volume, factor: int) -> Volume:
+    """Each voxel as factor x factor of them, half the noise gone."""
+    half = denoised(before).voxels
+    voxels = half.repeat(factor, axis=1).repeat(factor, axis=2)
+    scale = np.diag([1 / factor, 1 / factor, 1.0, 1.0])
+    scale[:2, 3] = (1 / factor - 1) / 2
+    return Volume(voxels, before.affine @ scale, before.unit)
+
+
+def test_super_resolution_has_exactly_the_declared_grid() -> None:
+    stage = Stage("net.onnx", (), (), factor=2)
+    card = replace(CARD, task="super-resolution", stages=(stage,))
+    before = source()
+    report = guards.after(card, before, finer(before, 2))
+    assert report.passed
+    assert report.quality is not None
+    assert failed(guards.after(card, before, finer(before, 4))) == {"grid"}
+    assert failed(guards.after(card, before, denoised(before))) == {"grid"}
+    shifted = replace(finer(before, 2), affine=before.affine @ np.diag([0.5, 0.5, 1.0, 1.0]))
+    assert failed(guards.after(card, before, shifted)) == {"grid"}
+    assert failed(guards.after(CARD, before, finer(before, 2))) == {"grid"}
+
+
+def test_masks_lie_on_the_source_s_grid() -> None:
+    card = replace(CARD, task="segment", outputs={"lesion": Port(kind="mask")})
+    before = source()
+    labels = np.zeros(before.shape, np.uint8)
+    labels[0, 3, 3] = 1
+    good = Mask(labels, before.affine, {1: "lesion"})
+    assert guards.after(card, before, good, "lesion").passed
+    assert failed(guards.after(card, before, replace(good, names={}), "lesion")) == {"labels"}
+    assert failed(guards.after(card, before, replace(good, labels=labels[:1]), "lesion")) == {"grid"}
+    assert failed(guards.after(card, before, replace(good, affine=np.eye(4)), "lesion")) == {"grid"}
+    assert failed(guards.after(card, before, before, "lesion")) == {"kind"}
+    assert failed(guards.after(CARD, before, good)) == {"kind"}
+
+
+@pytest.mark.parametrize(
+    ("finding", "broken"),
+    [
+        (Finding(1, (0.0, 0.0, 128.0, 128.0), "nodule", 0.5), set()),
+        (Finding(2, (0.0, 0.0, 8.0, 8.0), "nodule", 0.5), {"grid"}),
+        (Finding(0, (8.0, 0.0, 4.0, 8.0), "nodule", 0.5), {"grid"}),
+        (Finding(0, (0.0, 0.0, np.nan, 8.0), "nodule", 0.5), {"grid"}),
+        (Finding(0, (0.0, 0.0, 8.0, 8.0), "nodule", np.nan), {"scores"}),
+        (Finding(0, (0.0, 0.0, 8.0, 8.0), "nodule", 1.5), {"scores"}),
+    ],
+)
+def test_findings_lie_within_the_images(finding: Finding, broken: set[str]) -> None:
+    card = replace(CARD, task="detect", outputs={"found": Port(kind="findings")})
+    assert failed(guards.after(card, source(), Findings((finding,)), "found")) == broken
+
+
+def test_each_limit_is_judged_alone_and_in_words() -> None:
+    before = source()
+    figures = guards.after(CARD, before, denoised(before)).quality
+    assert figures is not None
+    spot = Blob(strength=20.0, contrast=60.0, size_mm=6.0, slice_index=4, row=1, column=1)
+    for changed, name, words in (
+        ({"slice_bias_hu": {"lung": -30.0}}, "bias in one slice: lung", "lung changes by -30.00 HU"),
+        ({"edge_modulation": 0.5}, "edges", "edges keep 50% of their modulation"),
+        ({"edge_correlation": 0.9, "edge_correlation_slice": 6}, "residual at edges", "by 0.90 in slice 7"),
+        ({"blob": spot}, "blob", "in slice 5 about 6 mm were taken away as something bright"),
+        ({"slice_fit": 1.4, "slice_fit_slice": 0}, "slice order", "slice 1 of the output"),
+        ({"clipped_bone": 0.2}, "clipped bone", "20.0% of a slice's bone"),
+    ):
+        judged = GateReport(tuple(judge_figures(CARD.limits, HU, replace(figures, **changed))))
+        assert failed(judged) == {name}
+        assert words in judged.reasons[0]

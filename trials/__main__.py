@@ -1,0 +1,94 @@
+"""`python -m trials --data FOLDER`: faults planted into what engines make of real CT, and how many the gate catches.
+
+FOLDER holds series of CT, each a folder of .dcm files, or an .npz of `hu` (slices, rows, columns), `z` and `spacing` in
+mm. Every second patient is for choosing limits (`--development`), the others for the figures that are reported.
+Exit code 0 where every fault is caught at least as often, and false alarms are as rare, as asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from trials.denoisers import card_of
+from trials.figures import alarms, caught, nodules, spread
+from trials.run import CLEAN, Seen, Slab, Trial, run
+from trials.series import find, half, read
+
+RESULTS: Final = Path(__file__).parents[1] / "out" / "gates"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where the gate is as good as asked for."""
+    asked = _asked(arguments)
+    trials: list[Trial] = []
+    seen: list[Seen] = []
+    with ProcessPoolExecutor(asked.processes, initializer=os.nice, initargs=(5,)) as pool:
+        for found, grid in pool.map(run, _slabs(asked)):
+            trials += found
+            seen += grid
+            where = f"{found[0].series} from slice {found[0].first + 1}"
+            print(f"  {where}: {len(found)} trials", file=sys.stderr, flush=True)
+    report = _report(trials, seen, develops=asked.development)
+    asked.results.mkdir(parents=True, exist_ok=True)
+    (asked.results / "report.md").write_text(f"{report}\n", encoding="utf-8")
+    print(report)
+    return 0 if _is_good(trials, asked.caught, asked.alarms) else 1
+
+
+def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of series")
+    parser.add_argument("--development", action="store_true", help="the patients that limits are chosen on")
+    parser.add_argument("--slabs", type=int, default=12, help="most of one series")
+    parser.add_argument("--no-grid", action="store_true", help="without nodules of all sizes and contrasts")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--caught", type=float, default=0.98, help="least share of each fault")
+    parser.add_argument("--alarms", type=float, default=0.02, help="largest share of clean outputs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of report.md")
+    return parser.parse_args(arguments)
+
+
+def _slabs(asked: argparse.Namespace) -> Iterator[Slab]:
+    for path in half(find(asked.data), for_development=asked.development):
+        series = read(path)
+        if series is None:
+            continue
+        for first, volume in series.slabs(asked.slabs):
+            yield Slab(series.name, first, volume, not asked.no_grid)
+
+
+def _report(trials: Sequence[Trial], seen: Sequence[Seen], *, develops: bool) -> str:
+    names = sorted({trial.series for trial in trials})
+    which = "limits are chosen on these" if develops else "no limit was chosen on these"
+    said = [
+        f"Series: {', '.join(names)} ({which}); {len({(one.series, one.first) for one in trials})} slabs of 8 slices; "
+        f"{time.strftime('%Y-%m-%d')}.",
+        "", *caught(trials), "", *alarms(trials),
+    ]  # fmt: skip
+    most = card_of("ct-nlm").limits.blob
+    if seen and most is not None:
+        for is_erased, what in ((True, "Erased"), (False, "Inserted")):
+            chosen = [one for one in seen if one.is_erased == is_erased]
+            said += ["", f"{what} nodules that stand out:", "", *nodules(chosen, most)]
+    return "\n".join([*said, *(["", *spread(trials)] if develops else [])])
+
+
+def _is_good(trials: Sequence[Trial], least: float, most: float) -> bool:
+    """Every kind of fault is caught, and clean outputs pass, often enough."""
+    for fault in {trial.fault for trial in trials}:
+        group = [trial for trial in trials if trial.fault == fault]
+        share = sum(bool(trial.reasons) for trial in group) / len(group)
+        if (share > most) if fault == CLEAN else (share < least):
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
