@@ -25,6 +25,7 @@ from dicomnode.store.index import replacing
 from dicomnode.store.index.arrivals import StoredFile, record_derived
 from dicomnode.store.schema import Instance, Job, JobState
 from dicomnode.telemetry import event
+from engines.tasks.image import STRENGTH
 
 _BUILD_TIMEOUT_S: Final = 1800.0
 
@@ -214,9 +215,16 @@ def _label_of(job: Job, series: Mapping[str, Any]) -> dict[str, Any]:
     incomplete = "Incomplete " if job.content.get("source_incomplete") else ""
     return {
         **series,
+        "preset": _preset_of(job),
         "description_prefix": f"{incomplete}{series['description_prefix']}",
         "number_offset": series["number_offset"] + _NUMBERS_A_JOB * job.ordinal,
     }
+
+
+def _preset_of(job: Job) -> str:
+    """The strengths that the rule chose, in the chain's order: two presets of one engine are told apart by them."""
+    given = [job.content["settings"].get(engine, {}).get(STRENGTH) for engine in job.content["engines"]]
+    return "".join(f"{STRENGTH} {strength:g} " for strength in given if isinstance(strength, int | float))
 
 
 def _note_of(job: Job, report: Mapping[str, Any]) -> str:

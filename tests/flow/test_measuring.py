@@ -170,3 +170,28 @@ def test_a_version_that_refuses_asks_nobody_to_decide(tmp_path: Path) -> None:
         assert [job.state for job in flow.jobs] == ["derived", "refused"]
         with flow.reception.database.read() as session:
             assert reviews.quarantine_counts(session) == {}
+
+
+def test_presets_of_one_engine_are_series_with_names_and_numbers_that_stay(tmp_path: Path) -> None:
+    rules = [
+        RuleSpec(
+            name, {"Modality": "CT"}, engines=("ct-nlm",), send=("pacs",), settings={"ct-nlm": {"strength": strength}}
+        )
+        for name, strength in (("soft", 0.9), ("sharp", 0.5))
+    ]
+
+    def shown(flow: Flow) -> set[tuple[str, int, str]]:
+        return {(one.SeriesDescription, int(one.SeriesNumber), one.SeriesInstanceUID) for one in derived_images(flow)}
+
+    with flowing(tmp_path, routing(*rules)) as flow:
+        study = phantom(3)
+        flow.receive(study[:2])
+        flow.run()
+        before = shown(flow)
+        assert {(name, number) for name, number, _ in before} == {
+            ("AI ct-nlm strength 0.9 Low dose 2.0", 2700),
+            ("AI ct-nlm strength 0.5 Low dose 2.0", 2710),
+        }
+        flow.receive(study[2:])
+        flow.run()
+        assert shown(flow) == before, "a late slice joins both"
