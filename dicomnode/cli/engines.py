@@ -101,6 +101,26 @@ def check(
     return outcome(not checked.passed, False)
 
 
+@engines_app.command("bench")
+def bench(
+    reference: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An engine; without it, all.")] = None,
+    slices: Annotated[int, typer.Option("--slices", min=1, max=10_000, help="How many slices.")] = 16,
+    size: Annotated[int, typer.Option("--size", min=64, max=4096, help="Their rows and columns.")] = 512,
+    threads: Annotated[int, typer.Option("--threads", min=0, max=1024, help="0: one for each core.")] = 0,
+    batch: Annotated[int, typer.Option("--batch", min=0, max=256, help="Slices at once; 0: as the node does.")] = 0,
+    runtime: Annotated[str, typer.Option("--runtime", metavar="NAME", help="Only in this runtime.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="Only in this precision.")] = "auto",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure how fast engines are here: slices/s, the share of what this machine can do, and where the rest goes."""
+    from dicomnode.operations.bench_engines import Bench, bench_engines
+
+    asked = Bench(slices, size, threads, batch, runtime, precision)
+    show(bench_engines(configured_if_any(config, rules_matter=False), reference, asked), as_json)
+    return OK
+
+
 @engines_app.command("use")
 def use(
     reference: Reference,

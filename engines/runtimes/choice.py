@@ -104,7 +104,7 @@ def _reason(card: EngineCard, wish: Wish, precision: Precision, obstacles: Seque
     if wish.precision == AUTO:
         why = f"{precision} is the fastest that both its card ({_listed(card.precisions)}) and this machine allow"
     else:
-        why = f"{precision} is what the configuration asks for"
+        why = f"{precision} is what was asked for"
     return "; ".join((why, *obstacles))
 
 
