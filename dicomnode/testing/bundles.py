@@ -205,7 +205,12 @@ def _two_outputs() -> Made:
 
 def _super_resolution() -> Made:
     stage = Stage("net.onnx", _TAKEN, (TensorOutput("image_out", "image", KILO),), halo_px=3, factor=2)
-    card = replace(_image_card("super-resolution", stage), task="super-resolution", operation="super-resolution")
+    card = replace(
+        _image_card("super-resolution", stage),
+        task="super-resolution",
+        operation="super-resolution",
+        limits=Limits(bias_hu=2.0),
+    )
     return Made(card, {"net.onnx": networks.super_resolver()})
 
 
