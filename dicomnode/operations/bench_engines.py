@@ -131,7 +131,8 @@ class Benched:
         return {"bench": asdict(self.bench), "processor": self.processor, "engines": engines}
 
     def lines(self) -> Sequence[str]:
-        size = f"{self.bench.slices} slice{'s' * (self.bench.slices > 1)} of {self.bench.size_px} x {self.bench.size_px}"
+        slices, size_px = self.bench.slices, self.bench.size_px
+        size = f"{slices} slice{'s' * (slices > 1)} of {size_px} x {size_px}"
         return printable_lines((f"{self.processor}; {size}", *(line for one in self.engines for line in one.lines())))
 
 
