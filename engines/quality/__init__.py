@@ -15,14 +15,14 @@ noisy source select its noise, and then even a perfect denoiser seems to shift t
 from engines.quality.clipping import clipped_fraction
 from engines.quality.edges import EdgeResponse, edge_response, edge_width_px
 from engines.quality.flat import flat_blocks, flat_places, flat_sd, noise, smooth
-from engines.quality.report import QualityReport, measure
+from engines.quality.report import Measuring, QualityReport, measure
 from engines.quality.residual import BLOB_SIZES_MM, Blob
 from engines.quality.slices import Pixels, Places, measured_places, measured_range
 from engines.quality.spectrum import NoisePower
 from engines.quality.tissue import BANDS_HU, bias_by_band, tissue_cores
 
 __all__ = [
-    "BANDS_HU", "BLOB_SIZES_MM", "Blob", "EdgeResponse", "NoisePower", "Pixels", "Places", "QualityReport",
+    "BANDS_HU", "BLOB_SIZES_MM", "Blob", "EdgeResponse", "Measuring", "NoisePower", "Pixels", "Places", "QualityReport",
     "bias_by_band", "clipped_fraction", "edge_response", "edge_width_px", "flat_blocks", "flat_places", "flat_sd",
     "measure", "measured_places", "measured_range", "noise", "smooth", "tissue_cores",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from engines.quality.slices import Pair, Pixels, halved
+from engines.quality.slices import Pair, Pixels
 
 _TURNED: Final = ((slice(None, None, -1), slice(None)), (slice(None), slice(None, None, -1)))
 _SAME: Final = 1e-6
@@ -32,8 +32,7 @@ class Fit:
 
     def add(self, pair: Pair) -> None:
         """Take in the next slice."""
-        source = halved(pair.half_old)
-        self._coarse.append((source, source - halved(pair.half_residual)))
+        self._coarse.append((pair.coarse_old, pair.coarse_old - pair.coarse_residual))
         if len(self._coarse) > 1:
             self._judge(len(self._coarse) - 2)
         self._coarse = self._coarse[-2:]

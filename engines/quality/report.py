@@ -77,34 +77,57 @@ class QualityReport:
 def measure(before: Volume, after: Volume) -> QualityReport:
     """Compare two volumes of one grid and one unit. Noise and edges are taken from at most 4 slices, evenly spread; all
     else from every slice, so that what is wrong with a single one is seen."""
-    told = _Told(before)
-    sampled: list[Pair] = []
-    wanted = set(sample(before.shape[0], SAMPLED_SLICES))
-    for pair in pairs(before, after):
-        told.add(pair)
-        if pair.index in wanted:
-            sampled.append(Pair(pair.index, pair.old, pair.new, pair.measured, pair.unit))
-    told.finish()
-    noise = _noise(sampled)
-    edges = _edges(sampled)
-    is_hu = before.unit == after.unit == HU
-    return QualityReport(
-        *noise,
-        bias_hu=told.bias.mean if is_hu else {},
-        edge_width_before_px=edges.width_before_px if edges else None,
-        edge_width_after_px=edges.width_after_px if edges else None,
-        clipped_fraction=told.clipping.fraction,
-        slice_bias_hu=told.bias.worst if is_hu else {},
-        clipped_bone=told.clipping.bone if is_hu else None,
-        edge_modulation=edges.modulation if edges else None,
-        edge_half_per_px=edges.half_per_px if edges else None,
-        edge_correlation=told.correlation.worst,
-        edge_correlation_slice=told.correlation.index,
-        blob=told.blobs.strongest,
-        slice_fit=told.fit.worst,
-        slice_fit_slice=told.fit.index,
-        nps=noise_power(sampled, before.pixel_spacing_mm),
-    )
+    measuring = Measuring(before)
+    measuring.add(after, before.shape[0])
+    return measuring.report()
+
+
+class Measuring:
+    """As `measure`, for an output that comes slab by slab.
+
+    before  all of the source: the ends of its range are known from the first slice on
+    """
+
+    def __init__(self, before: Volume) -> None:
+        self._before = before
+        self._done = 0
+        self._sampled: list[Pair] = []
+        self._wanted = set(sample(before.shape[0], SAMPLED_SLICES))
+        self._unit = before.unit
+        self._told = _Told(before)
+
+    def add(self, after: Volume, slices: int) -> None:
+        """Take in what follows of the first `slices` slices of the output, a volume of the source's grid."""
+        self._unit = after.unit
+        for pair in pairs(self._before, after, range(self._done, slices)):
+            self._told.add(pair)
+            if pair.index in self._wanted:
+                self._sampled.append(Pair(pair.index, pair.old, pair.new, pair.measured, pair.unit))
+        self._done = max(self._done, slices)
+
+    def report(self) -> QualityReport:
+        """The figures, once all slices were taken in."""
+        told = self._told
+        told.finish()
+        edges = _edges(self._sampled)
+        is_hu = self._before.unit == self._unit == HU
+        return QualityReport(
+            *_noise(self._sampled),
+            bias_hu=told.bias.mean if is_hu else {},
+            edge_width_before_px=edges.width_before_px if edges else None,
+            edge_width_after_px=edges.width_after_px if edges else None,
+            clipped_fraction=told.clipping.fraction,
+            slice_bias_hu=told.bias.worst if is_hu else {},
+            clipped_bone=told.clipping.bone if is_hu else None,
+            edge_modulation=edges.modulation if edges else None,
+            edge_half_per_px=edges.half_per_px if edges else None,
+            edge_correlation=told.correlation.worst,
+            edge_correlation_slice=told.correlation.index,
+            blob=told.blobs.strongest,
+            slice_fit=told.fit.worst,
+            slice_fit_slice=told.fit.index,
+            nps=noise_power(self._sampled, self._before.pixel_spacing_mm),
+        )
 
 
 class _Told:

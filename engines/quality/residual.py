@@ -23,6 +23,7 @@ BLOB_SIZES_MM: Final = (6.0, 10.0)
 _FEWEST: Final = 500
 _MOST_SLICES: Final = 9
 _SIGMA_OF_DIAMETER: Final = 0.3  # of the Gaussian that matches a sphere's projection best
+_WIDE_PX: Final = 1.8  # sigma, in px of half resolution, from which on a quarter is enough
 _SURROUNDING: Final = 2.0  # the wider Gaussian that is subtracted, in sigmas
 _TOUCHED: Final = 0.1  # share of a structure of the source that an engine may take away unremarked
 _QUIET: Final = 0.5  # places much less noisy than the slice count as if they had this share of its noise
@@ -44,10 +45,8 @@ class EdgeCorrelation:
         """Take in one slice."""
         if np.count_nonzero(pair.body) < _FEWEST:
             return
-        magnitude = np.sqrt(blurred(halved(np.square(pair.residual)), 1.0)[pair.body])
-        if magnitude.max() < _NEGLIGIBLE * pair.smooth[pair.body].std():
-            return  # rounding of float32, which is coarser where values are larger
-        found = _correlation(magnitude, slope_of(pair.smooth)[pair.body])
+        magnitude = np.sqrt(blurred(halved(np.square(pair.residual)), 1.0))
+        found = _correlation(magnitude, slope_of(pair.smooth), pair.body.astype(np.float32))
         if found is not None and (self.worst is None or found > self.worst):
             self.worst, self.index = found, pair.index
 
@@ -114,25 +113,28 @@ class _Filtered:
 
 
 class _Filter:
-    """One size of blob: a difference of Gaussians in the slice, a mean over as many slices as the blob is long."""
+    """One size of blob: a difference of Gaussians in the slice, a mean over as many slices as the blob is long.
+
+    It works at half the resolution, or at a quarter where the blob is wide enough for that.
+    """
 
     def __init__(self, size_mm: float, spacing_mm: tuple[float, float, float]) -> None:
         row_mm, column_mm, step_mm = spacing_mm
+        sigma_px = _SIGMA_OF_DIAMETER * size_mm / (row_mm + column_mm)
         self._size_mm = size_mm
-        self._sigma_px = max(_SIGMA_OF_DIAMETER * size_mm / (row_mm + column_mm), 0.6)  # px of half resolution
+        self._scale = 4 if sigma_px >= _WIDE_PX else 2
+        self._sigma_px = max(sigma_px * 2 / self._scale, 0.6)
         reach = int(size_mm / max(step_mm, 1e-3) / 2 - 0.5) if step_mm else 0
         self._reach = min(max(reach, 0), _MOST_SLICES // 2)
         self._window: deque[_Filtered] = deque(maxlen=2 * self._reach + 1)
 
     def add(self, pair: Pair) -> Blob | None:
+        old, residual, body = pair.half_old, pair.half_residual, pair.body
+        if self._scale == 4:
+            old, residual = pair.coarse_old, pair.coarse_residual
+            body = body[::2, ::2][: old.shape[0], : old.shape[1]]
         self._window.append(
-            _Filtered(
-                pair.index,
-                self._filtered(pair.half_residual),
-                self._filtered(pair.half_old),
-                pair.body,
-                float(pair.smooth.std()),
-            )
+            _Filtered(pair.index, self._filtered(residual), self._filtered(old), body, float(pair.coarse_old.std()))
         )
         middle = len(self._window) - 1 - self._reach
         return self._look(self._window[middle]) if middle >= 0 else None
@@ -146,23 +148,31 @@ class _Filter:
         return difference
 
     def _look(self, at: _Filtered) -> Blob | None:
-        if np.count_nonzero(at.body) < _FEWEST:
+        if np.count_nonzero(at.body) * self._scale**2 < 4 * _FEWEST:
             return None
         near = [each for each in self._window if abs(each.index - at.index) <= self._reach]
-        residual, source = (np.mean([getattr(each, name) for each in near], axis=0) for name in ("residual", "source"))
+        residual, source = (_mean([getattr(each, name) for each in near]) for name in ("residual", "source"))
         strength = np.abs(residual) / self._expected(residual, source, at)
         strength[~at.body] = 0.0
         row, column = np.unravel_index(int(strength.argmax()), strength.shape)
         found = float(strength[row, column])
-        return Blob(found, float(residual[row, column]), self._size_mm, at.index, 2 * int(row), 2 * int(column))
+        height = float(residual[row, column])
+        return Blob(found, height, self._size_mm, at.index, self._scale * int(row), self._scale * int(column))
 
     def _expected(self, residual: Pixels, source: Pixels, at: _Filtered) -> Pixels:
         """What noise and the engine's usual touch of structure make of the filter's answer at each place."""
         around = _ring_mean(np.square(residual), int(6 * self._sigma_px), int(16 * self._sigma_px))
-        usual = float(np.mean(np.square(residual[at.body])))
+        usual = cv2.mean(np.square(residual), at.body.astype(np.uint8))[0]
         least = np.float32((_NEGLIGIBLE * at.spread) ** 2 + 1e-12)
         expected: Pixels = np.sqrt(np.maximum(around, _QUIET**2 * usual) + np.square(_TOUCHED * source) + least)
         return expected
+
+
+def _mean(images: list[Pixels]) -> Pixels:
+    total = images[0]
+    for image in images[1:]:
+        total = total + image
+    return total / np.float32(len(images))
 
 
 def _ring_mean(values: Pixels, inner_px: int, outer_px: int) -> Pixels:
@@ -176,8 +186,9 @@ def _ring_mean(values: Pixels, inner_px: int, outer_px: int) -> Pixels:
     return ring
 
 
-def _correlation(one: Pixels, other: Pixels) -> float | None:
-    """Pearson's; None where one of them does not vary."""
-    one, other = one - one.mean(), other - other.mean()
+def _correlation(one: Pixels, other: Pixels, where: Pixels) -> float | None:
+    """Pearson's, in places whose weight in `where` is 1 and not 0; None where one of them does not vary there."""
+    count = float(where.sum())
+    one, other = (where * (values - np.vdot(values, where) / np.float32(count)) for values in (one, other))
     scale = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    return float(np.dot(one, other)) / scale if scale > 0 else None
+    return float(np.vdot(one, other)) / scale if scale > 0 else None

@@ -60,6 +60,16 @@ class Pair:
         return halved(self.residual)
 
     @cached_property
+    def coarse_old(self) -> Pixels:
+        """The source at a quarter of the resolution."""
+        return halved(self.half_old)
+
+    @cached_property
+    def coarse_residual(self) -> Pixels:
+        """The residual at a quarter of the resolution."""
+        return halved(self.half_residual)
+
+    @cached_property
     def smooth(self) -> Pixels:
         """The source at half resolution, after a Gaussian of 1 px of it: noise no longer decides where edges are."""
         return blurred(self.half_old, 1.0)
