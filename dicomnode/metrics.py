@@ -4,7 +4,8 @@
     metrics.observe("dicomnode_store_seconds", 0.004)
 
 Labels have values from a closed set only: names from our configuration, DIMSE statuses, words of this program. Nothing
-that comes from outside, an AE title least of all, makes a new time series.
+that comes from outside, an AE title least of all, makes a new time series; but for the trends of quality, whose devices
+and protocols are hashes and numbers of data sets: of these no more than 50 are ever shown.
 
 The processes of a node write into files of one folder, and one of them shows the sum (the multiprocess mode of
 `prometheus_client`). Files bear the names of processes, not their numbers: one that is restarted goes on counting.
@@ -103,6 +104,16 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "dicomnode_quarantine": Metric("gauge", "what could not be processed and nobody has decided on", ("kind",)),
         "dicomnode_withheld": Metric(
             "gauge", "derived instances that wait for a person or a check before they leave", ("destination",)
+        ),
+        "dicomnode_quality_figure": Metric(
+            "gauge",
+            "the latest figure of a scanner, protocol and engine (the 50 that were measured last)",
+            ("peer", "device", "protocol", "engine", "figure"),
+        ),
+        "dicomnode_quality_drifting": Metric(
+            "gauge",
+            "how many of its figures drift",
+            ("peer", "device", "protocol", "engine"),
         ),
         "dicomnode_certificate_end_timestamp_seconds": Metric("gauge", "when our TLS certificate ends"),
     }

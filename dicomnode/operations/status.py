@@ -21,6 +21,7 @@ from dicomnode.operations.telling.completeness import held_series
 from dicomnode.operations.telling.delivery import destination_notes
 from dicomnode.operations.telling.late import WithdrawnStatus, withdrawn_status
 from dicomnode.operations.telling.needs import held_needs
+from dicomnode.operations.telling.quality import drifting
 from dicomnode.operations.telling.retrieval import RetrievalStatus, retrieval_status, unfetched
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
@@ -73,7 +74,7 @@ class DestinationStatus:
 class Problem:
     """Something a person should look at.
 
-    about  the UID of an object, of which `why` tells the whole story; or the name of a destination or process
+    about  the UID of an object, of which `why` tells the whole story; or the name of a destination, process or trend
     """
 
     kind: str
@@ -149,6 +150,7 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
             *(_unconfigured(one) for one in destinations if one.name not in config.destination and one.waiting),
             *_problems(session),
             *_unproved(session),
+            *(Problem("drift", about, reason) for about, reason in drifting(session)),
         ),
         free_bytes=disk[0],
         reserve_bytes=disk[1],

@@ -17,7 +17,6 @@ from dicomnode.operations.index import reading, writing
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
 from dicomnode.store.index import quality as index
-from dicomnode.store.index.actions import record_action
 
 _LISTED: Final = 200
 _LONGEST_REASON: Final = 1000
@@ -122,10 +121,11 @@ def rebase(config: Config, key: str, reason: str) -> Rebased:
     if not 1 <= len(text) <= _LONGEST_REASON:
         raise InputError("a reason is needed, of at most 1000 characters", 'add --reason "..."')
     with writing(config) as session:
-        known = {index.lineage_of(row).key for row in index.latest_of_lineages(session, _LISTED)}
-        if key not in known:
+        lineages = [index.lineage_of(row) for row in index.latest_of_lineages(session, _LISTED)]
+        named = next((lineage for lineage in lineages if lineage.key == key), None)
+        if named is None:
             raise NotFoundError("nothing is charted under that name", "see: dicomnode quality trends")
-        record_action(session, index.REBASE, key, text, time.time())
+        index.rebase(session, named, text, time.time())
     return Rebased(key)
 
 

@@ -26,6 +26,7 @@ from dicomnode.operations.telling.delivery import delivery_lines
 from dicomnode.operations.telling.late import late_lines
 from dicomnode.operations.telling.needs import needs_lines
 from dicomnode.operations.telling.proof import proof_lines
+from dicomnode.operations.telling.quality import quality_lines
 from dicomnode.operations.telling.retrieval import retrieval_lines
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted, gate_sentences
@@ -45,6 +46,8 @@ class JobStory:
     state: str
     reasons: tuple[str, ...]
     gates: tuple[str, ...]
+    kind: str
+    measured: tuple[str, ...]
     derived_series: tuple[str, ...]
     derived_deliveries: dict[str, tuple[Delivery, ...]]
 
@@ -196,6 +199,8 @@ def _job(session: Session, job: Job) -> JobStory:
         state=job.state,
         reasons=tuple(job.reasons),
         gates=tuple(line for stage in job.stages for line in _gates(stage)),
+        kind=job.content.get("kind", "job"),
+        measured=quality_lines(session, job),
         derived_series=tuple(job.derived_series),
         derived_deliveries={uid: _deliveries_of_derived(session, uid) for uid in job.derived_series},
     )
@@ -211,9 +216,11 @@ def _gates(stage: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _job_lines(job: JobStory) -> tuple[str, ...]:
+    engines = ", ".join(job.engines)
+    done = {"constancy": "measured as a phantom", "shadow": f"{engines} tried out, nothing leaves"}
     return (
-        f"enhanced by {', '.join(job.engines)} (rule {', '.join(job.rules)}), stack {job.stack}: {job.state}",
-        *(f"  {line}" for line in (*job.reasons, *job.gates)),
+        f"{done.get(job.kind, f'enhanced by {engines}')} (rule {', '.join(job.rules)}), stack {job.stack}: {job.state}",
+        *(f"  {line}" for line in (*job.reasons, *job.gates, *job.measured)),
         *(line for uid in job.derived_series for line in _derived_lines(uid, job.derived_deliveries[uid])),
     )
 

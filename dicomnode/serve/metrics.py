@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, cast
@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.config import Config
 from dicomnode.core.disk import Sample, days_left
+from dicomnode.core.figures import TRENDED
 from dicomnode.errors import ConfigError
 from dicomnode.metrics import METRICS, STRANGER
 from dicomnode.net.certificates import validity
@@ -25,9 +26,13 @@ from dicomnode.serve import wiring
 from dicomnode.store.database import Database
 from dicomnode.store.files import free_bytes
 from dicomnode.store.index import disk as disk_index
+from dicomnode.store.index import quality as quality_index
 from dicomnode.store.index import reviews
+from dicomnode.store.schema import QualityRow
 
 _TIMEOUT_S: Final = 10.0
+_LINEAGES: Final = 50
+"""Trends that are shown: a scanner that writes another protocol name each time must not make endless time series."""
 
 
 class MetricsRole:
@@ -121,12 +126,14 @@ class _Gauges:
                 withheld = Counter[str]()
                 for one in reviews.withheld_deliveries(session, self.config.destination):
                     withheld[one.destination] += one.instances
+                measured = quality_index.latest_of_lineages(session, _LINEAGES)
         except SQLAlchemyError:
             return
         days = days_left([*known, now], reserve_bytes)
         yield _gauge("dicomnode_disk_days_left", [] if days is None else [("", days)])
         yield _gauge("dicomnode_quarantine", quarantine.items())
         yield _gauge("dicomnode_withheld", withheld.items())
+        yield from _quality(measured)
 
     def _certificate_end(self) -> Iterator[tuple[str, float]]:
         certificate = self.config.tls.certificate
@@ -137,10 +144,24 @@ class _Gauges:
                 return
 
 
+def _quality(latest: Sequence[QualityRow]) -> Iterator[GaugeMetricFamily]:
+    """The trends: figures and drifts of each scanner, protocol and engine. All labels are ours, numbers or hashes."""
+    figures, drifting = _family("dicomnode_quality_figure"), _family("dicomnode_quality_drifting")
+    for row in latest:
+        labels = [row.peer or STRANGER, row.device, row.protocol, row.engine or "constancy"]
+        drifting.add_metric(labels, len(row.drifts))
+        for name in (name for name in TRENDED if name in row.figures):
+            figures.add_metric([*labels, name], row.figures[name])
+    yield from (figures, drifting)
+
+
+def _family(name: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, METRICS[name].meaning, labels=METRICS[name].labels)
+
+
 def _gauge(name: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
     """A gauge with one label or none."""
-    declared = METRICS[name]
-    family = GaugeMetricFamily(name, declared.meaning, labels=declared.labels)
+    family = _family(name)
     for label, value in values:
-        family.add_metric([label] if declared.labels else [], value)
+        family.add_metric([label] if METRICS[name].labels else [], value)
     return family

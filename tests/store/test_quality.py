@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from dicomnode.core.scanners import Lineage
 from dicomnode.store.index import jobs, quality
-from dicomnode.store.index.actions import record_action
 from dicomnode.store.schema import Job, QualityRow
 from tests.store.receiving import Reception, ct_header, receiving
 
@@ -82,7 +81,9 @@ def test_a_drift_is_told_with_the_report_and_ends_with_a_new_baseline(tmp_path: 
             assert rows[-1].drifts == quality.latest_of_lineages(session, 5)[0].drifts
             assert rows[-1].drifts[0].startswith("noise before drifts: from 10.")
             assert quality.lineage_charts(session, NEW) == {}
-            record_action(session, quality.REBASE, OLD.key, "a new tube", 70.5)
+            assert quality.was_drifting(session, OLD)
+            quality.rebase(session, OLD, "a new tube", 70.5)
+            assert not quality.was_drifting(session, OLD)
             charts = quality.lineage_charts(session, OLD)
             assert (charts["noise_before"].state, charts["noise_before"].values) == ("few", 29)
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from dicomnode.core.drift import PHANTOM, SERIES, Chart, Charting, charts, sentence
 from dicomnode.core.figures import FIGURES, TRENDED
 from dicomnode.core.scanners import Lineage
+from dicomnode.store.index.actions import record_action
 from dicomnode.store.schema import Action, Derivation, Instance, Job, QualityRow, Series
 
 Kind = Literal["job", "shadow", "constancy"]
@@ -80,6 +81,19 @@ def record(session: Session, job: Job, measured: Measured, now: float) -> Qualit
 
 def was_drifting(session: Session, lineage: Lineage) -> bool:
     """Whether the latest report of a lineage said that something drifts."""
+    latest = _latest(session, lineage)
+    return latest is not None and bool(latest.drifts)
+
+
+def rebase(session: Session, lineage: Lineage, reason: str, now: float) -> None:
+    """Begin the baseline of a lineage anew, as a person says: what drifted until now is settled."""
+    record_action(session, REBASE, lineage.key, reason, now)
+    latest = _latest(session, lineage)
+    if latest is not None:
+        latest.drifts = []
+
+
+def _latest(session: Session, lineage: Lineage) -> QualityRow | None:
     rows = (
         select(QualityRow)
         .where(
@@ -91,7 +105,7 @@ def was_drifting(session: Session, lineage: Lineage) -> bool:
         .order_by(QualityRow.at.desc(), QualityRow.id.desc())
         .limit(1)
     )
-    return any(row.drifts for row in session.scalars(rows))
+    return session.scalars(rows).first()
 
 
 def lineage_of(row: QualityRow) -> Lineage:
