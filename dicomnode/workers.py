@@ -20,7 +20,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -141,9 +142,15 @@ class WorkerPool:
 
     def call(self, operation: str, timeout_s: float, **arguments: Any) -> Mapping[str, Any]:
         """As `WorkerProcess.call`."""
+        with self.one() as worker:
+            return worker.call(operation, timeout_s, **arguments)
+
+    @contextmanager
+    def one(self) -> Iterator[WorkerProcess]:
+        """One worker for several calls, of which the later ones need what the former ones left in it."""
         worker = self._idle.get()
         try:
-            return worker.call(operation, timeout_s, **arguments)
+            yield worker
         finally:
             self._idle.put(worker)
 

@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -79,7 +79,6 @@ class Ticket:
     work: Work
     progress: Progress
     since_s: float
-    on_slab: Callable[[Slab], None]
     seconds: float = 0.0
     findings: list[Findings] = field(default_factory=list)
     ended: DicomNodeError | EngineError | None = None
@@ -146,12 +145,10 @@ class Dispatcher:
             self._condition.notify_all()
         return question.answer.result()
 
-    def submit(self, work: Work, arrived: int, on_slab: Callable[[Slab], None]) -> Ticket:
-        """Hand in a job of which the first `arrived` slices can be read; `on_slab` is told of each slab that is done,
-        by the thread that waited for it: it must return at once."""
+    def submit(self, work: Work) -> Ticket:
+        """Hand in a job of which no slice can be read yet."""
         with self._condition:
-            progress = Progress(work.slices, work.halo).arrived_to(arrived)
-            ticket = Ticket(next(self._numbers), work, progress, time.monotonic(), on_slab)
+            ticket = Ticket(next(self._numbers), work, Progress(work.slices, work.halo), time.monotonic())
             self._tickets[ticket.number] = ticket
             self._condition.notify_all()
         return ticket
@@ -162,15 +159,16 @@ class Dispatcher:
             ticket.progress = ticket.progress.arrived_to(slices)
             self._condition.notify_all()
 
-    def wait(self, ticket: Ticket) -> Ticket:
-        """Until all is computed; raises why it was not. `withdraw` is to follow."""
+    def wait(self, ticket: Ticket, slices: int) -> int:
+        """Until more than the first `slices` slices are computed: how many of the first are. Raises why it goes on no
+        more. `withdraw` is to follow."""
         with self._condition:
-            while not ticket.is_over:
+            while ticket.progress.done_to <= slices and not ticket.is_over:
                 self._end_late(time.monotonic())
                 self._condition.wait(max(0.1, ticket.work.deadline_at - time.monotonic()))
             if ticket.ended is not None:
                 raise ticket.ended
-        return ticket
+            return ticket.progress.done_to
 
     def withdraw(self, ticket: Ticket) -> None:
         """Give out no more of it; returns when no process touches the job's files any more."""
@@ -295,8 +293,6 @@ class Dispatcher:
                 ticket.seconds += seconds * slab.slices / slices
                 ticket.findings.append(made["findings"])
             self._condition.notify_all()
-        for ticket, slab in batch:
-            ticket.on_slab(slab)
 
     def _lost(self, number: int, batch: Sequence[tuple[Ticket, Slab]], error: DicomNodeError | EngineError) -> None:
         """The process died at these slabs, or was ended because the deadline of one of them had passed."""

@@ -1,6 +1,8 @@
 """The gates around an engine, judged in a process of their own (see `dicomnode.workers`) or in the caller's.
 
-Arguments and results are JSON values; volumes are folders; a card travels as the TOML that it is written as.
+What an engine makes is measured slab by slab, while it computes the next: `follow` takes in what is there by now, and
+`after` judges the whole. Arguments and results are JSON values; volumes are folders; a card travels as the TOML that it
+is written as.
 """
 
 from __future__ import annotations
@@ -16,19 +18,23 @@ import cv2
 from dicomnode.core import guards
 from dicomnode.core.guards import GateReport
 from dicomnode.core.types import Header
+from dicomnode.inference.slabs import loaded
 from dicomnode.inference.stages import IMAGE, Verdict
 from dicomnode.workers import Operation
+from engines.base import Value
 from engines.card import EngineCard
 from engines.errors import EngineInputError
+from engines.findings import Finding, Findings
+from engines.quality import Measuring
 from engines.tables import as_table, read_table, write_toml
 from engines.volume import load_volume
-from engines.volume_files import VOXELS
 
 
 def operations() -> Mapping[str, Operation]:
     """What a gate process serves. One thread for each process: how many run is the node's to decide."""
     cv2.setNumThreads(1)
-    return {"before": before, "after": after}
+    gates = Gates()
+    return {"before": before, "follow": gates.follow, "after": gates.after}
 
 
 def card_text(card: EngineCard) -> str:
@@ -37,19 +43,56 @@ def card_text(card: EngineCard) -> str:
 
 
 def before(card: str, header: Mapping[str, Sequence[str]], inputs: Mapping[str, str]) -> dict[str, Any]:
-    """Whether the inputs lie within the card's envelope: a `Verdict` as JSON."""
-    judged = read_table(EngineCard, tomllib.loads(card), "the card")
+    """Whether the inputs lie within the card's envelope: a `Verdict` as JSON.
+
+    header  of the input "image", else of the first one
+    """
+    judged = _card(card)
     attributes: Header = {keyword: tuple(values) for keyword, values in header.items()}
     name = IMAGE if IMAGE in judged.inputs else next(iter(judged.inputs))
-    return _verdict(guards.before(judged, attributes, load_volume(Path(inputs[name]))))
+    return _verdict(guards.before(judged, attributes, load_volume(Path(inputs[name])), name))
 
 
-def after(card: str, source: str, output: str) -> dict[str, Any]:
-    """Whether what the engine made of `source` may leave: a `Verdict` as JSON."""
-    judged = read_table(EngineCard, tomllib.loads(card), "the card")
-    if not (Path(output) / VOXELS).exists():
-        raise EngineInputError(f"{judged.reference} gave no volume as {IMAGE!r}", "its card declares one")
-    return _verdict(guards.after(judged, load_volume(Path(source)), load_volume(Path(output))))
+class Gates:
+    """The gate after an engine, and what it has measured of outputs that are not whole yet."""
+
+    def __init__(self) -> None:
+        self._measured: dict[str, Measuring] = {}
+
+    def follow(self, card: str, name: str, source: str, output: str, slices: int) -> dict[str, Any]:
+        """Measure what follows of the first `slices` slices of an output: {"slices": how many were measured}."""
+        if not guards.is_measurable(_card(card), name):
+            return {"slices": 0}
+        made, volume = load_volume(Path(output)), load_volume(Path(source))
+        if made.shape != volume.shape:  # `after` says so
+            return {"slices": 0}
+        if output not in self._measured:
+            self._measured[output] = Measuring(volume)
+        self._measured[output].add(made, slices)
+        return {"slices": slices}
+
+    def after(
+        self, card: str, name: str, source: str, output: str, findings: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Whether what the engine made of `source` as its output `name` may leave: a `Verdict` as JSON."""
+        judged = _card(card)
+        made: Value = _findings(findings) if judged.outputs[name].kind == "findings" else _made(judged, name, output)
+        measuring = self._measured.pop(output, None)
+        return _verdict(guards.after(judged, load_volume(Path(source)), made, name, measuring))
+
+
+def _card(text: str) -> EngineCard:
+    return read_table(EngineCard, tomllib.loads(text), "the card")
+
+
+def _made(card: EngineCard, name: str, folder: str) -> Value:
+    if not Path(folder).is_dir():
+        raise EngineInputError(f"{card.reference} gave no {name!r}", "its card declares one")
+    return loaded(Path(folder))
+
+
+def _findings(told: Sequence[Mapping[str, Any]]) -> Findings:
+    return Findings(tuple(Finding(one["slice_index"], tuple(one["box"]), one["label"], one["score"]) for one in told))
 
 
 def _verdict(report: GateReport) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from engines.registry import default_registry
 from engines.runtimes.base import Resources, Runtime
 from engines.runtimes.choice import Wish, choose, onnx_runtimes
 from engines.runtimes.devices import CPU
-from engines.runtimes.tensorrt.runtime import Networks, TensorRt
+from engines.runtimes.tensorrt.runtime import TENSORRT, Networks, TensorRt
 
 _ON_GPU: Final = Portions(slices=16, batch=8)
 """A GPU wants many slices at once; a batch is cut in pieces there, so that one is copied while another is computed."""
@@ -62,10 +62,10 @@ def portions_on(device: str) -> Portions:
 
 
 def runtimes_for(bundle: Bundle, place: Place) -> tuple[Runtime, ...]:
-    """All that may compute a bundle's networks: on a GPU TensorRT too, where it has plans of them."""
-    if place.cache is None or place.wish.devices == (CPU,):
-        return onnx_runtimes()
-    return (TensorRt(Networks.of(bundle, place.cache)), *onnx_runtimes())
+    """All that may compute a bundle's networks: TensorRT by its plans of them, where there is a GPU or it is asked for."""
+    of_interest = place.wish.devices != (CPU,) or place.wish.runtime == TENSORRT
+    plans = (TensorRt(Networks.of(bundle, place.cache)),) if place.cache is not None and of_interest else ()
+    return (*plans, *onnx_runtimes())
 
 
 def _nothing() -> None:

@@ -62,6 +62,11 @@ class Progress:
     def is_done(self) -> bool:
         return self.begun == self.slices and not self.running and not self.again
 
+    @property
+    def done_to(self) -> int:
+        """The first so many slices are computed."""
+        return min([self.begun, *(slab.begin for slab in (*self.running, *self.again))])
+
     def next_slab(self, most: int) -> Slab | None:
         """What may be given out now, of at most so many slices (an engine that needs all of them gets all)."""
         if self.again:

@@ -19,14 +19,14 @@ from typing import Any, Final
 from dicomnode.core.ports import ChainRequest
 from dicomnode.errors import WorkerError
 from dicomnode.inference import gates
-from dicomnode.inference.dispatch import Dispatcher, Extent, Work
-from dicomnode.inference.gates import verdict_of
+from dicomnode.inference.dispatch import Dispatcher, Extent, Ticket, Work
+from dicomnode.inference.gates import Gates, verdict_of
 from dicomnode.inference.opening import Place, open_engine
 from dicomnode.inference.process import EngineProcess
 from dicomnode.inference.slabs import cut_into, slab_slices
 from dicomnode.inference.stages import IMAGE, Prepared, Ran, Report, Verdict, run_stages
 from dicomnode.inference.warm import Keeping, WarmEngines
-from dicomnode.workers import WorkerPool
+from dicomnode.workers import WorkerPool, WorkerProcess
 from engines.errors import EngineInputError
 from engines.runtimes.choice import Wish
 from engines.volume_files import UNFINISHED, Grid, read_grid
@@ -102,23 +102,21 @@ class _OwnStation:
             part = {"inputs": inputs, "outputs": outputs, "begin": begin, "end": end}
             made += self._process.run(stage.engine, stage.card["digest"], stage.settings, [part])["parts"]
         seconds = time.monotonic() - began
+        findings, judges = _joined([one["findings"] for one in made]), Gates()
         after = {
-            name: verdict_of(gates.after(stage.text, source, output))
-            for name, source, output in _judged(stage, inputs, outputs)
+            name: verdict_of(judges.after(stage.text, name, _source(inputs), output, findings.get(name, [])))
+            for name, output in outputs.items()
         }
-        return Ran(before, after, _joined([one["findings"] for one in made]), seconds)
+        return Ran(before, after, findings, seconds)
 
 
 def _grid(inputs: Mapping[str, str]) -> Grid:
     return read_grid(Path(next(iter(inputs.values()))))
 
 
-def _judged(stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """(name, source, output) of each output that is a volume."""
-    source = inputs.get(IMAGE) or next(iter(inputs.values()))
-    for name, folder in outputs.items():
-        if stage.card["outputs"][name]["kind"] == "volume":
-            yield name, source, folder
+def _source(inputs: Mapping[str, str]) -> str:
+    """What outputs are compared with."""
+    return inputs.get(IMAGE) or next(iter(inputs.values()))
 
 
 def _joined(findings: Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -265,26 +263,31 @@ class _Station:
 
     def run(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Ran:
         """Slabs are given out while slices are still being decoded: the gate before the engine judges all of them, and
-        where it refuses, what was computed by then is dropped."""
-        ticket = self._dispatcher.submit(self._work(stage, inputs, outputs), 0, lambda slab: None)
+        where it refuses, what was computed by then is dropped. The gate after it follows the engine."""
+        ticket = self._dispatcher.submit(self._work(stage, inputs, outputs))
         try:
-            if stage.index == 0:
-                self._chain.tell_arrivals(lambda slices: self._dispatcher.arrived(ticket, slices))
-                self._chain.await_all()
-            else:
-                self._dispatcher.arrived(ticket, self._chain.slices)
-            before = self._judge("before", card=stage.text, header=self._chain.request.header, inputs=dict(inputs))
-            if before.passed:
-                done = self._dispatcher.wait(ticket)
+            self._await_input(stage, ticket)
+            with self._judges.one() as worker:
+                judge = _Judge(worker, stage, _source(inputs))
+                before = judge.before(self._chain.request.header, inputs)
+                if not before.passed:
+                    return Ran(before, {}, {}, 0.0)
+                done = 0
+                while done < ticket.work.slices:
+                    done = self._dispatcher.wait(ticket, done)
+                    judge.follow(outputs, done)
+                findings = _joined(ticket.findings)
+                after = {name: judge.after(name, output, findings.get(name, [])) for name, output in outputs.items()}
         finally:
             self._dispatcher.withdraw(ticket)
-        if not before.passed:
-            return Ran(before, {}, {}, 0.0)
-        after = {
-            name: self._judge("after", card=stage.text, source=source, output=output)
-            for name, source, output in _judged(stage, inputs, outputs)
-        }
-        return Ran(before, after, _joined(done.findings), done.seconds)
+        return Ran(before, after, findings, ticket.seconds)
+
+    def _await_input(self, stage: Prepared, ticket: Ticket) -> None:
+        if stage.index > 0:
+            self._dispatcher.arrived(ticket, ticket.work.slices)
+            return
+        self._chain.tell_arrivals(lambda slices: self._dispatcher.arrived(ticket, slices))
+        self._chain.await_all()
 
     def _work(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Work:
         grid = _grid(inputs)
@@ -303,5 +306,32 @@ class _Station:
             deadline_at=self._chain.deadline_at,
         )
 
-    def _judge(self, gate: str, **arguments: Any) -> Verdict:
-        return verdict_of(self._judges.call(gate, GATE_TIMEOUT_S, **arguments))
+
+class _Judge:
+    """The gates around one stage, in one process: it remembers what it has measured. Where that process dies, another
+    one measures all of it at the end."""
+
+    def __init__(self, worker: WorkerProcess, stage: Prepared, source: str) -> None:
+        self._worker = worker
+        self._stage = stage
+        self._source = source
+
+    def before(self, header: Mapping[str, Sequence[str]], inputs: Mapping[str, str]) -> Verdict:
+        return verdict_of(self._asked("before", header=header, inputs=dict(inputs)))
+
+    def follow(self, outputs: Mapping[str, str], slices: int) -> None:
+        """Measure the first `slices` slices of the outputs."""
+        for name, output in outputs.items():
+            if self._stage.card["outputs"][name]["kind"] == "volume":
+                self._asked("follow", name=name, source=self._source, output=output, slices=slices)
+
+    def after(self, name: str, output: str, findings: Sequence[Mapping[str, Any]]) -> Verdict:
+        told = {"name": name, "source": self._source, "output": output, "findings": list(findings)}
+        return verdict_of(self._asked("after", **told))
+
+    def _asked(self, gate: str, **arguments: Any) -> Mapping[str, Any]:
+        """A gate process that dies takes nothing down: another one is asked once more."""
+        try:
+            return self._worker.call(gate, GATE_TIMEOUT_S, card=self._stage.text, **arguments)
+        except WorkerError:
+            return self._worker.call(gate, GATE_TIMEOUT_S, card=self._stage.text, **arguments)

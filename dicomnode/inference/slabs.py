@@ -82,7 +82,7 @@ def run_parts(engine: Engine, settings: Mapping[str, SettingValue], parts: Seque
 
     Raises what the engine raises, and EngineInputError where what it makes does not fit what it declares.
     """
-    taken = [_Taken(part, {name: _loaded(Path(folder)) for name, folder in part.inputs.items()}) for part in parts]
+    taken = [_Taken(part, {name: loaded(Path(folder)) for name, folder in part.inputs.items()}) for part in parts]
     if isinstance(engine, ModelEngine):
         made = engine.run_slabs([Work(one.inputs, settings, one.slab(engine.halo_slices)) for one in taken])
     else:
@@ -114,7 +114,8 @@ class _Taken:
         return {name: slab_of(value, self.slices) for name, value in self.inputs.items() if isinstance(value, Volume)}
 
 
-def _loaded(folder: Path) -> Volume | Mask:
+def loaded(folder: Path) -> Volume | Mask:
+    """A volume or a mask, whichever lies there."""
     return load_mask(folder) if (folder / MASK).exists() else load_volume(folder)
 
 

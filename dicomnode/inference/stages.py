@@ -59,7 +59,7 @@ class Verdict:
 class Ran:
     """What became of one stage.
 
-    after     by output, of those that are volumes; empty where the stage was refused
+    after     by output; empty where the stage was refused
     findings  by output, of those that are findings
     """
 

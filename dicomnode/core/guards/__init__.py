@@ -7,8 +7,8 @@ declared grid, whole, and within the card's limits? A presentation output has no
 Sentences are for people and for `why`; they quote the card and measured numbers, never text from a data set.
 """
 
-from dicomnode.core.guards.after import after
+from dicomnode.core.guards.after import after, is_measurable
 from dicomnode.core.guards.before import HEADER_KEYWORDS, before
 from dicomnode.core.guards.findings import GateFinding, GateReport
 
-__all__ = ["HEADER_KEYWORDS", "GateFinding", "GateReport", "after", "before"]
+__all__ = ["HEADER_KEYWORDS", "GateFinding", "GateReport", "after", "before", "is_measurable"]

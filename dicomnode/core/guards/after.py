@@ -21,11 +21,14 @@ from engines.volume import PRESENTATION_MAXIMUM, Mask, Volume
 _SAME_MM: Final = 1e-4
 
 
-def after(card: EngineCard, source: Volume, output: Value, name: str = "image") -> GateReport:
+def after(
+    card: EngineCard, source: Volume, output: Value, name: str = "image", measuring: quality.Measuring | None = None
+) -> GateReport:
     """Whether what the engine made of `source` as its output `name` may leave.
 
     A volume is measured where its grid is the declared one and its values are finite. Masks and findings lie on the
-    source's grid; nothing else of them can be judged.
+    source's grid; nothing else of them can be judged. `measuring` is what has been measured by now, where the output
+    came slab by slab.
     """
     port = card.outputs[name]
     if isinstance(output, Mask):
@@ -38,8 +41,21 @@ def after(card: EngineCard, source: Volume, output: Value, name: str = "image") 
     findings = tuple(_form(port, source, output, factor))
     if not all(finding.passed for finding in findings) or port.presentation:
         return GateReport(findings)
-    figures = quality.measure(source, output if factor == 1 else _at_source_grid(source, output, factor))
+    figures = _figures(source, output, factor, measuring)
     return GateReport((*findings, *judge_figures(card.limits, source.unit, figures)), figures)
+
+
+def is_measurable(card: EngineCard, name: str) -> bool:
+    """Whether an output may be measured slab by slab: it is to be measured, and lies on the source's grid."""
+    port = card.outputs[name]
+    return port.kind == "volume" and not port.presentation and card.task != "super-resolution"
+
+
+def _figures(source: Volume, output: Volume, factor: int, measuring: quality.Measuring | None) -> quality.QualityReport:
+    if measuring is None:
+        return quality.measure(source, output if factor == 1 else _at_source_grid(source, output, factor))
+    measuring.add(output, source.shape[0])
+    return measuring.report()
 
 
 def _form(port: Port, source: Volume, output: Volume, factor: int) -> Iterator[GateFinding]:
@@ -56,8 +72,14 @@ def _form(port: Port, source: Volume, output: Volume, factor: int) -> Iterator[G
         yield within("darkest value", "", low, (0.0, PRESENTATION_MAXIMUM))
         yield within("brightest value", "", high, (0.0, PRESENTATION_MAXIMUM))
     elif grid.passed and factor == 1 and source.valid is not None:
-        kept = bool(np.array_equal(output.voxels[~source.valid], source.voxels[~source.valid], equal_nan=True))
+        kept = _is_padding_kept(source, output, source.valid)
         yield GateFinding("padding", None, None, kept, f"padding is {'as it was' if kept else 'altered'}")
+
+
+def _is_padding_kept(source: Volume, output: Volume, valid: NDArray[np.bool_]) -> bool:
+    """Slice by slice: all at once would copy the volumes."""
+    slices = zip(output.voxels, source.voxels, valid, strict=True)
+    return all(np.array_equal(new[~measured], old[~measured], equal_nan=True) for new, old, measured in slices)
 
 
 def _grid(source: Volume, shape: tuple[int, ...], affine: NDArray[np.float64], factor: int = 1) -> GateFinding:
