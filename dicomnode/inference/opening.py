@@ -62,7 +62,7 @@ def portions_on(device: str) -> Portions:
 
 
 def runtimes_for(bundle: Bundle, place: Place) -> tuple[Runtime, ...]:
-    """All that may compute a bundle's networks: TensorRT by its plans of them, where there is a GPU or it is asked for."""
+    """All that may compute a bundle's networks: by its plans TensorRT too, where there is a GPU or it is asked for."""
     of_interest = place.wish.devices != (CPU,) or place.wish.runtime == TENSORRT
     plans = (TensorRt(Networks.of(bundle, place.cache)),) if place.cache is not None and of_interest else ()
     return (*plans, *onnx_runtimes())

@@ -36,6 +36,9 @@ _MOST_SLICES: Final = 48
 _WAYS: Final = (Portions(slices=16, batch=8), Portions(slices=16, batch=1))
 """In batches, which are cut in pieces on two slots; and slice by slice, which after the second is done by a graph."""
 
+_ACTIVATED: Final = "TensorRT computes it wherever it is opened anew; a running node: restart it"
+_NO_PLAN: Final = "no plan is used: another runtime goes on computing it"
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -69,13 +72,8 @@ class BuildReport:
         return {**asdict(self), "activated": not self.failed}
 
     def lines(self) -> Sequence[str]:
-        last = (
-            "no plan is used: another runtime goes on computing it"
-            if self.failed
-            else "from now on TensorRT computes it"
-        )
         lines = (line for attempt in self.attempts for line in attempt.lines)
-        return printable_lines((f"{self.engine} on {self.device}", *lines, last))
+        return printable_lines((f"{self.engine} on {self.device}", *lines, _NO_PLAN if self.failed else _ACTIVATED))
 
 
 @dataclass(frozen=True)

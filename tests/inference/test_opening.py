@@ -10,6 +10,7 @@ from dicomnode.inference import opening
 from dicomnode.inference.opening import Place, open_engine
 from dicomnode.testing.bundles import made_bundle
 from engines.bundle import Bundle
+from engines.errors import RuntimeFailedError
 from engines.runtimes import devices
 from engines.runtimes.choice import Wish
 from engines.runtimes.tensorrt import runtime
@@ -58,3 +59,9 @@ def test_without_plans_it_says_how_to_make_them(bundle: Bundle, tmp_path: Path, 
 def test_on_processors_nothing_is_said_of_gpus(bundle: Bundle, tmp_path: Path, told: list[dict[str, str]]) -> None:
     open_engine(str(bundle.folder), Place(Wish(precision="float32"), 1, tmp_path)).close()
     assert "tensorrt" not in told[0]["reason"]
+
+
+def test_who_asks_for_tensorrt_on_a_processor_is_told_why_not(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeFailedError, match="nothing computes") as refused:
+        open_engine(str(bundle.folder), Place(Wish(runtime="tensorrt"), 1, tmp_path))
+    assert "GPUs only" in refused.value.hint

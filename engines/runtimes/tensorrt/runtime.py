@@ -22,7 +22,7 @@ from engines.runtimes.tensorrt.precision import RECIPE, retype
 from engines.runtimes.tensorrt.profiles import Profile, profiles_of
 from engines.runtimes.tensorrt.session import TensorRtSession
 
-_NAME: Final = "tensorrt"
+TENSORRT: Final = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TensorRt:
 
     @property
     def name(self) -> str:
-        return _NAME
+        return TENSORRT
 
     def unavailable(self, device: str) -> str:
         if device == CPU:
