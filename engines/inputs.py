@@ -11,7 +11,7 @@ from engines.base import Value
 from engines.card import EngineCard, Port
 from engines.errors import EngineInputError
 from engines.findings import Findings
-from engines.prompt import Prompt
+from engines.prompt import Prompt, region_of_interest
 from engines.volume import Mask, Volume
 
 _KINDS: Final = {"volume": Volume, "mask": Mask, "findings": Findings, "prompt": Prompt}
@@ -71,6 +71,8 @@ def _check_place(card: EngineCard, name: str, value: Value, grid: Volume) -> Non
             raise EngineInputError(
                 f"{card.name}: a mark is on a slice that the volume does not have", "draw it on this series"
             )
+        for mark in value.marks:
+            region_of_interest(mark, *grid.shape[1:])
 
 
 def _is_one_grid(value: Volume | Mask, grid: Volume) -> bool:

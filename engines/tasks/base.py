@@ -10,11 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.card import EngineCard, SettingValue
-from engines.errors import EngineInputError
+from engines.errors import EngineInputError, RuntimeFailedError
 from engines.prompt import Region
 from engines.volume import Volume
 
 Pixels = NDArray[np.float32]
+
+
+def check_numbers(values: NDArray[Any], name: str) -> None:
+    """Raises RuntimeFailedError unless all are finite: masks and findings would not show it, and no gate would see it."""
+    if not np.isfinite(values).all():
+        raise RuntimeFailedError(
+            f"the network gives values of {name} that are no numbers", "try again; if it stays, check the bundle"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from engines import glcae
 from engines.base import Value
 from engines.card import Method, Setting, SettingValue
 from engines.errors import EngineInputError
-from engines.tasks.base import Computed
+from engines.tasks.base import Computed, check_numbers
 from engines.volume import Volume
 
 METHODS: Final[Mapping[Method, Callable[[Volume, Mapping[str, SettingValue]], Volume]]] = {
@@ -25,6 +25,9 @@ METHODS: Final[Mapping[Method, Callable[[Volume, Mapping[str, SettingValue]], Vo
 
 SETTINGS: Final = glcae.ContrastGlcae.card.settings
 """What both operations take."""
+
+PREDICTED: Final = tuple(name for name, spec in SETTINGS.items() if not isinstance(spec.default, str))
+"""What a network may predict of them."""
 
 
 def values(computed: Computed) -> Mapping[str, Value]:
@@ -36,8 +39,8 @@ def values(computed: Computed) -> Mapping[str, Value]:
 
 def predicted(computed: Computed) -> dict[str, SettingValue]:
     """Settings by name, from the numbers of all slices."""
-    names = [output.target for stage in computed.card.stages for output in stage.outputs if output.target in SETTINGS]
-    return {name: _setting(name, SETTINGS[name], _median(computed, name)) for name in names}
+    names = [output.target for stage in computed.card.stages for output in stage.outputs if output.target in PREDICTED]
+    return {name: _setting(SETTINGS[name], _median(computed, name)) for name in names}
 
 
 def _median(computed: Computed, name: str) -> float:
@@ -46,12 +49,12 @@ def _median(computed: Computed, name: str) -> float:
         raise EngineInputError(
             f"the network gives {name} as {several[0].shape[1:]}", "a predicted setting is one number of a slice"
         )
-    return float(np.median(np.concatenate(several)))
+    numbers = np.concatenate(several)
+    check_numbers(numbers, name)
+    return float(np.median(numbers))
 
 
-def _setting(name: str, spec: Setting, number: float) -> SettingValue:
-    if not np.isfinite(number) or isinstance(spec.default, str):
-        raise EngineInputError(f"the network gives no usable {name}", "the network, or its input, is damaged")
+def _setting(spec: Setting, number: float) -> SettingValue:
     low = -np.inf if spec.minimum is None else spec.minimum
     high = np.inf if spec.maximum is None else spec.maximum
     cut = min(max(number, low), high)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines.base import Value
 from engines.errors import EngineInputError
 from engines.findings import Finding, Findings
-from engines.tasks.base import Computed, Piece
+from engines.tasks.base import Computed, Piece, check_numbers
 from engines.tiling import multiple
 
 SCORES: Final = "scores"
@@ -92,6 +92,8 @@ def _of_piece(piece: Piece, place: int, channel: int, step: int) -> tuple[Boxes,
             f"the network gives {scores.shape[1:]} scores and {distances.shape[1:]} distances",
             "it must give a channel of scores for each of the card's labels, and 4 of distances, on one grid",
         )
+    check_numbers(scores[place], SCORES)
+    check_numbers(distances[place], BOXES)
     stride = multiple(region.bottom - region.top, step) / scores.shape[2]
     down, across = (np.arange(length) * stride + (stride - 1) / 2 for length in scores.shape[2:])
     inside = (down < region.bottom - region.top)[:, None] & (across < region.right - region.left)[None, :]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engines.base import Value
 from engines.card import Port
 from engines.errors import EngineInputError
-from engines.tasks.base import Computed
+from engines.tasks.base import Computed, check_numbers
 from engines.volume import Mask
 
 THRESHOLD: Final = "threshold"
@@ -31,8 +31,10 @@ def values(computed: Computed) -> Mapping[str, Value]:
 def labelled(scores: NDArray[np.float32], count: int, threshold: float = _EVEN) -> NDArray[np.uint8]:
     """Labels (slices, rows, columns) from scores (slices, channels, rows, columns) for `count` labels.
 
-    Raises EngineInputError where the channels are neither the labels and the background, nor one for one label.
+    Raises EngineInputError where the channels are neither the labels and the background, nor one for one label, and
+    RuntimeFailedError on scores that are no numbers.
     """
+    check_numbers(scores, "scores")
     channels = scores.shape[1]
     if channels == count == 1:
         return np.asarray(scores[:, 0] >= threshold, dtype=np.uint8)

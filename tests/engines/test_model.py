@@ -332,7 +332,10 @@ def test_networks_that_cannot_give_what_the_card_promises_are_refused() -> None:
     for card, words in (
         (replace(denoise, outputs={"other": Port()}), "no stage gives its output 'other'"),
         (finer, "has 2 times the rows"),
-        (replace(detect, outputs={"findings": Port()}), "other outputs than findings"),
+        (replace(detect, outputs={"findings": Port()}), "'findings' is a volume"),
+        (replace(detect, outputs={"findings": Port("findings")}), "has 0 labels"),
+        (replace(detect, outputs={**detect.outputs, "more": Port("findings", labels=("one",))}), "has 2 outputs"),
+        (replace(denoise, inputs={**denoise.inputs, "more": Port("findings")}), "'more' is findings"),
         (replace(detect, stages=denoise.stages), "no scores"),
         (replace(contrast, method=""), "no method"),
         (replace(contrast, settings={"clip": Setting(1.0, "")}), "predicts no setting"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dicomnode.testing.bundles import example_volume, made
 from engines.card import Method
 from engines.chain import Portions
-from engines.errors import EngineInputError
+from engines.errors import EngineInputError, RuntimeFailedError
 from engines.glcae import ContrastGlcae, enhanced, equalised
 from engines.model import ModelEngine
 from engines.prompt import Region
@@ -35,7 +35,7 @@ def test_the_median_of_the_slices_counts_within_what_the_method_takes() -> None:
 
 
 def test_no_number_and_an_image_of_numbers_are_refused() -> None:
-    with pytest.raises(EngineInputError, match="no usable clip"):
+    with pytest.raises(RuntimeFailedError, match="no numbers"):
         predicted(computed(clip=[np.nan], grid=[2.0]))
     image = Piece(range(1), Region(0, 2, 0, 2), {"clip": np.ones((1, 1, 2, 2), np.float32)})
     with pytest.raises(EngineInputError, match=r"gives clip as \(1, 2, 2\)"):

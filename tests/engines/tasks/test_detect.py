@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.testing.bundles import engine_of, example_volume, made
-from engines.errors import EngineInputError
+from engines.errors import EngineInputError, RuntimeFailedError
 from engines.findings import Findings
 from engines.prompt import Region
 from engines.tasks.base import Computed, Piece
@@ -93,6 +93,14 @@ def test_scores_and_boxes_that_do_not_fit_are_refused(labels: int, sides: int, c
     with pytest.raises(EngineInputError, match="scores and") as error:
         values(computed_of(scores, distances, 8, 8))
     assert "labels" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["scores", "boxes"])
+def test_what_is_no_number_is_not_taken_for_nothing_found(name: str) -> None:
+    tensors = {"scores": np.zeros((1, 2, 2, 2), np.float32), "boxes": np.ones((1, 4, 2, 2), np.float32)}
+    tensors[name][0, 1, 1, 1] = np.nan
+    with pytest.raises(RuntimeFailedError, match=f"values of {name} that are no numbers"):
+        values(computed_of(tensors["scores"], tensors["boxes"], 8, 8))
 
 
 def test_a_network_that_finds_something_everywhere_is_bounded() -> None:

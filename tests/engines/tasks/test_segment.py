@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dicomnode.testing.bundles import engine_of, made
-from engines.errors import EngineInputError
+from engines.errors import EngineInputError, RuntimeFailedError
 from engines.tasks.segment import labelled
 from engines.volume import HU, Mask, Volume
 
@@ -28,6 +28,13 @@ def test_channels_that_are_no_labels_are_refused(channels: int, labels: int) -> 
     with pytest.raises(EngineInputError, match="channels") as error:
         labelled(np.zeros((1, channels, 2, 2), np.float32), labels)
     assert "background" in error.value.hint
+
+
+def test_scores_that_are_no_numbers_are_no_labels() -> None:
+    scores = np.zeros((1, 2, 2, 2), dtype=np.float32)
+    scores[0, 1, 0, 0] = np.nan
+    with pytest.raises(RuntimeFailedError, match="no numbers"):
+        labelled(scores, 1)
 
 
 def test_three_series_are_seen_together() -> None:
