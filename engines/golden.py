@@ -42,10 +42,12 @@ class Tolerance:
     """How far an output may be from the golden one, in its unit; labels and findings are compared as numbers.
 
     mean     |mean of the differences|
+    rms      root of the mean of their squares: what a coarser precision adds to the noise
     largest  largest |difference| of a single value
     """
 
     mean: float
+    rms: float
     largest: float
 
 
@@ -69,16 +71,19 @@ class Difference:
 
     output: str
     mean: float
+    rms: float
     largest: float
     tolerance: Tolerance
 
     @property
     def passed(self) -> bool:
-        return abs(self.mean) <= self.tolerance.mean and self.largest <= self.tolerance.largest
+        bounds = self.tolerance
+        return abs(self.mean) <= bounds.mean and self.rms <= bounds.rms and self.largest <= bounds.largest
 
     def __str__(self) -> str:
-        bounds = f"at most {self.tolerance.mean:g} and {self.tolerance.largest:g}"
-        return f"{self.output}: mean difference {self.mean:.3g}, largest {self.largest:.3g} ({bounds})"
+        bounds = f"at most {self.tolerance.mean:g}, {self.tolerance.rms:g} and {self.tolerance.largest:g}"
+        found = f"mean difference {self.mean:.3g}, rms {self.rms:.3g}, largest {self.largest:.3g}"
+        return f"{self.output}: {found} ({bounds})"
 
 
 def compare(golden: Golden, precision: Precision, outputs: Mapping[str, Value]) -> tuple[Difference, ...]:
@@ -97,11 +102,12 @@ def _difference(name: str, expected: Value, found: Value | None, tolerance: Tole
     wanted = _numbers(expected)
     got = wanted[:0] if found is None or type(found) is not type(expected) else _numbers(found)
     if got.shape != wanted.shape or not np.isfinite(got).all():
-        return Difference(name, math.inf, math.inf, tolerance)
+        return Difference(name, math.inf, math.inf, math.inf, tolerance)
     if not wanted.size:
-        return Difference(name, 0.0, 0.0, tolerance)
+        return Difference(name, 0.0, 0.0, 0.0, tolerance)
     apart = got - wanted
-    return Difference(name, float(apart.mean()), float(np.abs(apart).max()), tolerance)
+    rms = float(np.sqrt(np.square(apart).mean()))
+    return Difference(name, float(apart.mean()), rms, float(np.abs(apart).max()), tolerance)
 
 
 def _numbers(value: Value) -> NDArray[np.float64]:

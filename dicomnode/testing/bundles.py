@@ -66,16 +66,16 @@ _PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16", "float16")
 
 _TOLERANCE: Final = {
     True: {
-        ("volume", False): Tolerance(0.01, 0.5),
-        ("volume", True): Tolerance(0.1, 4.0),
-        ("mask", False): Tolerance(0.001, 2.0),
-        ("findings", False): Tolerance(0.001, 0.01),
+        ("volume", False): Tolerance(0.01, 0.05, 0.5),
+        ("volume", True): Tolerance(0.1, 0.5, 4.0),
+        ("mask", False): Tolerance(0.001, 0.05, 2.0),
+        ("findings", False): Tolerance(0.001, 0.005, 0.01),
     },
     False: {
-        ("volume", False): Tolerance(0.1, 10.0),
-        ("volume", True): Tolerance(4.0, 400.0),
-        ("mask", False): Tolerance(0.02, 2.0),
-        ("findings", False): Tolerance(0.1, 1.0),
+        ("volume", False): Tolerance(0.1, 1.0, 10.0),
+        ("volume", True): Tolerance(4.0, 20.0, 400.0),
+        ("mask", False): Tolerance(0.02, 0.2, 2.0),
+        ("findings", False): Tolerance(0.1, 0.3, 1.0),
     },
 }
 """Of float32, and of what is less precise: by the kind of the output, and whether it is for the eye only."""

@@ -9,7 +9,8 @@ import pytest
 from dicomnode.config import load_config
 from dicomnode.store import bundles
 from dicomnode.store.bundles import By
-from dicomnode.testing.bundles import made_bundle
+from dicomnode.testing.bundles import made, made_bundle
+from engines.cost import gflop
 from tests.cli.conftest import Command
 
 
@@ -35,9 +36,8 @@ def test_all_engines_with_what_their_networks_cost(site: Command) -> None:
     assert two["runtime"].startswith("onnxruntime-")
     assert two["networks"]["seconds"] > 0
     assert two["networks"]["share_of_roof"] > 0
-    denoiser = (4 * 8 + 8 * 8 + 8 * 4) * 9 / 4 + 9  # at half resolution, and its high-pass at full
-    enhancer = (8 + 8) * 9 + 9
-    assert two["networks"]["gflop"] == pytest.approx((denoiser + enhancer) * 64 * 64 * 2e-9, rel=0.05)
+    costs = [gflop(content, {"image": (1, 1, 64, 64)}) for content in made("two-stages").networks.values()]
+    assert two["networks"]["gflop"] == pytest.approx(sum(costs))
 
 
 def test_one_engine_in_words(site: Command) -> None:

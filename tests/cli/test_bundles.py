@@ -165,7 +165,8 @@ def test_check_runs_the_golden_test_in_each_runtime(command: Command, sources: P
 
 
 def _shifted(test: Golden) -> Golden:
-    tolerance = {precision: {name: Tolerance(0.01, 0.01) for name in test.outputs} for precision in test.tolerance}
+    strict = Tolerance(0.01, 0.01, 0.01)
+    tolerance = {precision: dict.fromkeys(test.outputs, strict) for precision in test.tolerance}
     return Golden(test.inputs, {**test.outputs, "image": test.inputs["image"]}, tolerance, test.settings)
 
 

@@ -91,7 +91,7 @@ def test_a_plan_computes_only_after_it_was_proved(
 def test_one_outside_its_tolerance_is_not_used_and_says_why(
     machine: Machine, bundle: Bundle, networks: Networks, reference: ModelEngine
 ) -> None:
-    strict = {"float16": {name: Tolerance(0.0, 0.0) for name in bundle.card.outputs}}
+    strict = {"float16": {name: Tolerance(0.0, 0.0, 0.0) for name in bundle.card.outputs}}
     proof = proved(bundle, networks, reference, tolerance=strict)
     assert not proof.passed
     assert any("FAILED" in line for line in proof.lines)
