@@ -46,6 +46,8 @@ class EdgeCorrelation:
         if np.count_nonzero(pair.body) < _FEWEST:
             return
         magnitude = np.sqrt(blurred(halved(np.square(pair.residual)), 1.0))
+        if magnitude[pair.body].max() < _NEGLIGIBLE * pair.smooth[pair.body].std():
+            return  # rounding of float32, which is coarser where values are larger
         found = _correlation(magnitude, slope_of(pair.smooth), pair.body.astype(np.float32))
         if found is not None and (self.worst is None or found > self.worst):
             self.worst, self.index = found, pair.index

@@ -18,7 +18,7 @@ Pixels = NDArray[np.float32]
 
 
 def check_numbers(values: NDArray[Any], name: str) -> None:
-    """Raises RuntimeFailedError unless all are finite: masks and findings would not show it, and no gate would see it."""
+    """Raises RuntimeFailedError unless all are finite: a mask or findings would not show it, so no gate sees it."""
     if not np.isfinite(values).all():
         raise RuntimeFailedError(
             f"the network gives values of {name} that are no numbers", "try again; if it stays, check the bundle"
