@@ -144,9 +144,9 @@ class Limits:
     slice_bias_hu: float | None = 8.0
     noise_ratio: tuple[float, float] | None = None
     nps_excess: float | None = 1.0
-    edge_modulation: tuple[float, float] | None = (0.8, 1.25)
+    edge_modulation: tuple[float, float] | None = (0.75, 1.25)
     edge_correlation: float | None = 0.35
-    blob: float | None = 8.0
+    blob: float | None = 6.5
     slice_fit: float | None = 0.8
     clipped_fraction: float | None = 0.001
     clipped_bone: float | None = 0.02

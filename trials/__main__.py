@@ -8,11 +8,13 @@ Exit code 0 where every fault is caught at least as often, and false alarms are 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,9 @@ from trials.denoisers import card_of
 from trials.figures import alarms, caught, nodules, spread
 from trials.run import CLEAN, Seen, Slab, Trial, run
 from trials.series import find, half, read
+
+_GRID_EVERY: Final = 3
+"""Of the slabs, those on which nodules of all sizes and contrasts are tried."""
 
 RESULTS: Final = Path(__file__).parents[1] / "out" / "gates"
 
@@ -29,15 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _asked(arguments)
     trials: list[Trial] = []
     seen: list[Seen] = []
-    with ProcessPoolExecutor(asked.processes, initializer=os.nice, initargs=(5,)) as pool:
+    asked.results.mkdir(parents=True, exist_ok=True)
+    report = ""
+    with ProcessPoolExecutor(asked.processes, initializer=os.nice, initargs=(asked.nice,)) as pool:
         for found, grid in pool.map(run, _slabs(asked)):
             trials += found
             seen += grid
             where = f"{found[0].series} from slice {found[0].first + 1}"
             print(f"  {where}: {len(found)} trials", file=sys.stderr, flush=True)
-    report = _report(trials, seen, develops=asked.development)
-    asked.results.mkdir(parents=True, exist_ok=True)
-    (asked.results / "report.md").write_text(f"{report}\n", encoding="utf-8")
+            report = _report(trials, seen, develops=asked.development)
+            (asked.results / "report.md").write_text(f"{report}\n", encoding="utf-8")
+            with (asked.results / "trials.jsonl").open("a", encoding="utf-8") as raw:
+                raw.writelines(f"{json.dumps(asdict(one))}\n" for one in [*found, *grid])
     print(report)
     return 0 if _is_good(trials, asked.caught, asked.alarms) else 1
 
@@ -47,8 +55,11 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the folder of series")
     parser.add_argument("--development", action="store_true", help="the patients that limits are chosen on")
     parser.add_argument("--slabs", type=int, default=12, help="most of one series")
-    parser.add_argument("--no-grid", action="store_true", help="without nodules of all sizes and contrasts")
+    parser.add_argument(
+        "--no-grid", action="store_true", help="without nodules of all sizes and contrasts (else on each third slab)"
+    )
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--caught", type=float, default=0.98, help="least share of each fault")
     parser.add_argument("--alarms", type=float, default=0.02, help="largest share of clean outputs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of report.md")
@@ -60,8 +71,8 @@ def _slabs(asked: argparse.Namespace) -> Iterator[Slab]:
         series = read(path)
         if series is None:
             continue
-        for first, volume in series.slabs(asked.slabs):
-            yield Slab(series.name, first, volume, not asked.no_grid)
+        for number, (first, volume) in enumerate(series.slabs(asked.slabs)):
+            yield Slab(series.name, first, volume, grid=number % _GRID_EVERY == 0 and not asked.no_grid)
 
 
 def _report(trials: Sequence[Trial], seen: Sequence[Seen], *, develops: bool) -> str:

@@ -117,12 +117,12 @@ def _altered(case: Case, draw: np.random.Generator) -> Iterator[tuple[str, str, 
 
 
 def figures_of(report: GateReport) -> dict[str, float]:
-    """What the findings measured, the largest of each kind ("bias: lung" and "bias: bone" are one)."""
+    """What the findings measured; of biases the largest magnitude ("bias: lung" and "bias: bone" are one)."""
     found: dict[str, float] = {}
     for finding in report.findings:
         if isinstance(finding.figure, float):
             name = finding.name.partition(":")[0]
-            found[name] = max(found.get(name, 0.0), abs(finding.figure))
+            found[name] = max(found.get(name, 0.0), abs(finding.figure)) if ":" in finding.name else finding.figure
     return found
 
 
