@@ -24,18 +24,16 @@ RECIPE: Final = 1
 
 # fmt: off
 LOWERED: Final = frozenset({
-    "Abs", "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Elu", "Flatten", "Gemm",
-    "GlobalAveragePool", "HardSigmoid", "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg",
-    "PRelu", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh",
-    "Transpose", "Unsqueeze",
+    "Abs", "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Elu", "Flatten",
+    "Gemm", "GlobalAveragePool", "HardSigmoid", "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul",
+    "Neg", "PRelu", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub",
+    "Tanh", "Transpose", "Unsqueeze",
 })
 # fmt: on
 """Operators that give the type that they take, and lose little by it."""
 
 _SKIPS: Final = frozenset({"Add", "Sub"})
-_ANY_TYPE: Final = frozenset(
-    {"Cast", "Shape", "Size"}
-)  # take a tensor of whatever type; what they give does not change
+_ANY_TYPE: Final = frozenset({"Cast", "Shape", "Size"})  # take any type; what they give does not change with it
 _FLOAT32_INPUTS: Final = {"Resize": frozenset({1, 2})}  # regions and scales, ONNX: float32 whatever is resized
 
 _FLOAT: Final = 1  # TensorProto.FLOAT, FLOAT16 and BFLOAT16
