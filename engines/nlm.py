@@ -26,6 +26,7 @@ import numpy as np
 from engines import quality
 from engines.base import Value, volume_input
 from engines.card import EngineCard, Envelope, Limits, Port, Setting, SettingValue
+from engines.padding import fill_padding
 from engines.quality import Pixels, Places
 from engines.volume import HU
 
@@ -82,19 +83,6 @@ def denoise_slice(pixels: Pixels, measured: Places, strength: float) -> Pixels:
     removed -= cv2.GaussianBlur(removed, (0, 0), _HIGH_PASS_PX)
     denoised: Pixels = np.where(measured, np.clip(filled - removed, lowest, highest), pixels)
     return denoised
-
-
-def fill_padding(pixels: Pixels, measured: Places) -> Pixels:
-    """The slice with each padded pixel replaced by the nearest measured one."""
-    if measured.all() or not measured.any():
-        return pixels
-    _, nearest = cv2.distanceTransformWithLabels(
-        (~measured).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    values = np.zeros(int(nearest.max()) + 1, dtype=np.float32)
-    values[nearest[measured]] = pixels[measured]
-    filled: Pixels = values[nearest]
-    return filled
 
 
 def _removed(pixels: Pixels, h: float) -> Pixels:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from engines.base import Value
 from engines.card import Scale, Stage, TensorInput, TensorOutput
 from engines.errors import EngineInputError
-from engines.nlm import fill_padding
+from engines.padding import filled_slices
 from engines.prompt import Prompt, Region, drawn
-from engines.quality import measured_places
 from engines.runtimes.base import Tensors
 from engines.volume import Mask, Volume
 
@@ -62,7 +61,7 @@ def margins(stages: Sequence[Stage]) -> tuple[int, ...]:
 def source_block(value: Value, slices: range, region: Region) -> Block:
     """Slices of an input as a network may see them; padding is replaced by the nearest measured value."""
     if isinstance(value, Volume):
-        pixels = [_measured(value, index)[region.window] for index in slices]
+        pixels = [pixels[region.window] for pixels in filled_slices(value, slices)]
     elif isinstance(value, Mask):
         pixels = [value.labels[(index, *region.window)].astype(np.float32) for index in slices]
     elif isinstance(value, Prompt):
@@ -126,7 +125,8 @@ def _entering(values: Pixels, scale: Scale) -> Pixels:
 
 
 def _leaving(values: Pixels, scale: Scale) -> Pixels:
-    return _cut(values * np.float32(scale.divisor) + np.float32(scale.offset), scale)
+    values = values * np.float32(scale.divisor)
+    return _cut(values + np.float32(scale.offset) if scale.offset else values, scale)
 
 
 def _cut(values: Pixels, scale: Scale) -> Pixels:
@@ -134,8 +134,3 @@ def _cut(values: Pixels, scale: Scale) -> Pixels:
         return values
     low, high = scale.clip
     return np.clip(values, np.float32(low), np.float32(high))
-
-
-def _measured(volume: Volume, index: int) -> Pixels:
-    pixels = np.asarray(volume.voxels[index])
-    return pixels if volume.valid is None else fill_padding(pixels, measured_places(volume, index))

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from engines import quality
 from engines.errors import EngineInputError, SettingError
-from engines.nlm import CtNlm, denoise_slice, fill_padding
+from engines.nlm import CtNlm, denoise_slice
 from engines.volume import ARBITRARY, Volume
 from tests.engines.phantoms import body, disc, noisy, volume
 
@@ -114,16 +113,6 @@ def test_a_slice_of_padding_only_comes_back() -> None:
     image = np.full((1, 64, 64), -2000.0, np.float32)
     output = run(Volume(image, np.eye(4), "HU", np.zeros((1, 64, 64), np.bool_)))
     assert np.array_equal(output.voxels, image)
-
-
-@given(measured=hnp.arrays(np.bool_, (16, 16)))
-@settings(deadline=None, max_examples=50)
-def test_padding_is_filled_with_measured_values_only(measured: np.ndarray) -> None:
-    pixels = np.arange(256, dtype=np.float32).reshape(16, 16)
-    filled = fill_padding(pixels, measured)
-    assert np.array_equal(filled[measured], pixels[measured])
-    if measured.any():
-        assert set(filled.ravel()) <= set(pixels[measured])
 
 
 def test_other_units_and_missing_inputs_are_refused() -> None:
