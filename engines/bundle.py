@@ -108,13 +108,13 @@ def check_networks(bundle: Bundle) -> None:
 
     check_chain(bundle.card)
     for stage in bundle.card.stages:
-        content = _read(bundle.folder / stage.file, _LARGEST_NETWORK_BYTES)
+        content = read_file(bundle.folder / stage.file, _LARGEST_NETWORK_BYTES)
         check_network(content, stage, quantised="int8" in bundle.card.precisions)
 
 
 def golden(bundle: Bundle) -> Golden:
     """The bundle's golden test. Raises BundleError where it does not fit the card."""
-    test = read_golden(_read(bundle.folder / GOLDEN, _LARGEST_BYTES[GOLDEN]))
+    test = read_golden(read_file(bundle.folder / GOLDEN, _LARGEST_BYTES[GOLDEN]))
     _check_golden(bundle.card, test)
     return test
 
@@ -227,7 +227,7 @@ def _check_golden(card: EngineCard, test: Golden) -> None:
 
 def _read_card(folder: Path) -> tuple[EngineCard, Provenance]:
     try:
-        table = tomllib.loads(_read(folder / CARD, _LARGEST_BYTES[CARD]).decode())
+        table = tomllib.loads(read_file(folder / CARD, _LARGEST_BYTES[CARD]).decode())
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{CARD} is no TOML: {str(error)[:200]}", "look at the place it names") from None
     found = table.get("format")
@@ -244,7 +244,7 @@ def _read_card(folder: Path) -> tuple[EngineCard, Provenance]:
 
 def _json(folder: Path, name: str) -> object:
     try:
-        return json.loads(_read(folder / name, _LARGEST_BYTES[name]))
+        return json.loads(read_file(folder / name, _LARGEST_BYTES[name]))
     except (ValueError, RecursionError):
         raise BundleError(f"{name} is no JSON", "copy the bundle again from its source") from None
 
@@ -253,7 +253,8 @@ def _largest(name: str) -> int:
     return _LARGEST_NETWORK_BYTES if name.endswith(".onnx") else _LARGEST_BYTES.get(name, _MIB)
 
 
-def _read(path: Path, largest_bytes: int) -> bytes:
+def read_file(path: Path, largest_bytes: int) -> bytes:
+    """A file's bytes: never those that a link leads to. Raises BundleError where it has more than `largest_bytes`."""
     with _opened(path, largest_bytes) as file:
         return file.read(largest_bytes + 1)
 

@@ -29,17 +29,7 @@ def check_network(content: bytes, stage: Stage, *, quantised: bool = False) -> N
 
     quantised  whether the card says that it computes in int8
     """
-    import onnx  # slow, and needed only where a bundle is taken in
-
-    try:
-        model = onnx.load_model_from_string(content)
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError, TypeError, MemoryError) as error:
-        raise BundleError(f"{stage.file} is no ONNX model ({type(error).__name__})", "export it again") from None
-    except Exception as error:
-        if type(error).__module__ != "google.protobuf.message":
-            raise
-        raise BundleError(f"{stage.file} is no ONNX model", "export it again") from None
+    model = _parsed(content, stage.file)
     _check_operators(model, stage.file)
     if quantised != any(node.op_type in _INT8 for node in _nodes(model.graph)):
         found = "not quantised" if quantised else "quantised"
@@ -47,6 +37,29 @@ def check_network(content: bytes, stage: Stage, *, quantised: bool = False) -> N
     _check_constants(model, stage.file)
     _check_inputs(model.graph, stage)
     _check_outputs(model.graph, stage)
+
+
+def names_of(content: bytes, file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a network calls its inputs and its outputs; raises BundleError where it is none."""
+    graph = _parsed(content, file).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = tuple(value.name for value in graph.input if value.name not in constants)
+    return inputs, tuple(value.name for value in graph.output)
+
+
+def _parsed(content: bytes, file: str) -> Any:
+    import onnx  # slow, and needed only where a bundle is taken in
+
+    try:
+        model = onnx.load_model_from_string(content)
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, TypeError, MemoryError) as error:
+        raise BundleError(f"{file} is no ONNX model ({type(error).__name__})", "export it again") from None
+    except Exception as error:
+        if type(error).__module__ != "google.protobuf.message":
+            raise
+        raise BundleError(f"{file} is no ONNX model", "export it again") from None
+    return model
 
 
 def _check_operators(model: Any, file: str) -> None:

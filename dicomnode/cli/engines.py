@@ -171,6 +171,37 @@ def sign(
     return OK
 
 
+@engines_app.command("import")
+def import_bundle(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A MONAI bundle.", exists=True, file_okay=False)],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the engine bundle; new or empty.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the engine is to be called.")],
+    offset: Annotated[float, typer.Option("--offset", help="Its network sees (value - offset) / divisor.")] = 0.0,
+    divisor: Annotated[float, typer.Option("--divisor", help="As for --offset.")] = 1.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Make an engine bundle of a MONAI bundle, as far as it maps. Tells what it does not say, and you have to."""
+    from dicomnode.operations.monai import import_from_monai
+    from engines.card import Scale
+
+    show(import_from_monai(source, target, name, Scale(offset, divisor)), as_json)
+    return OK
+
+
+@engines_app.command("export")
+def export_bundle(
+    what: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="A bundle's folder, or NAME or NAME@VERSION.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the MONAI bundle; new or empty.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write a bundle as a MONAI bundle, as far as it maps. Tells what is lost."""
+    from dicomnode.operations.monai import export_to_monai
+
+    show(export_to_monai(configured_if_any(config, rules_matter=False), what, target), as_json)
+    return OK
+
+
 @engines_app.command("build")
 def build(
     reference: Reference,

@@ -76,7 +76,7 @@ def check_engine(config: Config | None, what: str, runtime: str = choice.AUTO) -
 
     Raises BundleError where it is damaged, EngineNotFoundError, UsageError where it is no bundle.
     """
-    bundle = _bundle(config, what)
+    bundle = bundle_of(config, what)
     trusted = () if config is None else tuple(map(signing.read_public_key, config.engines.trusted_keys))
     return check_bundle(bundle, signing.vouched(bundle.digest, bundle.signature, trusted), runtime)
 
@@ -96,7 +96,8 @@ def check_bundle(bundle: Bundle, signed_by: str, runtime: str = choice.AUTO) -> 
     return Checked(bundle.card.reference, bundle.digest, signed_by, _in_words(bundle, signed_by), trials)
 
 
-def _bundle(config: Config | None, what: str) -> Bundle:
+def bundle_of(config: Config | None, what: str) -> Bundle:
+    """The bundle in a folder, or the installed one of that reference; raises as `check_engine`."""
     if Path(what).is_dir():
         return bundles.load_bundle(Path(what))
     bundle = registry_of(config).bundle(what)

@@ -1,0 +1,96 @@
+"""engines import and export: from a MONAI bundle, and to one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from dicomnode.config import Config
+from dicomnode.errors import UsageError
+from dicomnode.operations.check_engine import bundle_of
+from dicomnode.operations.terminal import printable_lines
+from engines import monai
+from engines.base import Value
+from engines.bundle import write_bundle
+from engines.card import EngineCard, Scale
+from engines.golden import Golden, Tolerance
+from engines.model import ModelEngine
+from engines.runtimes.base import Resources
+from engines.runtimes.onnxruntime import OnnxRuntime
+from engines.volume import Volume
+
+_SLICES: Final = 3
+_SIDE_PX: Final = 96
+_NOISE: Final = 50.0
+"""Standard deviation of the golden test's input, in units of the engine's; its mean is 0."""
+
+_TOLERANCE: Final = Tolerance(0.01, 0.2, 2.0)
+"""Of labels a share of 1 % may differ; of HU the mean by 0.01."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, and in sentences what has no place in it."""
+
+    engine: str
+    folder: str
+    lost: tuple[str, ...]
+
+    def to_json(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Sequence[str]:
+        return printable_lines((f"{self.engine} is written to {self.folder}; but:", *(f"- {one}" for one in self.lost)))
+
+
+def import_from_monai(source: Path, target: Path, name: str, scale: Scale) -> Converted:
+    """Make a bundle of a MONAI bundle. Its golden test is what ONNX Runtime computes here, of noise.
+
+    Raises BundleError where it does not map; UsageError where `target` is not empty.
+    """
+    found = monai.import_monai(source, name, scale)
+    _make_empty(target)
+    file = found.card.stages[0].file
+    bundle = write_bundle(
+        target, found.card, found.provenance, {file: found.network}, _golden(found.card, found.network)
+    )
+    return Converted(bundle.card.reference, str(target), found.unmapped)
+
+
+def export_to_monai(config: Config | None, what: str, target: Path) -> Converted:
+    """Write a bundle as a MONAI bundle. Raises BundleError where it does not map; UsageError on a full `target`."""
+    bundle = bundle_of(config, what)
+    _make_empty(target)
+    return Converted(bundle.card.reference, str(target), monai.export_monai(bundle, target))
+
+
+def _make_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty", "name a folder that is new or empty: nothing is overwritten")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _golden(card: EngineCard, network: bytes) -> Golden:
+    inputs: dict[str, Value] = {"image": _noise(card)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / card.stages[0].file
+        path.write_bytes(network)
+        engine = ModelEngine(card, [OnnxRuntime().open(path, Resources())])
+        try:
+            outputs = engine.run(inputs, card.resolve({}))
+        finally:
+            engine.close()
+    return Golden(inputs, outputs, {"float32": dict.fromkeys(outputs, _TOLERANCE)})
+
+
+def _noise(card: EngineCard) -> Volume:
+    """White noise of a fixed seed, of a size that the card takes."""
+    low, high = card.envelope.rows_columns
+    side = min(max(_SIDE_PX, low), high)
+    values = np.random.default_rng(0).normal(0.0, _NOISE, (_SLICES, side, side)).astype(np.float32)
+    return Volume(values, np.eye(4), card.inputs["image"].unit)
