@@ -55,9 +55,7 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the folder of series")
     parser.add_argument("--development", action="store_true", help="the patients that limits are chosen on")
     parser.add_argument("--slabs", type=int, default=12, help="most of one series")
-    parser.add_argument(
-        "--no-grid", action="store_true", help="without nodules of all sizes and contrasts (else on each third slab)"
-    )
+    parser.add_argument("--no-grid", action="store_true", help="without nodules of all sizes")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--caught", type=float, default=0.98, help="least share of each fault")
