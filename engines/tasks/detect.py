@@ -51,8 +51,10 @@ def values(computed: Computed) -> Mapping[str, Value]:
 def decoded(distances: NDArray[np.float32], stride: float) -> Boxes:
     """Boxes (places, 4) as (left, top, right, bottom) in pixels from distances (4, rows, columns) of a grid.
 
-    The centre of a pixel is a whole number, so the centre of the first place is at (stride - 1) / 2.
+    The centre of a pixel is a whole number, so the centre of the first place is at (stride - 1) / 2. A distance below 0
+    counts as 0.
     """
+    distances = np.maximum(distances, 0.0)
     _, rows, columns = distances.shape
     down, across = (np.arange(length) * stride + (stride - 1) / 2 for length in (rows, columns))
     centres = np.stack(np.broadcast_arrays(across[None, :], down[:, None])).astype(np.float64)

@@ -42,7 +42,11 @@ def labelled(scores: NDArray[np.float32], count: int, threshold: float = _EVEN) 
         raise EngineInputError(
             f"the network gives {channels} channels for {count} labels", "it must give one more: the background first"
         )
-    return np.asarray(scores.argmax(axis=1), dtype=np.uint8)
+    labels, best = np.zeros(scores[:, 0].shape, dtype=np.uint8), scores[:, 0].copy()
+    for label in range(1, channels):  # twice as fast as numpy's argmax along an axis that is not the last
+        np.copyto(labels, label, where=scores[:, label] > best)
+        np.maximum(best, scores[:, label], out=best)
+    return labels
 
 
 def _mask(computed: Computed, name: str, port: Port) -> Mask:

@@ -50,6 +50,7 @@ def test_distances_become_boxes_around_the_centre_of_their_place() -> None:
     assert found.shape == (6, 4)
     assert found[0].tolist() == [1.5, 1.5, 1.5, 1.5]
     assert found[5].tolist() == [8.5, 3.5, 12.5, 9.5]
+    assert decoded(-distances, 4.0)[5].tolist() == [9.5, 5.5, 9.5, 5.5]
 
 
 def test_spots_are_found_where_they_are() -> None:
