@@ -18,7 +18,8 @@ from engines.quality import Pixels
 from engines.volume import HU, Volume
 
 _NLM: Final = CtNlm()
-_HIGH_PASS_PX: Final = 3.0
+_HIGH_PASS_PX: Final = 2.0
+_SMOOTHED: Final = 0.4
 _KEPT: Final = 0.4
 _TOUCHED: Final = 0.9
 
@@ -62,8 +63,8 @@ def network(taken: Taken) -> Volume:
     that is fine (a tenth of what ct-nlm takes), as networks do."""
     inserted = taken.source.voxels - taken.full.voxels
     fine = taken.source.voxels - guided(taken).voxels
-    removed = (1.0 - _KEPT) * (_TOUCHED * inserted + (1.0 - _TOUCHED) * fine)
-    return taken.source.with_voxels((taken.source.voxels - removed).astype(np.float32))
+    removed = np.float32(1.0 - _KEPT) * (np.float32(_TOUCHED) * inserted + np.float32(1.0 - _TOUCHED) * fine)
+    return taken.source.with_voxels(taken.source.voxels - np.stack([_high_pass(each) for each in removed]))
 
 
 DENOISERS: Final[Mapping[str, Denoiser]] = {"ct-nlm": nlm, "guided": guided, "network": network}
@@ -74,16 +75,20 @@ def _slice_wise(volume: Volume, denoise: Callable[[Pixels, float], Pixels]) -> V
     for index in range(len(made)):
         pixels, measured = np.ascontiguousarray(volume.voxels[index]), quality.measured_places(volume, index)
         noise = quality.noise(pixels, quality.flat_places(pixels, measured, HU))
-        removed = pixels - denoise(fill_padding(pixels, measured), noise)
-        removed -= cv2.GaussianBlur(removed, (0, 0), _HIGH_PASS_PX)
-        made[index] = np.where(measured, pixels - removed, pixels)
+        filled = fill_padding(pixels, measured)
+        made[index] = np.where(measured, pixels - _high_pass(filled - denoise(filled, noise)), pixels)
     return volume.with_voxels(made)
+
+
+def _high_pass(removed: Pixels) -> Pixels:
+    """Without its local mean: tissue stays at its HU, as in ct-nlm."""
+    return removed - np.asarray(cv2.GaussianBlur(removed, (0, 0), _HIGH_PASS_PX), dtype=np.float32)
 
 
 def _guided_slice(pixels: Pixels, noise: float) -> Pixels:
     """a * image + b, with a near 0 where the variance is the noise's and near 1 where it is an edge's."""
     mean, square = (cv2.boxFilter(values, -1, (7, 7)) for values in (pixels, pixels * pixels))
     variance = np.maximum(square - mean * mean, 0.0)
-    share = variance / (variance + np.float32(1.5 * noise**2 + 1e-6))
+    share = variance / (variance + np.float32(_SMOOTHED * noise**2 + 1e-6))
     smoothed: Pixels = cv2.boxFilter(share, -1, (7, 7)) * pixels + cv2.boxFilter((1.0 - share) * mean, -1, (7, 7))
     return smoothed
