@@ -107,6 +107,7 @@ class Measured:
         lines = [
             f"    {networks.gflop:.1f} GFLOP a slice, {networks.gflop_s:.0f} GFLOP/s: {networks.share_of_roof:.0%} of "
             f"the {networks.roof.gflop_s:.0f} GFLOP/s that plain convolutions reach here",
+            f"    memory gives {networks.roof.memory_bytes_s / 1e9:.0f} GB/s (read and written)",
             f"    {1e3 * self.seconds:.1f} ms a slice: networks {1e3 * networks.seconds:.1f}, "
             f"around them {around_ms:.1f}; copying what goes in and comes out takes {1e3 * networks.copying_s:.1f}",
             f"    {networks.reason}",
