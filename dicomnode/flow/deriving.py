@@ -23,7 +23,7 @@ from dicomnode.flow.storing import drop, identity_of, store_built
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.index import replacing
 from dicomnode.store.index.arrivals import StoredFile, record_derived
-from dicomnode.store.schema import Instance, Job, JobState
+from dicomnode.store.schema import Instance, Job, JobState, QualityRow
 from dicomnode.telemetry import event
 from engines.tasks.image import STRENGTH
 
@@ -109,7 +109,7 @@ class Deriver:
         """Make the documents on a phantom."""
         with self._rooms.results.scratch() as scratch:
             said = _said(self._deriving(), job, {"reasons": []})
-            made = _Made([], self._reporter.make(job, instances, said, lambda stage: "", scratch))
+            made = _Made([], self._reporter.make(job, instances, said, lambda row: "", scratch))
             self._commit(job.id, made)
 
     def _derive(self, enhanced: _Enhanced, started: float) -> None:
@@ -141,9 +141,11 @@ class Deriver:
         job, instances, result = enhanced
         stages = result.report["stages"]
         said = _said(self._deriving(), job, result.report)
-        return self._reporter.make(
-            job, instances, said, lambda stage: str(result.folder / stages[stage]["folder"]), scratch
-        )
+
+        def folder_of(row: QualityRow) -> str:
+            return str(result.folder / stages[row.stage]["outputs"][row.output]["folder"])
+
+        return self._reporter.make(job, instances, said, folder_of, scratch)
 
     def _build(self, enhanced: _Enhanced, output: Mapping[str, Any], scratch: Path) -> Mapping[str, Any]:
         job, instances, result = enhanced

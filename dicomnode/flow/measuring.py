@@ -41,12 +41,17 @@ class Measurer:
 
     def of_engines(self, job: Job, report: Mapping[str, Any]) -> list[Measured]:
         """What the gates after a job's engines measured; nothing of an output that cannot be compared."""
-        stages = [(index, stage) for index, stage in enumerate(report["stages"]) if stage.get("quality")]
-        if not stages:
+        measured = [
+            (index, stage, name)
+            for index, stage in enumerate(report["stages"])
+            for name, output in stage.get("outputs", {}).items()
+            if output["quality"]
+        ]
+        if not measured:
             return []
         scanner = self._scanner(job)
         sources = _digest_of(report.get("digests", ()))
-        return [_of_stage(job, index, stage, scanner, sources) for index, stage in stages]
+        return [_of_output(job, one, scanner, sources) for one in measured]
 
     def of_phantom(self, job: Job, instances: Sequence[Instance]) -> PhantomSeen:
         """Decode and measure a phantom's stack."""
@@ -93,13 +98,18 @@ def is_constancy(job: Job) -> bool:
     return bool(job.content.get("kind") == "constancy")
 
 
-def _of_stage(job: Job, index: int, stage: Mapping[str, Any], scanner: Lineage, sources: str) -> Measured:
-    gate = stage["after"] or {"passed": True, "findings": []}
-    report = {**stage["quality"], "unit": stage["unit"], "sources": sources}
+def _of_output(job: Job, one: tuple[int, Mapping[str, Any], str], scanner: Lineage, sources: str) -> Measured:
+    index, stage, name = one
+    output = stage["outputs"][name]
+    gate = output["after"] or {"passed": True, "findings": []}
+    report = {**output["quality"], "unit": output["unit"], "sources": sources}
+    beside = "" if name == stage["output"] else f":{name}"
+    engine = f"{stage['engine']}@{stage['version']}{beside}"
     return Measured(
         stage=index,
+        output=name,
         kind="shadow" if job.content.get("kind") == "shadow" else "job",
-        lineage=Lineage(scanner.peer, scanner.device, scanner.protocol, f"{stage['engine']}@{stage['version']}"),
+        lineage=Lineage(scanner.peer, scanner.device, scanner.protocol, engine),
         passed=bool(gate["passed"]),
         reasons=tuple(one["sentence"] for one in gate["findings"] if not one["passed"]),
         report=report,

@@ -43,13 +43,13 @@ class Reporter:
         job: Job,
         instances: Sequence[Instance],
         said: Mapping[str, Any],
-        made: Callable[[int], str],
+        made: Callable[[QualityRow], str],
         scratch: Path,
     ) -> list[Document]:
         """Build and store the reports on a job's stages.
 
         said  equipment, content_qualification and series (its number offset) of what we derive
-        made  the folder of what a stage made, "" of a phantom
+        made  the folder of the output that was measured, "" of a phantom
         """
         if not job.content.get("reports") or not job.content["report_targets"]:
             return []
@@ -59,7 +59,7 @@ class Reporter:
         return [
             document
             for row in rows
-            for document in self._documents(job, instances, said, (row, uids[row.id], made(row.stage)), scratch)
+            for document in self._documents(job, instances, said, (row, uids[row.id], made(row)), scratch)
         ]
 
     def record(self, session: Session, job: Job, documents: Sequence[Document], us: Sender) -> None:
@@ -79,7 +79,7 @@ class Reporter:
         scratch: Path,
     ) -> list[Document]:
         row, series_uid, after = about
-        out = scratch / f"report-{row.stage}"
+        out = scratch / f"report-{row.id}"
         out.mkdir()
         answer = self._rooms.pixels.call(
             "write_reports",

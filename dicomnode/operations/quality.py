@@ -28,8 +28,8 @@ from dicomnode.store.index import quality as index
 from dicomnode.store.schema import QualityRow, Series
 
 _COLUMNS = (
-    "series", "stack", "job", "stage", "kind", "engine", "runtime", "peer", "device", "protocol", "at", "passed",
-    *FIGURES,
+    "series", "stack", "job", "stage", "output", "kind", "engine", "runtime", "peer", "device", "protocol", "at",
+    "passed", *FIGURES,
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ class Measurement:
     stack: str
     job: int
     stage: int
+    output: str
     kind: str
     engine: str
     runtime: str
@@ -128,6 +129,7 @@ def measurement(session: Session, row: QualityRow) -> Measurement:
         stack=row.stack_key,
         job=row.job_row,
         stage=row.stage,
+        output=row.output,
         kind=row.kind,
         engine=row.engine,
         runtime=row.runtime,
@@ -175,6 +177,6 @@ def _rows_of(session: Session, series: Series) -> list[QualityRow]:
 
 def _write_page(config: Config, session: Session, folder: Path, row: QualityRow, report: Measurement) -> Path:
     job = overview.job_of(session, row.job_row)
-    path = folder / f"quality-{row.job_row}-{row.stage}.png"
+    path = folder / f"quality-{row.id}.png"
     path.write_bytes(png(draw(page_of(told_of(row, report), shown_slice(config, session, job, row)))))
     return path

@@ -27,25 +27,34 @@ def shown_slice(config: Config, session: Session, job: Job, row: QualityRow) -> 
         return None
     if row.kind == "constancy":
         return Shown(place, before.values, None, before.unit, before.window)
-    after = _after_stage(config, session, job, row.stage, place)
+    after = _after_stage(config, session, job, row.stage, place, row.output)
     if after is None or after.values.shape != before.values.shape or after.unit != before.unit:
         return None
     return Shown(place, before.values, after.values, before.unit, before.window)
 
 
-def _after_stage(config: Config, session: Session, job: Job, stage: int, place: int) -> SliceValues | None:
-    """One slice as a stage left it (-1: as it was received): from the result at rest, else from what was derived."""
+def _after_stage(
+    config: Config, session: Session, job: Job, stage: int, place: int, output: str = ""
+) -> SliceValues | None:
+    """One slice as a stage left it (-1: as it was received): from the result at rest, else from what was derived.
+
+    output  of a stage, where it is not the main one that is meant
+    """
     source_row = job.instance_rows[place]
     if stage < 0:
         return _stored(config, session.get(Instance, source_row))
-    return _at_rest(config, job, stage, place) or _stored(config, index.derived_slice(session, job, stage, source_row))
-
-
-def _at_rest(config: Config, job: Job, stage: int, place: int) -> SliceValues | None:
     told: dict[str, Any] = job.stages[stage] if stage < len(job.stages) else {}
-    if job.result is None or not told.get("folder"):
+    name = output or told.get("output", "")
+    at_rest = _at_rest(config, job, told.get("outputs", {}).get(name, {}).get("folder"), place)
+    if at_rest is not None or name != told.get("output"):
+        return at_rest
+    return _stored(config, index.derived_slice(session, job, stage, source_row))
+
+
+def _at_rest(config: Config, job: Job, made: str | None, place: int) -> SliceValues | None:
+    if job.result is None or not made:
         return None
-    folder = stage_folder(config.files, job.result, told["folder"])
+    folder = stage_folder(config.files, job.result, made)
     if not folder.is_dir():
         return None
     volume = load_volume(folder)

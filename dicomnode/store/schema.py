@@ -429,23 +429,25 @@ class Job(Base):
 
 
 class QualityRow(Base):
-    """Figures of one engine on one stack (`dicomnode.core.figures`), or of a phantom as it was scanned.
+    """Figures of one output of an engine on one stack (`dicomnode.core.figures`), or of a phantom as it was scanned.
 
     `kind` is "job", "shadow" (a version that is only tried out) or "constancy". `peer`, `device` and `protocol` are what
-    trends are kept by (`dicomnode.core.scanners.Lineage`): hashes, no text of a data set. `engine` is name@version, ""
-    of a phantom. `report` is the QualityReport as JSON, `figures` the flat ones, `passed` what the gate said, `reasons`
-    its sentences; `drifts` what the control charts said when it was recorded.
+    trends are kept by (`dicomnode.core.scanners.Lineage`): hashes, no text of a data set. `engine` is name@version,
+    with :output behind it where that is not the main one; "" of a phantom. `report` is the QualityReport as JSON,
+    `figures` the flat ones, `passed` what the gate said, `reasons` its sentences; `drifts` what the control charts said
+    when it was recorded.
     """
 
     __tablename__ = "quality_report"
     __table_args__ = (
-        UniqueConstraint("job_row", "stage"),
+        UniqueConstraint("job_row", "stage", "output"),
         Index(None, "peer", "device", "protocol", "engine", "at"),
         Index(None, "engine", "series_row"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     job_row: Mapped[int] = mapped_column(ForeignKey("job.id"))
     stage: Mapped[int]
+    output: Mapped[str]
     series_row: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     stack_key: Mapped[str]
     kind: Mapped[str]

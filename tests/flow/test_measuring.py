@@ -37,7 +37,8 @@ def out_of_bounds(**arguments: Any) -> Mapping[str, Any]:
     ran = inference_service.run_chain(**{**arguments, "released": True})
     stage = ran["stages"][0]
     finding = {"name": "noise", "figure": 1.0, "bound": 0.0, "passed": False, "sentence": "noise is out of bounds"}
-    stage["after"] = {"passed": False, "findings": [*stage["after"]["findings"], finding]}
+    after = {"passed": False, "findings": [*stage["after"]["findings"], finding]}
+    stage["after"] = stage["outputs"]["image"]["after"] = after
     state = "done" if arguments["released"] else "withheld"
     return {**ran, "state": state, "reasons": ["noise is out of bounds"]}
 

@@ -56,8 +56,8 @@ def test_what_was_measured_is_shown_drawn_and_written(config: Config, tmp_path: 
         assert "passed its gate" in text
         assert "noise after / before 0." in text
         assert "PHANTOM" not in text
-        assert f"wrote {tmp_path / 'pages' / 'quality-1-0.png'}" in text
-        page = cv2.imread(str(tmp_path / "pages" / "quality-1-0.png"), cv2.IMREAD_GRAYSCALE)
+        assert f"wrote {tmp_path / 'pages' / 'quality-1.png'}" in text
+        page = cv2.imread(str(tmp_path / "pages" / "quality-1.png"), cv2.IMREAD_GRAYSCALE)
         assert page is not None
         assert page.shape == (1754, 1240)
         with (tmp_path / "table.csv").open() as file:
@@ -83,7 +83,7 @@ def test_the_page_shows_what_is_still_there(config: Config, tmp_path: Path) -> N
                 flow.reception.files.remove(row.file)
         show_quality(config, uid, tmp_path / "after")
         pages = [
-            cv2.imread(str(tmp_path / name / "quality-1-0.png"), cv2.IMREAD_GRAYSCALE) for name in ("before", "after")
+            cv2.imread(str(tmp_path / name / "quality-1.png"), cv2.IMREAD_GRAYSCALE) for name in ("before", "after")
         ]
         shades = [float(((page > 40) & (page < 120)).mean()) for page in pages if page is not None]
         assert shades[1] < shades[0] / 4, "without pictures there is little grey"

@@ -26,7 +26,7 @@ _CHARTED: Final = 500
 
 @dataclass(frozen=True)
 class Measured:
-    """What is to be recorded of one stage of a job.
+    """What is to be recorded of one output of a stage of a job.
 
     settings  resolved      report  the QualityReport as JSON      figures  the flat ones
     """
@@ -42,6 +42,7 @@ class Measured:
     runtime: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    output: str = "image"
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,14 @@ class Pair:
 
 
 def record(session: Session, job: Job, measured: Measured, now: float) -> QualityRow:
-    """Store one report, in the place of one that is there for the same stage, and judge its control charts with it."""
-    row = session.scalar(select(QualityRow).where(QualityRow.job_row == job.id, QualityRow.stage == measured.stage))
+    """Store one report, in the place of one that is there for the same output, and judge its control charts with it."""
+    known = select(QualityRow).where(
+        QualityRow.job_row == job.id, QualityRow.stage == measured.stage, QualityRow.output == measured.output
+    )
+    row = session.scalar(known)
     if row is None:
-        row = QualityRow(job_row=job.id, stage=measured.stage, series_row=job.series_row, at=now)
+        row = QualityRow(job_row=job.id, stage=measured.stage, output=measured.output)
+        row.series_row, row.at = job.series_row, now
         session.add(row)
     row.stack_key = job.content["stack_key"]
     row.kind = measured.kind
@@ -141,12 +146,13 @@ def charting_of(lineage: Lineage) -> Charting:
 def reports_of_series(session: Session, series_row: int) -> list[QualityRow]:
     """All reports on a received series, in the order of jobs and stages."""
     rows = select(QualityRow).where(QualityRow.series_row == series_row)
-    return list(session.scalars(rows.order_by(QualityRow.job_row, QualityRow.stage)))
+    return list(session.scalars(rows.order_by(QualityRow.job_row, QualityRow.stage, QualityRow.id)))
 
 
 def reports_of_job(session: Session, job_row: int) -> list[QualityRow]:
-    """The reports of one job, by stage."""
-    return list(session.scalars(select(QualityRow).where(QualityRow.job_row == job_row).order_by(QualityRow.stage)))
+    """The reports of one job, by stage and output."""
+    rows = select(QualityRow).where(QualityRow.job_row == job_row)
+    return list(session.scalars(rows.order_by(QualityRow.stage, QualityRow.id)))
 
 
 def latest_of_lineages(session: Session, limit: int) -> list[QualityRow]:

@@ -441,6 +441,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("job_row", sa.Integer(), nullable=False),
         sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("output", sa.String(), nullable=False),
         sa.Column("series_row", sa.Integer(), nullable=False),
         sa.Column("stack_key", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
@@ -461,7 +462,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_row"], ["job.id"], name=op.f("fk_quality_report_job_row")),
         sa.ForeignKeyConstraint(["series_row"], ["series.id"], name=op.f("fk_quality_report_series_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_quality_report")),
-        sa.UniqueConstraint("job_row", "stage", name=op.f("uq_quality_report_job_row_stage")),
+        sa.UniqueConstraint("job_row", "stage", "output", name=op.f("uq_quality_report_job_row_stage_output")),
     )
     with op.batch_alter_table("quality_report", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_quality_report_engine_series_row"), ["engine", "series_row"], unique=False)
