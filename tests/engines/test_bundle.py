@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +33,7 @@ from engines.signing import SIGNATURE, make_keys, sign
 from engines.tables import as_table, write_toml
 from engines.tasks.image import STRENGTH, with_strength
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "engines.md"
 SMALL: tuple[Shape, ...] = tuple(shape for shape in get_args(Shape) if not shape.startswith("denoise"))
 
 
@@ -168,6 +170,15 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     for wrong in ("file", "nothing"):
         with pytest.raises(BundleError, match="cannot be read as a folder"):
             load_bundle(tmp_path / wrong)
+
+
+def test_the_card_in_the_documentation_is_one(folder: Path) -> None:
+    """All but its network, which is not there."""
+    (example,) = re.findall(r"```toml\n(format = .*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (folder / CARD).write_text(example)
+    seal(folder)
+    with pytest.raises(BundleError, match=r"denoise\.onnx is missing"):
+        load_bundle(folder)
 
 
 def test_a_bundle_is_never_written_over_something(folder: Path) -> None:
