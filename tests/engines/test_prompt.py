@@ -51,7 +51,15 @@ def test_no_marks_and_marks_without_extent_are_refused(marks: tuple[Mark, ...]) 
     assert error.value.hint
 
 
-@given(left=st.floats(0, 60), top=st.floats(0, 40), size=st.floats(0.1, 30), step=st.sampled_from([1, 2, 16]))
+quarters_px = st.integers(0, 160).map(lambda quarters: quarters / 4)
+
+
+@given(
+    left=quarters_px,
+    top=quarters_px,
+    size=st.integers(1, 120).map(lambda quarters: quarters / 4),
+    step=st.sampled_from([1, 2, 16]),
+)
 @settings(deadline=None)
 def test_a_region_is_twice_the_mark_around_it_and_on_the_slice(left: float, top: float, size: float, step: int) -> None:
     rows, columns = 80, 100

@@ -81,7 +81,7 @@ def test_padding_keeps_what_was_there(rows: int, columns: int, multiple: int) ->
 
 
 @given(rows=lengths, columns=lengths, tiling=tilings, factor=st.sampled_from([1, 2]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_tiled_equals_whole(rows: int, columns: int, tiling: Tiling, factor: int) -> None:
     network = local(tiling.halo_px, factor, tiling.multiple_px)
     tensors = {"image": images(3, 1, rows, columns)}
