@@ -25,7 +25,7 @@ _MOST_SLICES: Final = 9
 _SIGMA_OF_DIAMETER: Final = 0.3  # of the Gaussian that matches a sphere's projection best
 _WIDE_PX: Final = 1.8  # sigma, in px of half resolution, from which on a quarter is enough
 _SURROUNDING: Final = 2.0  # the wider Gaussian that is subtracted, in sigmas
-_TOUCHED: Final = 0.1  # share of a structure of the source that an engine may take away unremarked
+_TOUCHED: Final = 0.05  # share of a structure of the source that an engine may take away unremarked
 _QUIET: Final = 0.5  # places much less noisy than the slice count as if they had this share of its noise
 _NEGLIGIBLE: Final = 1e-3  # of the spread of the source: what no eye sees
 
