@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import engines, flow, idle, receive, sending
+from bench import engines, enhance, flow, idle, receive, sending
 from bench.aims import ratios
 from bench.load import NO_COMPILER, compiler
 from bench.plot import svg
@@ -30,6 +30,7 @@ PARTS: Final[dict[str, Callable[[Surroundings, Results], None]]] = {
     "send": sending.run,
     "engines": engines.run,
     "flow": flow.run,
+    "enhance": enhance.run,
 }
 STORED: Final = (1_000, 100_000)
 STORED_FULL: Final = (*STORED, 1_000_000)
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kinds=(CT, MR) if asked.full else (CT,),
             associations=(1, 4, 16) if asked.full else (1, 4),
             flow=FlowExtent(asked.stored or (STORED_FULL if asked.full else STORED), asked.series, 2 * asked.series),
+            slices=asked.slices,
         )
         for part in asked.only:
             print(f"{part} ...", file=sys.stderr, flush=True)
@@ -77,6 +79,7 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--series", type=int, default=24, help="of each case of the flow, one by one; at once twice that"
     )
     parser.add_argument("--stored", type=int, action="append", help="series stored before; may be repeated")
+    parser.add_argument("--slices", type=int, default=300, help="of the series that is enhanced")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to, on the disk to measure")
     return parser.parse_args(arguments)
 

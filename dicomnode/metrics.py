@@ -94,6 +94,12 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "dicomnode_missing_total": Metric(
             "counter", "instances that a destination did not hold though it had answered success", ("destination",)
         ),
+        # engines
+        "dicomnode_engine_slices_total": Metric("counter", "slices that engine processes computed"),
+        "dicomnode_engine_seconds_total": Metric("counter", "seconds that engine processes worked on them"),
+        "dicomnode_engine_processes_lost_total": Metric(
+            "counter", "engine processes that died, or hung and were ended, at slabs that were computed again"
+        ),
         # the machine
         "dicomnode_disk_free_bytes": Metric("gauge", "free space on the disk of the stored files"),
         "dicomnode_disk_reserve_bytes": Metric("gauge", "free space below which C-STORE is answered with 0xA700"),

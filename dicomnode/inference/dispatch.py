@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from dicomnode import metrics
 from dicomnode.errors import DicomNodeError, EngineError, WorkerError
 from dicomnode.inference.ordering import ATTEMPTS, Process, Progress, Slab, Waiting, choose
 from dicomnode.telemetry import event
@@ -280,14 +281,15 @@ class Dispatcher:
         except (DicomNodeError, EngineError) as error:
             self._refused(number, batch, error)
         else:
-            self._finished(number, batch, answer, time.monotonic() - began)
+            self._finished(number, batch, answer)
 
-    def _finished(
-        self, number: int, batch: Sequence[tuple[Ticket, Slab]], answer: Mapping[str, Any], seconds: float
-    ) -> None:
+    def _finished(self, number: int, batch: Sequence[tuple[Ticket, Slab]], answer: Mapping[str, Any]) -> None:
+        seconds: float = answer["seconds"]
         slices = sum(slab.slices for _, slab in batch)
         with self._condition:
             self._warm[number] = tuple(answer["warm"])
+            metrics.count("dicomnode_engine_slices_total", slices)
+            metrics.count("dicomnode_engine_seconds_total", seconds)
             for (ticket, slab), made in zip(batch, answer["parts"], strict=True):
                 ticket.progress = ticket.progress.finished(slab)
                 ticket.seconds += seconds * slab.slices / slices
@@ -307,6 +309,7 @@ class Dispatcher:
                     self._lose(number, ticket, slab, error)
             self._condition.notify_all()
         if not is_late:
+            metrics.count("dicomnode_engine_processes_lost_total")
             event("engine_process_lost", reason=str(error), instances=sum(slab.slices for _, slab in batch))
 
     def _refused(self, number: int, batch: Sequence[tuple[Ticket, Slab]], error: DicomNodeError | EngineError) -> None:

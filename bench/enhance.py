@@ -1,0 +1,201 @@
+"""A CT series end to end through networks of two sizes, durability `power`: from its closing to the derived one's rest.
+
+Where the time goes is told by what each kind of process worked. `inference` is what the engine processes took to run
+slabs (loading and writing them included), shared by how many they are; everything else is the node's.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from bench.measures import processes
+from bench.results import Results
+from bench.rounds import Surroundings, fresh, noted
+from bench.studies import CT, MARKER
+from bench.wire import Association, Sent, read
+from dicomnode.testing.bundles import Shape, made_bundle
+from dicomnode.testing.node import NODE_AE, SCANNER_AE, Node, settings
+from dicomnode.testing.processes import free_port
+from engines.runtimes.choice import onnx_runtimes
+
+PART: Final = "enhance"
+NETWORKS: Final[Mapping[Shape, str]] = {"denoise": "17 GFLOP", "denoise-large": "117 GFLOP"}
+"""What a slice of 512 x 512 costs in each."""
+
+_WARM_SLICES: Final = 32
+_TIMEOUT_S: Final = 1800.0
+
+_ROLES: Final = {
+    "dicomnode.pixels.service": "pixels",
+    "dicomnode.inference.gates": "gates",
+    "dicomnode.inference.process": "engines",
+}
+"""What a process works at, by a word of its command line; "node" where none of them stands there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What one series took, in seconds of the clock; `work_s` is processor time by what the processes work at, until
+    the engines' result was at rest, and from there on."""
+
+    whole_s: float
+    enhance_s: float
+    inference_s: float
+    derive_s: float
+    work_s: tuple[Mapping[str, float], Mapping[str, float]]
+
+
+def run(surroundings: Surroundings, results: Results) -> None:
+    fast = {precision for runtime in onnx_runtimes() for precision in runtime.precisions("cpu")}
+    for shape in NETWORKS:
+        for precision in ("float32", "bfloat16"):
+            name = f"{PART}: {NETWORKS[shape]}, {precision}"
+            if precision not in fast:
+                results.failures.append(f"{name}: this processor does not multiply {precision}")
+                continue
+            with noted(results, name), fresh(surroundings.disk) as folder, _node(folder, shape, precision) as node:
+                _case(node, surroundings, results, (shape, precision))
+
+
+@contextmanager
+def _node(folder: Path, shape: Shape, precision: str) -> Iterator[Node]:
+    """A node whose one rule runs the network; a gate that does not like what random weights make flags it. Nothing is
+    sent: a node in commissioning keeps what it derives."""
+    (bundle := folder / "bundle").mkdir()
+    name = made_bundle(bundle, shape).card.name
+    rule = {
+        "name": "bench", "match": {"Modality": "CT"}, "engines": [name], "on_gate": "flag", "send_results": ["nobody"],
+    }  # fmt: skip
+    tree = settings({}, [rule], node={"commissioning": True}, completeness={"released_quiet_s": 0.5})
+    tree["peer"]["nobody"] = {"ae_title": "NOBODY", "host": "127.0.0.1", "port": free_port()}
+    tree["destination"]["nobody"] = {"peer": "nobody"}
+    node = Node(folder / "node", {**tree, "engines": {"precision": precision}})
+    added = node.command("engines", "add", bundle, "--allow-unsigned")
+    if added.returncode:
+        raise RuntimeError(added.stderr or added.stdout)
+    with node:
+        yield node
+        node.stop()
+
+
+def _case(node: Node, surroundings: Surroundings, results: Results, case: tuple[Shape, str]) -> None:
+    series = [read(path) for path in surroundings.files(CT, surroundings.slices)]
+    _sent(node, series[:_WARM_SLICES], 1)  # so that engines are open, and all processes run
+    _ended(node, 1)
+    way = _measured(node, series)
+    row = _row(way, len(series), case)
+    results.rows.setdefault(PART, []).append(row)
+    print(f"  {row}", file=sys.stderr, flush=True)
+
+
+def _sent(node: Node, series: Sequence[Sent], number: int) -> None:
+    """A series under UIDs that nobody has seen."""
+    stamp = str(10**19 + 1000 * number)
+    renamed = [each.renamed(MARKER, stamp) for each in series]
+    association = Association(node.port, NODE_AE, SCANNER_AE, {each.context for each in renamed})
+    for each in renamed:
+        if status := association.store(each):
+            raise RuntimeError(f"an instance was answered with 0x{status:04X}")
+    association.release()
+
+
+def _measured(node: Node, series: Sequence[Sent]) -> Way:
+    _sent(node, series, 2)
+    node.wait_for_log('"series_closed"', 2, _TIMEOUT_S)
+    before = _work(node)
+    node.wait_for_log('"job_finished"', 2, _TIMEOUT_S)
+    between = _work(node)
+    _ended(node, 2)
+    after = _work(node)
+    closed, finished, derived = (_last(node, name) for name in ("series_closed", "job_finished", "series_derived"))
+    return Way(
+        whole_s=_at(derived) - _at(closed),
+        enhance_s=finished["seconds"],
+        inference_s=_engine_seconds(node) / max(1, _running(node).count("engines")),
+        derive_s=derived["seconds"],
+        work_s=(_less(between, before), _less(after, between)),
+    )
+
+
+def _ended(node: Node, times: int) -> None:
+    node.wait_for_log('"series_derived"', times, _TIMEOUT_S)
+
+
+def _last(node: Node, name: str) -> dict[str, Any]:
+    """The last event of a name in the node's log."""
+    lines = [line for line in node.log().splitlines() if f'"event": "{name}"' in line]
+    event: dict[str, Any] = json.loads(lines[-1])
+    return event
+
+
+def _at(event: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(event["timestamp"]).timestamp()
+
+
+def _engine_seconds(node: Node) -> float:
+    """What the engine processes spent on the slabs of the last job."""
+    with closing(sqlite3.connect(node.data / "node.sqlite")) as index:
+        (stages,) = index.execute("SELECT stages FROM job ORDER BY id DESC LIMIT 1").fetchone()
+    return float(sum(stage["seconds"] for stage in json.loads(stages)))
+
+
+def _work(node: Node) -> Counter[str]:
+    """Processor seconds of the node's processes by what they work at."""
+    work: Counter[str] = Counter()
+    for process in processes(node.pid):
+        work[_role(process.pid)] += process.cpu_s  # type: ignore[assignment]
+    return work
+
+
+def _running(node: Node) -> list[str]:
+    return [_role(process.pid) for process in processes(node.pid)]
+
+
+def _role(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return "node"
+    return next((_ROLES[word] for word in words if word in _ROLES), "node")
+
+
+def _less(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    return {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+
+
+def _row(way: Way, slices: int, case: tuple[Shape, str]) -> dict[str, str | float]:
+    """A line of the table; work is in ms of one core a slice."""
+    enhancing, deriving = way.work_s
+    decode, gates, node, derive = (
+        1000.0 * seconds / slices
+        for seconds in (
+            enhancing.get("pixels", 0.0),
+            enhancing.get("gates", 0.0),
+            enhancing.get("node", 0.0) + deriving.get("node", 0.0),
+            deriving.get("pixels", 0.0),
+        )
+    )
+    return {
+        "network": NETWORKS[case[0]],
+        "precision": case[1],
+        "slices": slices,
+        "whole s": way.whole_s,
+        "inference s": way.inference_s,
+        "enhance s": way.enhance_s,
+        "derive and write s": way.derive_s,
+        "decode ms": decode,
+        "gates ms": gates,
+        "derive and write ms": derive,
+        "node ms": node,
+        "all but inference ms": decode + gates + derive + node,
+        "engines ms": 1000.0 * enhancing.get("engines", 0.0) / slices,
+    }
