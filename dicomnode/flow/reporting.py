@@ -14,7 +14,7 @@ from dicomnode.core.types import Sender
 from dicomnode.flow.dispatching import Dispatcher
 from dicomnode.flow.rooms import Rooms
 from dicomnode.flow.storing import identity_of, store_built
-from dicomnode.pixels.pages import slice_to_show
+from dicomnode.pixels.pages import slice_to_show, subjects_of
 from dicomnode.store.index import quality, replacing
 from dicomnode.store.index.arrivals import StoredFile, record_derived
 from dicomnode.store.schema import Instance, Job, QualityRow
@@ -101,13 +101,10 @@ class Reporter:
 
 
 def _told(job: Job, row: QualityRow, series_uid: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created_at))
     return {
         "heading": row.engine or "phantom",
-        "subjects": [
-            f"series {series_uid}",
-            f"from {row.peer or 'no configured peer'}, device {row.device}, protocol {row.protocol}",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created_at)),
-        ],
+        "subjects": subjects_of(series_uid, quality.lineage_of(row), when, passed=row.passed),
         "report": row.report,
         "figures": row.figures,
         "notes": [*row.reasons, *row.drifts],

@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 
 from dicomnode.config import Config
 from dicomnode.core.figures import FIGURES, shown
+from dicomnode.core.scanners import Lineage
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.index import reading
 from dicomnode.operations.quality_pages import shown_slice
 from dicomnode.operations.terminal import printable_lines
-from dicomnode.pixels.pages import Told, page_of
+from dicomnode.pixels.pages import Told, page_of, subjects_of
 from dicomnode.pixels.read import quiet_pydicom
 from dicomnode.pixels.sheet import draw, png
 from dicomnode.store.index import overview
@@ -63,19 +64,17 @@ class Measurement:
     def subjects(self) -> tuple[str, ...]:
         """What was measured, and when."""
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
+        lineage = Lineage(self.peer, self.device, self.protocol, self.engine)
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        computed = f"job {self.job}, {self.runtime}" if self.runtime else f"job {self.job}"
         return (
-            f"series {self.series}",
-            f"from {self.peer or 'no configured peer'}, device {self.device}, protocol {self.protocol}",
-            f"{when}, job {self.job}"
-            + (f", {self.runtime}" if self.runtime else "")
-            + (f"; {settings}" * bool(settings)),
+            *subjects_of(self.series, lineage, when, passed=self.passed),
+            f"{computed}; {settings}" if settings else computed,
         )
 
     def lines(self) -> Sequence[str]:
-        said = "passed its gate" if self.passed else "did not pass its gate"
         return (
-            f"{self.heading}: {said}",
+            self.heading,
             *(f"  {line}" for line in (*self.subjects, *self.reasons, *self.drifts)),
             *(f"  {shown(name, value)}" for name, value in self.figures.items()),
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.core.figures import FIGURES
+from dicomnode.core.scanners import Lineage
 from dicomnode.pixels.sheet import Curve, Picture, Plot, Sheet
 from engines.volume import HU
 
@@ -50,6 +51,16 @@ class Told:
     report: Mapping[str, Any]
     figures: Mapping[str, float]
     notes: tuple[str, ...]
+
+
+def subjects_of(series_instance_uid: str, lineage: Lineage, when: str, *, passed: bool) -> tuple[str, ...]:
+    """What a page is about: the measured series, its scanner, when, and what the gate said."""
+    said = "passed" if passed else "DID NOT PASS"
+    return (
+        f"series {series_instance_uid}",
+        f"from {lineage.peer or 'no configured peer'}, device {lineage.device}, protocol {lineage.protocol}",
+        f"{when}, {said}",
+    )
 
 
 def page_of(told: Told, shown: Shown | None) -> Sheet:

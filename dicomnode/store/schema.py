@@ -431,11 +431,11 @@ class Job(Base):
 class QualityRow(Base):
     """Figures of one output of an engine on one stack (`dicomnode.core.figures`), or of a phantom as it was scanned.
 
-    `kind` is "job", "shadow" (a version that is only tried out) or "constancy". `peer`, `device` and `protocol` are what
-    trends are kept by (`dicomnode.core.scanners.Lineage`): hashes, no text of a data set. `engine` is name@version,
-    with :output behind it where that is not the main one; "" of a phantom. `report` is the QualityReport as JSON,
-    `figures` the flat ones, `passed` what the gate said, `reasons` its sentences; `drifts` what the control charts said
-    when it was recorded.
+    `kind` is "job", "shadow" (a version that is only tried out) or "constancy". `peer`, `device` and `protocol` are
+    what trends are kept by (`dicomnode.core.scanners.Lineage`): hashes, no text of a data set. `engine` is
+    name@version, with :output behind it where that is not the main one; "" of a phantom. `report` is the
+    QualityReport as JSON, `figures` the flat ones, `passed` what the gate said, `reasons` its sentences; `drifts`
+    what the control charts said when it was recorded.
     """
 
     __tablename__ = "quality_report"
