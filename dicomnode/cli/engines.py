@@ -38,16 +38,15 @@ def enhance(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Enhance files to files, without a server. Of a configuration only [derived] is used, if there is one."""
+    """Enhance files to files, without a server. Of a configuration, if there is one, bundles and [derived] count."""
     from dicomnode.operations.engines import parse_settings
-    from dicomnode.operations.enhance import enhance_folder
-    from dicomnode.settings import DerivedSettings
+    from dicomnode.operations.enhance import Site, enhance_folder
 
     configuration = configured_if_any(config, rules_matter=False)
-    derived = DerivedSettings() if configuration is None else configuration.derived
-    chosen = parse_settings(engine, settings or [])
+    site = Site() if configuration is None else Site(configuration.derived, configuration.bundles)
+    chosen = parse_settings(engine, settings or [], site.bundles)
     with progress() as report:
-        answer = enhance_folder(source, target, engine, chosen, report, derived)
+        answer = enhance_folder(source, target, engine, chosen, report, site)
     show(answer, as_json)
     return outcome(answer.failed, answer.partly)
 

@@ -26,7 +26,6 @@ from engines.registry import default_registry
 
 Progress = Callable[[str, int, int], None]
 
-_DERIVED: Final = DerivedSettings()
 _KEYWORDS: Final = STACK_KEYWORDS | GUARD_KEYWORDS
 
 
@@ -85,23 +84,36 @@ class _Work:
     folder: Path
 
 
+_DERIVED: Final = DerivedSettings()
+
+
+@dataclass(frozen=True)
+class Site:
+    """What of a node's configuration is used: what derived series say of themselves, and the folder of its bundles."""
+
+    derived: DerivedSettings = _DERIVED
+    bundles: Path | None = None
+
+
+_NOWHERE: Final = Site()
+
+
 def enhance_folder(
     source: Path,
     target: Path,
     engine: str,
     settings: Mapping[str, SettingValue],
     progress: Progress,
-    derived: DerivedSettings = _DERIVED,
+    site: Site = _NOWHERE,
 ) -> EnhanceReport:
     """Run one engine on every stack in a file or folder, and write a derived series for each into `target`.
-
-    `derived` is what the derived series say of themselves.
 
     Raises EngineNotFoundError, SettingError; UsageError where `target` is not empty; NotFoundError where there is
     nothing to read.
     """
     quiet_pydicom()
-    card = default_registry().get(engine).card
+    registry = default_registry(site.bundles)
+    card = registry.card(engine)
     resolved = card.resolve(settings)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is not empty", "name a folder that is new or empty: nothing is overwritten")
@@ -111,7 +123,8 @@ def enhance_folder(
     target.mkdir(parents=True, exist_ok=True)  # where it cannot be made, say so before the work
     for done, work in enumerate(works):
         progress(f"{card.reference}", done, len(works))
-        reports.append(_enhance(work, {"engine": engine, "settings": resolved}, derived))
+        stage = {"engine": registry.source(engine), "settings": resolved}
+        reports.append(_enhance(work, stage, site.derived))
     progress(f"{card.reference}", len(works), len(works))
     return EnhanceReport(card.reference, tuple(reports), unreadable)
 

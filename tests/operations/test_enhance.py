@@ -10,8 +10,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import EngineError, NotFoundError, UsageError
-from dicomnode.operations.enhance import EnhanceReport, enhance_folder
+from dicomnode.operations.enhance import EnhanceReport, Site, enhance_folder
 from dicomnode.settings import DerivedSettings
+from dicomnode.store import bundles
+from dicomnode.store.bundles import By
+from dicomnode.testing.bundles import made_bundle
 from tests.flow.rooms import phantom
 
 
@@ -145,7 +148,7 @@ def test_what_there_is_not_is_refused_before_anything_is_read(
 def test_derived_files_say_what_the_configuration_says(tmp_path: Path) -> None:
     derived = DerivedSettings(description_prefix="X ", institution="Hospital", content_qualification="SERVICE")
     source = write(tmp_path / "in", phantom(2))
-    report = enhance_folder(source, tmp_path / "out", "ct-nlm", {}, lambda *_: None, derived)
+    report = enhance_folder(source, tmp_path / "out", "ct-nlm", {}, lambda *_: None, Site(derived))
     image = dcmread(next(Path(report.stacks[0].folder).iterdir()))
     assert image.SeriesDescription.startswith("X ")
     assert image.ContentQualification == "SERVICE"
@@ -160,3 +163,14 @@ def test_hostile_text_never_reaches_the_terminal(tmp_path: Path) -> None:
     report = enhance(source, tmp_path / "out")
     assert any("[2J" in line for line in report.lines())
     assert all(line.isprintable() for line in report.lines())
+
+
+def test_an_installed_bundle_enhances_files(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    bundle = made_bundle(tmp_path / "made", "adjacent")
+    bundles.add(tmp_path / "engines", bundle, "", By("somebody", 1.7e9))
+    source = write(tmp_path / "in", phantom(3))
+    site = Site(bundles=tmp_path / "engines")
+    report = enhance_folder(source, tmp_path / "out", bundle.card.reference, {}, lambda *_: None, site)
+    assert report.engine == bundle.card.reference
+    assert states(report) == ["derived"]
