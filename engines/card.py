@@ -146,7 +146,7 @@ class Limits:
     nps_excess: float | None = 1.0
     edge_modulation: tuple[float, float] | None = (0.75, 1.25)
     edge_correlation: float | None = 0.35
-    blob: float | None = 6.5
+    blob: float | None = 7.5
     slice_fit: float | None = 0.8
     clipped_fraction: float | None = 0.001
     clipped_bone: float | None = 0.02

@@ -1,7 +1,7 @@
 """`python -m trials --data FOLDER`: faults planted into what engines make of real CT, and how many the gate catches.
 
 FOLDER holds series of CT, each a folder of .dcm files, or an .npz of `hu` (slices, rows, columns), `z` and `spacing` in
-mm. Every second patient is for choosing limits (`--development`), the others for the figures that are reported.
+mm. Choose limits on some patients (`--spread`), and report the figures of others.
 Exit code 0 where every fault is caught at least as often, and false alarms are as rare, as asked for.
 """
 
@@ -21,7 +21,7 @@ from typing import Final
 from trials.denoisers import card_of
 from trials.figures import alarms, caught, nodules, spread
 from trials.run import CLEAN, Seen, Slab, Trial, run
-from trials.series import find, half, read
+from trials.series import find, read
 
 _GRID_EVERY: Final = 3
 """Of the slabs, those on which nodules of all sizes and contrasts are tried."""
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seen += grid
             where = f"{found[0].series} from slice {found[0].first + 1}"
             print(f"  {where}: {len(found)} trials", file=sys.stderr, flush=True)
-            report = _report(trials, seen, develops=asked.development)
+            report = _report(trials, seen, with_spread=asked.spread)
             (asked.results / "report.md").write_text(f"{report}\n", encoding="utf-8")
             with (asked.results / "trials.jsonl").open("a", encoding="utf-8") as raw:
                 raw.writelines(f"{json.dumps(asdict(one))}\n" for one in [*found, *grid])
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of series")
-    parser.add_argument("--development", action="store_true", help="the patients that limits are chosen on")
+    parser.add_argument("--patients", default="", help="names of series, with commas between them; default: all")
+    parser.add_argument("--spread", action="store_true", help="quantiles of all figures too, for choosing limits")
     parser.add_argument("--slabs", type=int, default=12, help="most of one series")
     parser.add_argument("--no-grid", action="store_true", help="without nodules of all sizes")
     parser.add_argument("--processes", type=int, default=2)
@@ -65,7 +66,10 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _slabs(asked: argparse.Namespace) -> Iterator[Slab]:
-    for path in half(find(asked.data), for_development=asked.development):
+    wanted = set(asked.patients.split(",")) if asked.patients else None
+    for path in find(asked.data):
+        if wanted is not None and path.stem not in wanted:
+            continue
         series = read(path)
         if series is None:
             continue
@@ -73,11 +77,10 @@ def _slabs(asked: argparse.Namespace) -> Iterator[Slab]:
             yield Slab(series.name, first, volume, grid=number % _GRID_EVERY == 0 and not asked.no_grid)
 
 
-def _report(trials: Sequence[Trial], seen: Sequence[Seen], *, develops: bool) -> str:
+def _report(trials: Sequence[Trial], seen: Sequence[Seen], *, with_spread: bool) -> str:
     names = sorted({trial.series for trial in trials})
-    which = "limits are chosen on these" if develops else "no limit was chosen on these"
     said = [
-        f"Series: {', '.join(names)} ({which}); {len({(one.series, one.first) for one in trials})} slabs of 8 slices; "
+        f"Series: {', '.join(names)}; {len({(one.series, one.first) for one in trials})} slabs of 8 slices; "
         f"{time.strftime('%Y-%m-%d')}.",
         "", *caught(trials), "", *alarms(trials),
     ]  # fmt: skip
@@ -86,7 +89,7 @@ def _report(trials: Sequence[Trial], seen: Sequence[Seen], *, develops: bool) ->
         for is_erased, what in ((True, "Erased"), (False, "Inserted")):
             chosen = [one for one in seen if one.is_erased == is_erased]
             said += ["", f"{what} nodules that stand out:", "", *nodules(chosen, most)]
-    return "\n".join([*said, *(["", *spread(trials)] if develops else [])])
+    return "\n".join([*said, *(["", *spread(trials)] if with_spread else [])])
 
 
 def _is_good(trials: Sequence[Trial], least: float, most: float) -> bool:

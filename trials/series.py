@@ -40,11 +40,6 @@ def find(root: Path) -> list[Path]:
     return sorted([*folders, *root.rglob("*.npz")], key=lambda path: path.stem)
 
 
-def half(paths: list[Path], *, for_development: bool) -> list[Path]:
-    """One half of the patients: the first, third, fifth... are those that limits may be chosen on."""
-    return paths[0 if for_development else 1 :: 2]
-
-
 def read(path: Path) -> Series | None:
     """The series; None where it is no stack of at least 8 slices in HU."""
     volume = _of_arrays(path) if path.suffix == ".npz" else _of_files(path)
