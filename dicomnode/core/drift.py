@@ -91,6 +91,6 @@ def sentence(meaning: str, unit: str, found: Chart) -> str:
     assert found.limit is not None
     shown = f" {unit}" if unit else ""
     return (
-        f"{meaning} drifts: from {found.centre:.4g} to {found.smoothed:.4g}{shown} over {found.values} series, "
-        f"more than {found.limit:.3g}{shown} away"
+        f"{meaning} drifts: from {found.centre:.4g} to {found.smoothed:.4g}{shown}, "
+        f"by more than {found.limit:.3g}{shown}"
     )

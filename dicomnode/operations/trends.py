@@ -24,9 +24,10 @@ _LONGEST_REASON: Final = 1000
 
 @dataclass(frozen=True)
 class Trend:
-    """The control charts of one scanner, protocol and engine, by the figures' names."""
+    """The control charts of one scanner, protocol and engine, by the figures' names; `reports` since its baseline."""
 
     lineage: Lineage
+    reports: int
     charts: dict[str, Chart]
 
     @property
@@ -38,11 +39,10 @@ class Trend:
         )
 
     def lines(self) -> Sequence[str]:
-        most = max((chart.values for chart in self.charts.values()), default=0)
         fewest = index.charting_of(self.lineage).fewest
-        judged = f", judged from {fewest} on" if most < fewest else ""
+        judged = f", judged from {fewest} on" if self.reports < fewest else ""
         return (
-            f"{self.lineage.key}: {counted(most, 'report')}{judged}",
+            f"{self.lineage.key}: {counted(self.reports, 'report')}{judged}",
             *(f"  {line}" for line in self.drifting),
             *(_chart_line(name, chart) for name, chart in self.charts.items() if chart.state == "steady"),
         )
@@ -60,6 +60,7 @@ class Trends:
                 {
                     "lineage": asdict(trend.lineage),
                     "key": trend.lineage.key,
+                    "reports": trend.reports,
                     "charts": {name: asdict(chart) for name, chart in trend.charts.items()},
                 }
                 for trend in self.trends
@@ -111,7 +112,10 @@ def trends(config: Config, *, drifting_only: bool = False) -> Trends:
     """The control charts of every scanner, protocol and engine, at most 200 of them."""
     with reading(config) as session:
         lineages = [index.lineage_of(row) for row in index.latest_of_lineages(session, _LISTED)]
-        found = [Trend(lineage, index.lineage_charts(session, lineage)) for lineage in lineages]
+        found = [
+            Trend(lineage, index.reports_charted(session, lineage), index.lineage_charts(session, lineage))
+            for lineage in lineages
+        ]
     return Trends(tuple(trend for trend in found if trend.drifting or not drifting_only))
 
 

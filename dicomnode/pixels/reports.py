@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -15,12 +15,15 @@ from dicomnode.core.derive.document import ObjectReference
 from dicomnode.core.derive.elements import ascii_text
 from dicomnode.core.derive.image import series_number
 from dicomnode.core.derive.quality import QualityDocument, quality_capture, quality_sr
+from dicomnode.core.headers import value
 from dicomnode.pixels.encode import write_file
 from dicomnode.pixels.pages import Shown, Told, page_of
-from dicomnode.pixels.read import read_dataset
+from dicomnode.pixels.read import read_dataset, read_header
 from dicomnode.pixels.sheet import Canvas, draw
 from dicomnode.pixels.values import slice_values
 from engines.volume import load_volume
+
+_REFERENCE: Final = ("SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 
 
 def write_reports(
@@ -71,10 +74,8 @@ def write_reports(
 
 
 def _reference(path: Path) -> ObjectReference:
-    source = read_dataset(path, with_pixels=False)
-    return ObjectReference(
-        *(ascii_text(source, name) for name in ("SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID"))
-    )
+    header = read_header(path, _REFERENCE)
+    return ObjectReference(*(value(header, keyword) for keyword in _REFERENCE))
 
 
 def _page(report: Mapping[str, Any], source: str, place: int, folder: str) -> Canvas:

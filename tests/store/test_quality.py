@@ -88,5 +88,19 @@ def test_a_drift_is_told_with_the_report_and_ends_with_a_new_baseline(tmp_path: 
             assert (charts["noise_before"].state, charts["noise_before"].values) == ("few", 29)
 
 
+def test_the_baseline_stays_however_many_reports_there_are(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        planned(reception, 400)
+        with reception.database.write() as session:
+            for number in range(400):  # a slow drift, which a baseline that moves would take along
+                noise = 10.0 + number % 5 * 0.1 + number * 0.002
+                row = record(session, number + 1, measured(OLD, noise), 10.0 + number)
+            charts = quality.lineage_charts(session, OLD)
+            assert charts["noise_before"].centre == pytest.approx(10.24, abs=0.05)
+            assert charts["noise_before"].state == "drifting"
+            assert row.drifts
+            assert quality.reports_charted(session, OLD) == 400
+
+
 def test_a_phantom_has_a_shorter_baseline() -> None:
     assert quality.charting_of(Lineage("ct1", "d", "p", "")).fewest < quality.charting_of(OLD).fewest

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from dicomnode.core.drift import PHANTOM, SERIES, Chart, Charting, charts, sentence
@@ -20,8 +20,8 @@ Kind = Literal["job", "shadow", "constancy"]
 REBASE: Final = "quality rebase"
 """The action by which a person says that a lineage's baseline begins anew; its subject is the lineage's key."""
 
-_CHARTED: Final = 500
-"""Latest reports of a lineage that its charts are drawn of: the first of them are the baseline."""
+_CHARTED: Final = 150
+"""Reports at the beginning of a lineage, and at its end, that its charts are drawn of. Some lack some figures."""
 
 
 @dataclass(frozen=True)
@@ -99,44 +99,27 @@ def rebase(session: Session, lineage: Lineage, reason: str, now: float) -> None:
 
 
 def _latest(session: Session, lineage: Lineage) -> QualityRow | None:
-    rows = (
-        select(QualityRow)
-        .where(
-            QualityRow.peer == lineage.peer,
-            QualityRow.device == lineage.device,
-            QualityRow.protocol == lineage.protocol,
-            QualityRow.engine == lineage.engine,
-        )
-        .order_by(QualityRow.at.desc(), QualityRow.id.desc())
-        .limit(1)
-    )
-    return session.scalars(rows).first()
+    rows = select(QualityRow).where(_of(lineage)).order_by(QualityRow.at.desc(), QualityRow.id.desc())
+    return session.scalars(rows.limit(1)).first()
 
 
 def lineage_of(row: QualityRow) -> Lineage:
     return Lineage(row.peer, row.device, row.protocol, row.engine)
 
 
-def reports_of(session: Session, lineage: Lineage) -> list[QualityRow]:
-    """The latest reports of a lineage since its baseline began, the oldest first."""
-    rows = (
-        select(QualityRow)
-        .where(
-            QualityRow.peer == lineage.peer,
-            QualityRow.device == lineage.device,
-            QualityRow.protocol == lineage.protocol,
-            QualityRow.engine == lineage.engine,
-            QualityRow.at > _rebased_at(session, lineage),
-        )
-        .order_by(QualityRow.at.desc(), QualityRow.id.desc())
-        .limit(_CHARTED)
-    )
-    return list(reversed(list(session.scalars(rows))))
+def reports_charted(session: Session, lineage: Lineage) -> int:
+    """How many reports a lineage has since its baseline began."""
+    return session.scalar(select(func.count()).select_from(QualityRow).where(_since_baseline(session, lineage))) or 0
 
 
 def lineage_charts(session: Session, lineage: Lineage) -> dict[str, Chart]:
-    """The control charts of a lineage by the figures' names."""
-    return charts([row.figures for row in reports_of(session, lineage)], TRENDED, charting_of(lineage))
+    """The control charts of a lineage by the figures' names: of its first reports, which are the baseline, and of its
+    latest, which is as far as the smoothing remembers."""
+    own = select(QualityRow.id, QualityRow.figures).where(_since_baseline(session, lineage)).limit(_CHARTED)
+    first = session.execute(own.order_by(QualityRow.at, QualityRow.id)).all()
+    latest = session.execute(own.order_by(QualityRow.at.desc(), QualityRow.id.desc())).all()
+    figures = {row: one for row, one in (*first, *reversed(latest))}  # noqa: C416  a Row is no tuple to mypy
+    return charts(list(figures.values()), TRENDED, charting_of(lineage))
 
 
 def charting_of(lineage: Lineage) -> Charting:
@@ -214,7 +197,16 @@ def _latest_by_stack(session: Session, engine: str, since: float) -> dict[tuple[
     return {(row.series_row, row.stack_key): row for row in session.scalars(rows)}
 
 
-def _rebased_at(session: Session, lineage: Lineage) -> float:
-    """When a person last had the baseline begin anew; before everything where nobody did."""
+def _of(lineage: Lineage) -> ColumnElement[bool]:
+    return and_(
+        QualityRow.peer == lineage.peer,
+        QualityRow.device == lineage.device,
+        QualityRow.protocol == lineage.protocol,
+        QualityRow.engine == lineage.engine,
+    )
+
+
+def _since_baseline(session: Session, lineage: Lineage) -> ColumnElement[bool]:
+    """The reports of a lineage that count: all, or those after a person had the baseline begin anew."""
     at = session.scalar(select(func.max(Action.at)).where(Action.subject == lineage.key, Action.what == REBASE))
-    return -1.0 if at is None else at
+    return _of(lineage) if at is None else and_(_of(lineage), QualityRow.at > at)
