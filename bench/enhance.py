@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections import Counter
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ NETWORKS: Final[Mapping[Shape, str]] = {"denoise": "17 GFLOP", "denoise-large": 
 
 _WARM_SLICES: Final = 32
 _TIMEOUT_S: Final = 1800.0
+_REST_S: Final = 5.0
+"""How long a node that has nothing to do is watched: what it does then anyway is no work on the series."""
 
 _ROLES: Final = {
     "dicomnode.pixels.service": "pixels",
@@ -91,6 +94,7 @@ def _case(node: Node, surroundings: Surroundings, results: Results, case: tuple[
     series = [read(path) for path in surroundings.files(CT, surroundings.slices)]
     _sent(node, series[:_WARM_SLICES], 1)  # so that engines are open, and all processes run
     _ended(node, 1)
+    time.sleep(_REST_S)
     way = _measured(node, series)
     row = _row(way, len(series), case)
     results.rows.setdefault(PART, []).append(row)
@@ -109,13 +113,18 @@ def _sent(node: Node, series: Sequence[Sent], number: int) -> None:
 
 
 def _measured(node: Node, series: Sequence[Sent]) -> Way:
+    before, began = _work(node), time.monotonic()
+    time.sleep(_REST_S)
+    idle = _less(_work(node), before)
+    idle_s = time.monotonic() - began
     _sent(node, series, 2)
     node.wait_for_log('"series_closed"', 2, _TIMEOUT_S)
-    before = _work(node)
+    before, began = _work(node), time.monotonic()
     node.wait_for_log('"job_finished"', 2, _TIMEOUT_S)
     between = _work(node)
     _ended(node, 2)
-    after = _work(node)
+    after, lasted_s = _work(node), time.monotonic() - began
+    after["node"] -= idle["node"] * lasted_s / idle_s
     closed, finished, derived = (_last(node, name) for name in ("series_closed", "job_finished", "series_derived"))
     return Way(
         whole_s=_at(derived) - _at(closed),
@@ -148,11 +157,11 @@ def _engine_seconds(node: Node) -> float:
     return float(sum(stage["seconds"] for stage in json.loads(stages)))
 
 
-def _work(node: Node) -> Counter[str]:
+def _work(node: Node) -> dict[str, float]:
     """Processor seconds of the node's processes by what they work at."""
-    work: Counter[str] = Counter()
+    work: dict[str, float] = defaultdict(float)
     for process in processes(node.pid):
-        work[_role(process.pid)] += process.cpu_s  # type: ignore[assignment]
+        work[_role(process.pid)] += process.cpu_s
     return work
 
 

@@ -24,7 +24,7 @@ from dicomnode.core.derive.derivation import (
     Stage,
 )
 from dicomnode.core.derive.image import PRESENTATION_BITS, derive_image, presentation_padding
-from dicomnode.core.headers import header_of, value
+from dicomnode.core.headers import value
 from dicomnode.core.identity import (
     IMAGE_ROLE,
     SourceInstance,
@@ -38,7 +38,7 @@ from dicomnode.core.types import Header
 from dicomnode.core.volumes import PIXEL_KEYWORDS, SlicePixels, Stored, slice_pixels, to_stored, valid_mask
 from dicomnode.errors import InputError
 from dicomnode.pixels.decode import decode
-from dicomnode.pixels.read import read_dataset
+from dicomnode.pixels.read import read_dataset, read_header
 from engines.volume import HU, load_volume
 
 _KEYWORDS: Final = (*PIXEL_KEYWORDS, "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
@@ -174,7 +174,7 @@ def _chain(stages: Sequence[Mapping[str, Any]]) -> _Chain:
 
 
 def _source(path: Path, digest: str) -> _Source:
-    header = header_of(read_dataset(path, with_pixels=False), _KEYWORDS)
+    header = read_header(path, _KEYWORDS)
     sop_instance_uid = value(header, "SOPInstanceUID")
     if not is_valid_uid(sop_instance_uid):
         raise InputError(
