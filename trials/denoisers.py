@@ -64,7 +64,9 @@ def network(taken: Taken) -> Volume:
     inserted = taken.source.voxels - taken.full.voxels
     fine = taken.source.voxels - guided(taken).voxels
     removed = np.float32(1.0 - _KEPT) * (np.float32(_TOUCHED) * inserted + np.float32(1.0 - _TOUCHED) * fine)
-    return taken.source.with_voxels(taken.source.voxels - np.stack([_high_pass(each) for each in removed]))
+    cleaned = taken.source.voxels - np.stack([_high_pass(each) for each in removed])
+    valid = taken.source.valid
+    return taken.source.with_voxels(cleaned if valid is None else np.where(valid, cleaned, taken.source.voxels))
 
 
 DENOISERS: Final[Mapping[str, Denoiser]] = {"ct-nlm": nlm, "guided": guided, "network": network}

@@ -53,7 +53,7 @@ def swapped(case: Case, draw: np.random.Generator, at: range) -> Case | None:
     first = at[0] if len(at) > 1 or at[0] + 1 < len(made) else at[0] - 1
     for index in range(first, max(at[-1], first + 1), 2):
         made[[index, index + 1]] = made[[index + 1, index]]
-    return Case(case.source, case.output.with_voxels(made))
+    return _made(case, made)
 
 
 def offset(case: Case, draw: np.random.Generator, at: range) -> Case | None:
@@ -79,7 +79,7 @@ def no_number(case: Case, draw: np.random.Generator, at: range) -> Case | None:
     row, column = int(draw.integers(rows - 32)), int(draw.integers(columns - 32))
     made = case.output.voxels.copy()
     made[at[0] : at[-1] + 1, row : row + 32, column : column + 32] = np.nan
-    return Case(case.source, case.output.with_voxels(made))
+    return _made(case, made)
 
 
 def clipped(case: Case, draw: np.random.Generator, at: range) -> Case | None:
@@ -118,9 +118,11 @@ FAULTS: Final[Mapping[str, tuple[Plant, tuple[str, ...]]]] = {
 def with_nodule(case: Case, nodule: Nodule, *, is_erased: bool) -> Case:
     """The nodule in the source alone, or in the output alone."""
     sphere = np.float32(nodule.contrast_hu) * sphere_share(case.source, nodule.place, nodule.diameter_mm)
-    if is_erased:
-        return Case(case.source.with_voxels(case.source.voxels + sphere), case.output)
-    return Case(case.source, case.output.with_voxels(case.output.voxels + sphere))
+    if not is_erased:
+        return _made(case, case.output.voxels + sphere)
+    if case.source.valid is not None:
+        sphere *= case.source.valid
+    return Case(case.source.with_voxels(case.source.voxels + sphere), case.output)
 
 
 def sphere_share(volume: Volume, place: tuple[int, int, int], diameter_mm: float) -> NDArray[np.float32]:
@@ -168,4 +170,11 @@ def _altered(case: Case, at: range, change: Callable[[NDArray[np.float32]], NDAr
     made = case.output.voxels.copy()
     for index in at:
         made[index] = change(made[index])
-    return Case(case.source, case.output.with_voxels(made))
+    return _made(case, made)
+
+
+def _made(case: Case, voxels: NDArray[np.float32]) -> Case:
+    """With another output. Padding stays as it was: that it is altered is too easy to see."""
+    if case.source.valid is not None:
+        voxels = np.where(case.source.valid, voxels, case.source.voxels)
+    return Case(case.source, case.output.with_voxels(voxels))
