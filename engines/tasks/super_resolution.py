@@ -1,7 +1,8 @@
 """super-resolution: the same slices on a grid of more rows and columns.
 
 The mean over the pixels that one pixel of the source became is that pixel again (back-projection; Irani & Peleg, 1991):
-whatever detail a network adds, it can shift no value that was measured.
+whatever detail a network adds, it can shift no value that was measured. Of padding only its nearest measured value
+enters: else its edge would ring in the image.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from engines.base import Value
 from engines.card import Port
+from engines.padding import filled_slices
 from engines.tasks.base import Computed
 from engines.tasks.image import in_unit, presented
 from engines.volume import Volume
@@ -56,8 +58,8 @@ def _image(computed: Computed, name: str, port: Port, finer: Volume) -> Volume:
     if port.presentation:
         return presented(image, finer)
     if port.unit in ("as-input", finer.unit):
-        for place, pixels in enumerate(computed.source.voxels):
-            image[place] = consistent(image[place], np.asarray(pixels))
+        for place, pixels in enumerate(filled_slices(computed.source, range(len(image)))):
+            image[place] = consistent(image[place], pixels)
         if finer.valid is not None:
             np.copyto(image, finer.voxels, where=~finer.valid)
     return in_unit(finer.with_voxels(image), port)

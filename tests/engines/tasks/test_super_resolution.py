@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.testing.bundles import engine_of, example_volume, made
-from engines.tasks.super_resolution import consistent, finer_grid
+from engines.prompt import Region
+from engines.tasks.base import Computed, Piece
+from engines.tasks.super_resolution import consistent, finer_grid, values
 from engines.volume import HU, Volume
 
 
@@ -52,3 +54,13 @@ def test_an_engines_output_keeps_values_and_padding() -> None:
     assert np.abs(means - source.voxels)[source.valid].max() < 0.01
     assert (fine.voxels[~fine.valid] == -2000.0).all()
     assert fine.valid.sum() == 4 * source.valid.sum()
+
+
+def test_padding_does_not_ring_in_what_was_measured() -> None:
+    valid = np.ones((1, 16, 16), np.bool_)
+    valid[:, :, :5] = False
+    source = Volume(np.where(valid, np.float32(40.0), np.float32(-2000.0)), np.eye(4), HU, valid)
+    piece = Piece(range(1), Region(0, 16, 0, 16), {"image": np.full((1, 1, 32, 32), 40.0, np.float32)})
+    fine = values(Computed(made("super-resolution").card, {}, source, 2, [piece]))["image"]
+    assert isinstance(fine, Volume) and fine.valid is not None
+    assert np.allclose(fine.voxels[fine.valid], 40.0, atol=1e-3)
