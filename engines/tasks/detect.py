@@ -96,11 +96,18 @@ def _of_piece(piece: Piece, place: int, channel: int, step: int) -> tuple[Boxes,
         )
     check_numbers(scores[place], SCORES)
     check_numbers(distances[place], BOXES)
-    stride = multiple(region.bottom - region.top, step) / scores.shape[2]
+    stride = _stride(region.bottom - region.top, step, scores.shape[2])
     down, across = (np.arange(length) * stride + (stride - 1) / 2 for length in scores.shape[2:])
     inside = (down < region.bottom - region.top)[:, None] & (across < region.right - region.left)[None, :]
     boxes = decoded(distances[place], stride) + np.array((region.left, region.top) * 2)
     return boxes[inside.ravel()], scores[place, channel][inside].astype(np.float64)
+
+
+def _stride(rows: int, step: int, places: int) -> float:
+    """Pixels from one of the `places` down a region to the next. They cover what it was padded to, a multiple of
+    `step`; where they are as fine as pixels, or finer, they were cut to the region again."""
+    padded = multiple(rows, step)
+    return (rows if places >= rows and padded % places else padded) / places
 
 
 def _shared(best: NDArray[np.float64], others: Boxes) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from engines.findings import Findings
 from engines.prompt import Region
 from engines.tasks.base import Computed, Piece
 from engines.tasks.detect import decoded, suppressed, values
+from engines.tiling import Tiling, computed
 from engines.volume import HU, Volume
 
 coordinates, sides_px = st.integers(0, 50), st.integers(0, 20)
@@ -79,6 +80,21 @@ def test_what_lies_in_rows_that_were_only_added_is_no_finding() -> None:
     found = values(computed_of(scores, distances, 5, 8))["findings"]
     assert isinstance(found, Findings)
     assert {item.box for item in found.items} == {(0.5, 0.5, 2.5, 2.5), (4.5, 0.5, 6.5, 2.5)}
+
+
+@pytest.mark.parametrize("rows", [61, 64])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_a_place_is_where_the_network_saw_it(rows: int, stride: int) -> None:
+    """Whatever was padded: its network divides by 4, and gives a place for each pixel, for two or for four."""
+    place, wide = 40 // stride, 64 // stride
+    scores, distances = np.zeros((1, 2, wide, wide), np.float32), np.full((1, 4, wide, wide), 2.0, np.float32)
+    scores[0, 0, place, place] = 1.0
+    given = {"scores": scores, "boxes": distances}
+    targets = computed(lambda _: given, {"image": np.zeros((1, 1, rows, rows), np.float32)}, Tiling(multiple_px=4))
+    found = values(computed_of(targets["scores"], targets["boxes"], rows, rows))["findings"]
+    centre = place * stride + (stride - 1) / 2
+    assert isinstance(found, Findings)
+    assert [item.box for item in found.items] == [(centre - 2, centre - 2, centre + 2, centre + 2)]
 
 
 def test_boxes_end_at_the_slice() -> None:
