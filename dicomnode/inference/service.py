@@ -171,12 +171,14 @@ class EngineService:
         """
         if not self._seats.acquire(timeout=request.deadline_s):
             raise WorkerError("the engines had no time for this job", "see `dicomnode status` for what they work on")
-        chain = AdmittedChain(request, time.monotonic() + request.deadline_s)
         try:
+            chain = AdmittedChain(request, time.monotonic() + request.deadline_s)
             chain.future = self._threads.submit(self._run, chain)
-            yield chain
+            try:
+                yield chain
+            finally:
+                chain.give_up()
         finally:
-            chain.give_up()
             self._seats.release()
 
     def close(self) -> None:

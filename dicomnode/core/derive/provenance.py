@@ -94,7 +94,7 @@ def put_sources(image: Dataset, source: Dataset, sources: tuple[SourceReference,
     own = ascii_text(source, "SOPInstanceUID")
     series_instance_uid = ascii_text(source, "SeriesInstanceUID")
     at_own_place = [_reference(reference, "YES") for reference in sources if reference.sop_instance_uid == own]
-    items = zip(sources, _elsewhere(sources), strict=True)
+    items = zip(sources, _elsewhere(sources), strict=True) if len(at_own_place) < len(sources) else ()
     others = [item for reference, item in items if reference.sop_instance_uid != own]
     put_encoded(image, "SourceImageSequence", b"".join([*at_own_place, *others]))
     already = value_bytes(source, "ReferencedSeriesSequence")  # of localizers, which stay referenced
