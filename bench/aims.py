@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from bench import idle, sending
+from bench import enhance, idle, sending
 from bench.receive import COMMIT_FLOOR, FILES_FLOOR, PART, SINGLES
 from bench.results import Case, Results, aligned
 from bench.servers import STOCK
@@ -40,7 +40,7 @@ AIMS: Final = (
     Aim(sending.PART, sending.OURS, "storescu", None, sending.INSTALLED, (4,)),
 )
 
-LIMITS: Final = {idle.ECHO_MEDIAN: 100.0, idle.LARGEST: 150.0}
+LIMITS: Final = {idle.ECHO_MEDIAN: 100.0, idle.LARGEST: 150.0, **enhance.LIMITS}
 """Facts, and what they are to stay below."""
 
 
@@ -48,7 +48,7 @@ def ratios(results: Results) -> str:
     """A Markdown table of every ratio that was measured, and whether it reaches its aim."""
     rows = [row for aim in AIMS for row in _rows(results, aim)]
     rows += [
-        [f"{name}", "", "", f"{results.facts[name]:.1f}", f"< {limit:g}", _verdict(results.facts[name] < limit)]
+        [f"{name}", "", "", f"{results.facts[name]:.2f}", f"< {limit:g}", _verdict(results.facts[name] < limit)]
         for name, limit in LIMITS.items()
         if name in results.facts
     ]

@@ -32,6 +32,21 @@ PART: Final = "enhance"
 NETWORKS: Final[Mapping[Shape, str]] = {"denoise": "17 GFLOP", "denoise-large": "117 GFLOP"}
 """What a slice of 512 x 512 costs in each."""
 
+WHOLE: Final = "s from closing to derived"
+REST: Final = "ms of one core a slice for all but inference"
+OVERLAP: Final = "the whole, by the larger of inference and the rest"
+LIMITS: Final = {
+    f"{PART}, 17 GFLOP, float32: {WHOLE}": 40.0,
+    f"{PART}, 17 GFLOP, bfloat16: {WHOLE}": 20.0,
+    **{
+        f"{PART}, {network}, {precision}: {name}": limit
+        for network in NETWORKS.values()
+        for precision in ("float32", "bfloat16")
+        for name, limit in ((REST, 20.0), (OVERLAP, 1.15))
+    },
+}
+"""What is aimed at, for 300 slices on two cores."""
+
 _WARM_SLICES: Final = 32
 _TIMEOUT_S: Final = 1800.0
 _REST_S: Final = 5.0
@@ -98,6 +113,7 @@ def _case(node: Node, surroundings: Surroundings, results: Results, case: tuple[
     way = _measured(node, series)
     row = _row(way, len(series), case)
     results.rows.setdefault(PART, []).append(row)
+    results.facts |= _facts(way, row, len(series))
     print(f"  {row}", file=sys.stderr, flush=True)
 
 
@@ -179,6 +195,14 @@ def _role(pid: int) -> str:
 
 def _less(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
     return {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+
+
+def _facts(way: Way, row: Mapping[str, str | float], slices: int) -> dict[str, float]:
+    """What is held to LIMITS."""
+    rest = float(row["all but inference ms"])
+    case = f"{PART}, {row['network']}, {row['precision']}"
+    overlap = way.whole_s / max(way.inference_s, rest * slices / 1000.0)
+    return {f"{case}: {WHOLE}": way.whole_s, f"{case}: {REST}": rest, f"{case}: {OVERLAP}": overlap}
 
 
 def _row(way: Way, slices: int, case: tuple[Shape, str]) -> dict[str, str | float]:
