@@ -117,14 +117,14 @@ def computed(network: Callable[[Tensors], Tensors], tensors: Tensors, tiling: Ti
     """All outputs of a network for tensors of any size: padded, in tiles and batches, and put together again.
 
     An output may be finer or coarser than the input by a whole number. It covers the same place; a coarser one covers
-    what was padded too. Raises EngineInputError where an output has no such size.
+    what was padded too. Raises EngineInputError where an output has no such size, or another batch.
     """
     filled, (count, rows, columns) = _filled(tensors, tiling)
     tiles = list(itertools.product(spans(rows, tiling), spans(columns, tiling)))
     whole: dict[str, Pixels] = {}
     for (down, across), batch in itertools.product(tiles, _batches(count, tiling.batch)):
         window = (slice(down.begin, down.end), slice(across.begin, across.end))
-        given = network({name: values[batch, :, *window] for name, values in filled.items()})
+        given = _given(network, {name: values[batch, :, *window] for name, values in filled.items()})
         for name, tile in given.items():
             finer = _finer(name, tile, down, across)
             if name not in whole:
@@ -138,10 +138,24 @@ def uncut(network: Callable[[Tensors], Tensors], tensors: Tensors, tiling: Tilin
     """The same for a network that must see each slice as a whole: never in tiles, and an output may have any size."""
     filled, (count, _, _) = _filled(tensors, tiling)
     parts = [
-        network({name: values[batch] for name, values in filled.items()}) for batch in _batches(count, tiling.batch)
+        _given(network, {name: values[batch] for name, values in filled.items()})
+        for batch in _batches(count, tiling.batch)
     ]
     whole = {name: np.concatenate([np.array(part[name]) for part in parts]) for name in parts[0]}
     return {name: _cropped(values, tensors, filled) for name, values in whole.items()}
+
+
+def _given(network: Callable[[Tensors], Tensors], tensors: Tensors) -> Tensors:
+    """What a network gives. One slice for a batch of several would be spread over all of them."""
+    count = len(next(iter(tensors.values())))
+    given = network(tensors)
+    for name, values in given.items():
+        if values.ndim != 4 or len(values) != count:
+            raise EngineInputError(
+                f"the network gives {name} as {' x '.join(map(str, values.shape))} for {count} slices",
+                "it must be (batch, channels, rows, columns), of the batch that went in",
+            )
+    return given
 
 
 def _filled(tensors: Tensors, tiling: Tiling) -> tuple[dict[str, Pixels], tuple[int, int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,3 +131,11 @@ def test_an_output_of_another_size_is_refused(step: int, across: int) -> None:
     with pytest.raises(EngineInputError, match=r"the network gives out as \d+ x \d+ for \d+ x \d+") as error:
         computed(network, {"image": images(1, 1, 64, 64)}, Tiling(4, 4, 20))
     assert "multiple_px" in error.value.hint
+
+
+@pytest.mark.parametrize("cut", [computed, uncut])
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2,), (2, 1), (2, 1, 8, 8, 1)])
+def test_an_output_of_another_batch_or_form_is_refused(cut: Callable[..., object], shape: tuple[int, ...]) -> None:
+    """One slice for two would be spread over both."""
+    with pytest.raises(EngineInputError, match="the network gives out as"):
+        cut(lambda _: {"out": np.ones(shape, np.float32)}, {"image": images(2, 1, 8, 8)}, Tiling(batch=2))
