@@ -29,6 +29,8 @@ def check_inputs(card: EngineCard, inputs: Mapping[str, Value]) -> Volume:
         _check(card, name, port, inputs[name])
     grid = inputs[first_volume(card)]
     assert isinstance(grid, Volume)
+    if not grid.voxels.size:
+        raise EngineInputError(f"{card.name} was given a volume without voxels", "give at least one slice")
     for name, value in inputs.items():
         _check_place(card, name, value, grid)
     return grid

@@ -22,6 +22,7 @@ _ROI_DIAMETERS: Final = 2.0
 """A region of interest is twice as large as the lesion's long diameter (Tang et al., 2018)."""
 
 _MOST_MARKS: Final = 1000
+_LONGEST_PX: Final = 65536.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Prompt:
         if not 0 < len(self.marks) <= _MOST_MARKS:
             raise EngineInputError(f"a prompt has {len(self.marks)} marks", f"give 1 to {_MOST_MARKS}")
         for mark in self.marks:
-            if not np.isfinite(mark.points).all() or not mark.diameter_px > 0:
-                raise EngineInputError("a mark has no extent, or is no number", "draw it from one side to the other")
+            if not np.isfinite(mark.points).all() or not 0 < mark.diameter_px <= _LONGEST_PX:
+                raise EngineInputError("a mark has no extent, or no end", "draw it from one side to the other")
 
 
 def recist_from_patient(

@@ -45,7 +45,7 @@ def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
     targets = {output.target for stage in card.stages for output in stage.outputs}
     yield from _port_problems(card)
     if card.task == "detect":
-        yield from _detector_problems(card, targets)
+        yield from _detector_problems(card)
     elif card.task == "contrast":
         yield from _contrast_problems(card, targets)
     else:
@@ -87,9 +87,15 @@ def _slice_problems(card: EngineCard) -> Iterator[tuple[str, str]]:
         yield "its slices depend on others, and its influence is said to be 'slice'", "write influence = 'volume'"
 
 
-def _detector_problems(card: EngineCard, targets: set[str]) -> Iterator[tuple[str, str]]:
-    if not {detect.SCORES, detect.BOXES} <= targets:
+def _detector_problems(card: EngineCard) -> Iterator[tuple[str, str]]:
+    last = card.stages[-1]
+    if not {detect.SCORES, detect.BOXES} <= {output.target for output in last.outputs}:
         yield "a detector's last stage gives no scores, or no boxes", "let its outputs have these as targets"
+    if any(_factors(card)[entry.source] != 1 for entry in last.inputs):
+        yield (
+            "a detector's last stage looks at a finer grid",
+            "let it look at the slices themselves: boxes are on these",
+        )
     if len(card.outputs) > 1:
         yield f"a detector has {len(card.outputs)} outputs", "let it have one"
 

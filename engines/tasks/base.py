@@ -37,6 +37,13 @@ class Piece:
     region: Region
     targets: Mapping[str, Pixels]
 
+    def image(self, name: str) -> Pixels:
+        """A target that is an image: (slices, rows, columns). Raises EngineInputError where it has several channels."""
+        values = self.targets[name]
+        if values.shape[1] != 1:
+            raise EngineInputError(f"the network gives {name} with {values.shape[1]} channels", "an image has one")
+        return values[:, 0]
+
 
 @dataclass(frozen=True, eq=False)
 class Computed:

@@ -39,6 +39,8 @@ def values(computed: Computed) -> Mapping[str, Value]:
     ((name, port),) = computed.card.outputs.items()
     least = float(computed.settings.get(SCORE, _DEFAULT_SCORE))
     overlap = float(computed.settings.get(OVERLAP, _DEFAULT_OVERLAP))
+    for piece in computed.pieces:
+        _check(piece, len(port.labels))
     found: list[Finding] = []
     for slice_index in range(computed.source.shape[0]):
         for channel, label in enumerate(port.labels):
@@ -85,17 +87,25 @@ def _candidates(computed: Computed, slice_index: int, channel: int, least: float
     return np.clip(boxes[best], 0, (columns - 1, rows - 1, columns - 1, rows - 1)), scores[best]
 
 
-def _of_piece(piece: Piece, place: int, channel: int, step: int) -> tuple[Boxes, Scores]:
-    """Boxes on the slice's grid and scores, of the places whose centre lies in the piece."""
-    region = piece.region
+def _check(piece: Piece, labels: int) -> None:
+    """Raises EngineInputError on other than scores of 0...1 for each label and 4 distances, on one grid;
+    RuntimeFailedError on what is no number."""
     scores, distances = piece.targets[SCORES], piece.targets[BOXES]
-    if channel >= scores.shape[1] or distances.shape[1] != 4 or scores.shape[2:] != distances.shape[2:]:
+    if scores.shape[1] != labels or distances.shape[1] != 4 or scores.shape[2:] != distances.shape[2:]:
         raise EngineInputError(
             f"the network gives {scores.shape[1:]} scores and {distances.shape[1:]} distances",
             "it must give a channel of scores for each of the card's labels, and 4 of distances, on one grid",
         )
-    check_numbers(scores[place], SCORES)
-    check_numbers(distances[place], BOXES)
+    check_numbers(scores, SCORES)
+    check_numbers(distances, BOXES)
+    if scores.min(initial=0.0) < 0 or scores.max(initial=0.0) > 1:
+        raise EngineInputError("the network gives scores that are not 0...1", "let it end in a sigmoid or a softmax")
+
+
+def _of_piece(piece: Piece, place: int, channel: int, step: int) -> tuple[Boxes, Scores]:
+    """Boxes on the slice's grid and scores, of the places whose centre lies in the piece."""
+    region = piece.region
+    scores, distances = piece.targets[SCORES], piece.targets[BOXES]
     stride = _stride(region.bottom - region.top, step, scores.shape[2])
     down, across = (np.arange(length) * stride + (stride - 1) / 2 for length in scores.shape[2:])
     inside = (down < region.bottom - region.top)[:, None] & (across < region.right - region.left)[None, :]

@@ -41,7 +41,7 @@ def with_strength(card: EngineCard) -> EngineCard:
 def _image(computed: Computed, name: str, port: Port) -> Volume:
     source = computed.source
     image = np.zeros(source.shape, dtype=np.float32) if port.presentation else np.array(source.voxels)
-    computed.pasted(image, lambda piece: piece.targets[name][:, 0])
+    computed.pasted(image, lambda piece: piece.image(name))
     if port.presentation:
         return presented(image, source)
     image = blended(source.voxels, image, float(computed.settings.get(STRENGTH, 1.0)))

@@ -54,7 +54,7 @@ def consistent(fine: Pixels, source: Pixels) -> Pixels:
 
 def _image(computed: Computed, name: str, port: Port, finer: Volume) -> Volume:
     image = np.empty(finer.shape, dtype=np.float32)
-    computed.pasted(image, lambda piece: piece.targets[name][:, 0])
+    computed.pasted(image, lambda piece: piece.image(name))
     if port.presentation:
         return presented(image, finer)
     if port.unit in ("as-input", finer.unit):

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from dicomnode.testing.bundles import Made, Shape, engine_of, example_inputs, example_volume, made, made_bundle
 from engines.base import Value
 from engines.bundle import golden
-from engines.card import EngineCard, Port, Setting, TensorInput
+from engines.card import EngineCard, Port, Setting, TensorInput, TensorOutput
 from engines.chain import Portions
 from engines.errors import BundleError, EngineInputError, RuntimeFailedError
 from engines.findings import Findings
@@ -328,6 +328,7 @@ def test_volumes_of_different_grids_are_refused(change: str) -> None:
 def test_networks_that_cannot_give_what_the_card_promises_are_refused() -> None:
     denoise, detect, contrast = (made(name).card for name in ("denoise", "detect", "contrast"))
     finer = replace(made("super-resolution").card, task="image")
+    twice = made("super-resolution").card.stages[0]
     beside = replace(denoise.stages[0], inputs=(TensorInput("image", "image", adjacent=1),))
     for card, words in (
         (replace(denoise, outputs={"other": Port()}), "no stage gives its output 'other'"),
@@ -337,6 +338,8 @@ def test_networks_that_cannot_give_what_the_card_promises_are_refused() -> None:
         (replace(detect, outputs={**detect.outputs, "more": Port("findings", labels=("one",))}), "has 2 outputs"),
         (replace(denoise, inputs={**denoise.inputs, "more": Port("findings")}), "'more' is findings"),
         (replace(detect, stages=denoise.stages), "no scores"),
+        (replace(detect, stages=(*detect.stages, *denoise.stages)), "last stage gives no scores"),
+        (replace(detect, stages=(twice, *detect.stages)), "looks at a finer grid"),
         (replace(contrast, method=""), "no method"),
         (replace(contrast, settings={"clip": Setting(1.0, "")}), "predicts no setting"),
         (replace(contrast, inputs={**contrast.inputs, "marks": Port("prompt")}), "takes a prompt for contrast"),
@@ -370,6 +373,22 @@ def test_if_one_network_cannot_be_opened_the_others_are_closed(tmp_path: Path) -
     with pytest.raises(RuntimeFailedError):
         ModelEngine.open(made_bundle(tmp_path, "two-stages"), opener)
     assert opened[0].is_closed
+
+
+def test_an_image_of_several_channels_is_refused() -> None:
+    class Colours(Recorder):
+        def run(self, tensors: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+            return {"residual": tensors["image"].repeat(3, axis=1)}
+
+    card = made("denoise").card
+    stage = replace(card.stages[0], outputs=(TensorOutput("residual", "image"),))
+    with pytest.raises(EngineInputError, match="image with 3 channels"):
+        run(ModelEngine(replace(card, stages=(stage,)), [Colours()]), {"image": unpadded((1, 8, 8))})
+
+
+def test_a_volume_without_voxels_is_refused() -> None:
+    with pytest.raises(EngineInputError, match="without voxels"):
+        run(ModelEngine(made("denoise").card, [Recorder()]), {"image": unpadded((0, 8, 8))})
 
 
 def test_a_network_of_another_factor_is_refused() -> None:

@@ -42,6 +42,7 @@ def test_diameters_on_two_slices_are_refused(last: float) -> None:
         (Box(0, (5.0, 5.0, 5.0, 5.0)),),
         (Box(0, (5.0, 5.0, np.nan, 9.0)),),
         (Box(0, (9.0, 9.0, 1.0, 1.0)),),
+        (Box(0, (-1e308, 5.0, 1e308, 9.0)),),
         (BOX,) * 1001,
     ],
 )
@@ -85,4 +86,4 @@ def test_marks_are_drawn_on_their_slice() -> None:
     recist = drawn(prompt, 1, 40, 50)
     assert recist[14, 13] == 1.0 and recist[18, 10] == 0.0
     assert not drawn(prompt, 0, 40, 50).any()
-    assert not drawn(Prompt((Box(0, (1e9, 1e9, 2e9, 2e9)),)), 0, 40, 50).any()
+    assert not drawn(Prompt((Box(0, (1e9, 1e9, 1e9 + 99, 1e9 + 99)),)), 0, 40, 50).any()

@@ -104,12 +104,19 @@ def test_boxes_end_at_the_slice() -> None:
     assert {item.box for item in found.items} == {(0.0, 0.0, 3.0, 3.0)}
 
 
-@pytest.mark.parametrize(("labels", "sides", "columns"), [(1, 4, 2), (2, 3, 2), (2, 4, 1)])
+@pytest.mark.parametrize(("labels", "sides", "columns"), [(1, 4, 2), (3, 4, 2), (2, 3, 2), (2, 4, 1)])
 def test_scores_and_boxes_that_do_not_fit_are_refused(labels: int, sides: int, columns: int) -> None:
     scores, distances = np.ones((1, labels, 2, 2), np.float32), np.ones((1, sides, 2, columns), np.float32)
     with pytest.raises(EngineInputError, match="scores and") as error:
         values(computed_of(scores, distances, 8, 8))
     assert "labels" in error.value.hint
+
+
+@pytest.mark.parametrize("score", [-0.5, 7.0])
+def test_scores_that_are_no_probabilities_are_refused(score: float) -> None:
+    scores, distances = np.full((1, 2, 2, 2), score, np.float32), np.ones((1, 4, 2, 2), np.float32)
+    with pytest.raises(EngineInputError, match=r"not 0\.\.\.1"):
+        values(computed_of(scores, distances, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["scores", "boxes"])
