@@ -21,6 +21,10 @@ _INT8: Final = frozenset(
     {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear"}
 )
 """Operators that compute in int8, whatever a runtime is asked for."""
+_DRAWING: Final = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+"""Operators that draw numbers: what is derived must be the same again."""
 
 
 def check_network(content: bytes, stage: Stage, *, quantised: bool = False) -> None:
@@ -74,6 +78,8 @@ def _check_operators(model: Any, file: str) -> None:
     for node in _nodes(model.graph):
         if node.domain not in _OWN_DOMAINS:
             raise BundleError(f"{file} uses operators of {node.domain[:60]!r}", "only ONNX's own are computed")
+        if node.op_type in _DRAWING:
+            raise BundleError(f"{file} draws numbers ({node.op_type})", "the same image must give the same again")
 
 
 def _check_constants(model: Any, file: str) -> None:
@@ -115,10 +121,9 @@ def _check_inputs(graph: Any, stage: Stage) -> None:
     _check_names(stage.file, "inputs", set(found), set(channels))
     for name, count in channels.items():
         shape = _shape(stage.file, name, found[name])
-        if len(shape) != 4:
-            raise BundleError(
-                f"{stage.file}: {name} has {len(shape)} axes", "it must be (batch, channels, rows, columns)"
-            )
+        _check_axes(stage.file, name, shape)
+        if shape[0] != 0:
+            raise BundleError(f"{stage.file}: {name} is for a batch of {shape[0]}", "export it with an open batch")
         if shape[1] not in (0, count):
             raise BundleError(f"{stage.file}: {name} has {shape[1]} channels, the card gives it {count}", "change one")
 
@@ -127,7 +132,14 @@ def _check_outputs(graph: Any, stage: Stage) -> None:
     found = {value.name: value.type for value in graph.output}
     _check_names(stage.file, "outputs", set(found), {entry.tensor for entry in stage.outputs})
     for name, kind in found.items():
-        _shape(stage.file, name, kind)
+        shape = _shape(stage.file, name, kind)
+        if shape:  # a network need not say what it gives
+            _check_axes(stage.file, name, shape)
+
+
+def _check_axes(file: str, name: str, shape: list[int]) -> None:
+    if len(shape) != 4:
+        raise BundleError(f"{file}: {name} has {len(shape)} axes", "it must be (batch, channels, rows, columns)")
 
 
 def _check_names(file: str, what: str, found: set[str], wanted: set[str]) -> None:

@@ -69,6 +69,19 @@ def _three_axes(model: onnx.ModelProto) -> None:
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, "r"]))
 
 
+def _drawing(model: onnx.ModelProto) -> None:
+    model.graph.node[0].output[0] = "z"
+    model.graph.node.append(helper.make_node("RandomNormalLike", ["z"], ["y"]))
+
+
+def _one_slice(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def _two_axes(model: onnx.ModelProto) -> None:
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1]))
+
+
 def test_a_network_as_the_card_says_is_taken() -> None:
     check_network(network().SerializeToString(), STAGE)
 
@@ -83,6 +96,9 @@ def test_a_network_as_the_card_says_is_taken() -> None:
         (_opset(OPSETS[-1] + 1), f"opset {OPSETS[-1] + 1}"),
         (_output, "has the outputs z; the card says y"),
         (_three_axes, "x has 3 axes"),
+        (_two_axes, "y has 2 axes"),
+        (_one_slice, "x is for a batch of 1"),
+        (_drawing, "draws numbers"),
         (lambda model: model.graph.ClearField("node"), "no ONNX model"),
     ],
 )
