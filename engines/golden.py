@@ -26,6 +26,11 @@ from engines.volume import Mask, Volume
 
 LARGEST_ARRAYS_BYTES: Final = 512 * 2**20
 _MOST_ARRAYS: Final = 64
+_MEMBER: Final = b"PK\x01\x02"
+_MOST_MEMBERS: Final = 1000
+"""These four bytes may stand in an array too, but not often."""
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What numpy writes. Others may ask for gigabytes to unpack a few bytes."""
 _DESCRIBED: Final = "golden.json"
 _LARGEST_DESCRIBED_BYTES: Final = 2**20
 
@@ -242,6 +247,8 @@ def read_arrays(content: bytes, largest_bytes: int) -> dict[str, NDArray[Any]]:
 
     Sizes are judged by what the file declares, before anything is allocated; raises BundleError.
     """
+    if content.count(_MEMBER) > _MOST_MEMBERS:  # zipfile makes an object of each before it can be asked how many
+        raise BundleError("golden.npz has too many arrays", f"at most {_MOST_ARRAYS} are read")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return dict(_read_members(archive, largest_bytes))
@@ -255,7 +262,7 @@ def _read_members(archive: zipfile.ZipFile, left_bytes: int) -> Iterator[tuple[s
     if len(members) > _MOST_ARRAYS:
         raise BundleError(f"golden.npz has {len(members)} arrays", f"at most {_MOST_ARRAYS} are read")
     for member in members:
-        if not member.filename.endswith(".npy"):
+        if not member.filename.endswith(".npy") or member.compress_type not in _METHODS:
             raise BundleError("golden.npz has something in it that is no array", "write it with numpy.savez")
         with archive.open(member) as file:
             kind, shape = _read_header(file.read(10), file)

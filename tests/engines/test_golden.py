@@ -130,6 +130,21 @@ def test_arrays_of_other_kinds_are_refused(header: str) -> None:
         read_arrays(_npz(a=_npy(header, bytes(8))), 1000)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_what_numpy_does_not_pack_is_not_unpacked(method: int) -> None:
+    """An LZMA stream may ask for a dictionary of four gigabytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("a.npy", _npy("{'descr': '|u1', 'fortran_order': False, 'shape': (8,), }", bytes(8)))
+    with pytest.raises(BundleError, match="no array"):
+        read_arrays(file.getvalue(), 1000)
+
+
+def test_a_crowd_of_arrays_is_refused_before_they_are_listed() -> None:
+    with pytest.raises(BundleError, match="too many arrays"):
+        read_arrays(_npz(**{str(number): b"" for number in range(1001)}), 1000)
+
+
 def test_pickled_objects_are_never_loaded() -> None:
     file = io.BytesIO()
     np.savez(file, allow_pickle=True, a=np.array([{}], dtype=object))
