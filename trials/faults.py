@@ -79,7 +79,8 @@ def no_number(case: Case, draw: np.random.Generator, at: range) -> Case | None:
     row, column = int(draw.integers(rows - 32)), int(draw.integers(columns - 32))
     made = case.output.voxels.copy()
     made[at[0] : at[-1] + 1, row : row + 32, column : column + 32] = np.nan
-    return _made(case, made)
+    planted = _made(case, made)
+    return planted if np.isnan(planted.output.voxels).any() else None  # all of it fell into padding
 
 
 def clipped(case: Case, draw: np.random.Generator, at: range) -> Case | None:
