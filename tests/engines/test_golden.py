@@ -64,6 +64,8 @@ def test_every_kind_of_value_comes_back() -> None:
         (VOLUME.with_voxels(np.where(VOXELS == 5, np.float32(6.1), VOXELS)), False),  # the largest
         (VOLUME.with_voxels(np.where(VOXELS == 5, np.float32(np.nan), VOXELS)), False),
         (Volume(VOXELS[:1], AFFINE, HU), False),
+        (Volume(VOXELS, AFFINE, "arbitrary"), False),
+        (Volume(VOXELS, AFFINE + np.diag([0.1, 0.0, 0.0, 0.0]), HU), False),
         (VALUES["mask"], False),
         (VALUES["findings"], False),
         (None, False),
@@ -82,6 +84,19 @@ def test_findings_are_compared_in_any_order() -> None:
     assert compare(golden, "float32", {"f": Findings((other, one))})[0].passed
     assert not compare(golden, "float32", {"f": Findings((other,))})[0].passed
     assert compare(replace(golden, outputs={"f": Findings(())}), "float32", {"f": Findings(())})[0].passed
+
+
+def test_findings_that_a_machine_finds_in_another_order_are_the_same() -> None:
+    """Their left sides differ by less than the rounding."""
+    one, other = Finding(0, (4.0, 0.0, 9.0, 1.0), "a", 0.5), Finding(0, (4.01, 50.0, 9.0, 51.0), "a", 0.6)
+    golden = replace(
+        GOLDEN, outputs={"f": Findings((one, other))}, tolerance={"float32": {"f": Tolerance(0.1, 0.1, 0.1)}}
+    )
+    moved = replace(one, box=(4.02, 0.0, 9.0, 1.0))
+    assert compare(golden, "float32", {"f": Findings((other, moved))})[0].passed
+    for spoilt in (replace(one, label="b"), replace(one, slice_index=1), replace(one, score=0.7)):
+        assert not compare(golden, "float32", {"f": Findings((other, spoilt))})[0].passed
+    assert not compare(golden, "float32", {"f": Findings((one, one))})[0].passed
 
 
 def test_a_precision_without_tolerance_is_not_compared() -> None:
