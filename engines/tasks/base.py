@@ -61,9 +61,12 @@ class Computed:
     factor: int
     pieces: Sequence[Piece]
 
-    def pasted(self, canvas: NDArray[Any], take: Callable[[Piece], NDArray[Any]]) -> None:
+    def pasted(self, canvas: NDArray[Any], take: Callable[[Piece], NDArray[Any]], *, beneath: bool = False) -> None:
         """Write what `take` gives of each piece, (slices, rows, columns), to its place on `canvas`. Raises
-        EngineInputError where it has another size: the card's `factor` is not the network's."""
+        EngineInputError where it has another size: the card's `factor` is not the network's.
+
+        beneath  only where `canvas` is still 0: marks that lie near to each other take nothing from each other
+        """
         for piece in self.pieces:
             values = take(piece)
             place = canvas[piece.slices.start : piece.slices.stop, *piece.region.finer(self.factor).window]
@@ -71,4 +74,4 @@ class Computed:
                 raise EngineInputError(
                     f"the network gives {values.shape}, {place.shape} was declared", "the card's factor must be its own"
                 )
-            place[...] = values
+            np.copyto(place, values, where=place == 0 if beneath else True)

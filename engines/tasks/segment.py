@@ -53,7 +53,7 @@ def _mask(computed: Computed, name: str, port: Port) -> Mask:
     source = computed.source
     threshold = float(computed.settings.get(THRESHOLD, _EVEN))
     labels = np.zeros(source.shape, dtype=np.uint8)
-    computed.pasted(labels, lambda piece: labelled(piece.targets[name], len(port.labels), threshold))
+    computed.pasted(labels, lambda piece: labelled(piece.targets[name], len(port.labels), threshold), beneath=True)
     if source.valid is not None:
         labels[~source.valid] = 0
     return Mask(labels, source.affine, dict(enumerate(port.labels, start=1)))

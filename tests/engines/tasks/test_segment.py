@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dicomnode.testing.bundles import engine_of, made
+from engines.card import Port
 from engines.errors import EngineInputError, RuntimeFailedError
-from engines.tasks.segment import labelled
+from engines.prompt import Region
+from engines.tasks.base import Computed, Piece
+from engines.tasks.segment import labelled, values
 from engines.volume import HU, Mask, Volume
 
 
@@ -35,6 +40,21 @@ def test_scores_that_are_no_numbers_are_no_labels() -> None:
     scores[0, 1, 0, 0] = np.nan
     with pytest.raises(RuntimeFailedError, match="no numbers"):
         labelled(scores, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_marks_near_to_each_other_take_nothing_from_each_other(order: int) -> None:
+    """Each network sees its own lesion; in the other's region there is background for it."""
+    pieces = [
+        Piece(range(1), Region(0, 6, left, left + 6), {"labels": np.full((1, 1, 6, 6), 0.1, np.float32)})
+        for left in (0, 4)
+    ]
+    pieces[0].targets["labels"][0, 0, 2:4, 2:5] = pieces[1].targets["labels"][0, 0, 2:4, 2:5] = 0.9
+    card = replace(made("segment-marked").card, outputs={"labels": Port("mask", labels=("lesion",))})
+    source = Volume(np.zeros((1, 6, 10), np.float32), np.eye(4), HU)
+    mask = values(Computed(card, {}, source, 1, pieces[::order]))["labels"]
+    assert isinstance(mask, Mask)
+    assert mask.labels[0, 2].tolist() == [0, 0, 1, 1, 1, 0, 1, 1, 1, 0]
 
 
 def test_three_series_are_seen_together() -> None:
