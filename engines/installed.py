@@ -88,5 +88,5 @@ def load_installed(folder: Path, name: str, version: str) -> Bundle:
         raise EngineNotFoundError(f"engine {name} has no version {version!r} here", nearest(version, accepted))
     bundle = load_bundle(folder / name / version)
     if bundle.digest != accepted[version].digest:
-        raise BundleError(f"{name}@{version} is not the bundle that was accepted", "remove it, and add it again")
+        raise BundleError(f"{name}@{version} is not the bundle that was accepted", "add the one that was again")
     return bundle

@@ -21,10 +21,11 @@ from dicomnode.errors import UsageError
 from dicomnode.store.folders import make_folder, sync_folder
 from engines.bundle import Bundle, load_bundle
 from engines.errors import BundleError, EngineNotFoundError
-from engines.installed import STATE, Accepted, Change, Installed, read_state
+from engines.installed import STATE, Accepted, Change, Installed, load_installed, read_state
 from engines.tables import nearest
 
-_LOCK: Final = "lock"
+_LOCK: Final = ".lock"
+"""No engine can have this name, or one that begins with a dot."""
 _ASIDE: Final = ".aside-"
 _KEPT_CHANGES: Final = 200
 
@@ -38,7 +39,8 @@ class By:
 
 
 def add(folder: Path, bundle: Bundle, signed_by: str, by: By) -> Installed:
-    """Copy a bundle below `folder`; the first version of a name is in use from then on. Again, it changes nothing.
+    """Copy a bundle below `folder`; the first version of a name is in use from then on. Again, it changes nothing but
+    what was damaged.
 
     signed_by  fingerprint of the trusted key that vouches for it; empty where `by` takes it at his word
     Raises UsageError where another bundle has this name and version, BundleError where its files change meanwhile.
@@ -48,6 +50,7 @@ def add(folder: Path, bundle: Bundle, signed_by: str, by: By) -> Installed:
         state = read_state(folder / card.name)
         there = state.versions.get(card.version)
         if there is not None and there.digest == bundle.digest:
+            _mend(bundle, folder)
             return state
         if there is not None:
             raise UsageError(f"another {card.reference} is installed", "give the new one a version of its own")
@@ -88,6 +91,14 @@ def remove(folder: Path, name: str, version: str, by: By) -> Installed:
         shutil.rmtree(folder / name / version)
         sync_folder(folder / name)
         return written
+
+
+def _mend(bundle: Bundle, folder: Path) -> None:
+    """Copy a bundle again where what is installed of it does not load any more."""
+    try:
+        load_installed(folder, bundle.card.name, bundle.card.version)
+    except BundleError:
+        _copy(bundle, folder / bundle.card.name / bundle.card.version)
 
 
 def _known(folder: Path, name: str, version: str) -> Installed:

@@ -59,6 +59,26 @@ def test_adding_again_changes_nothing(folder: Path, made_ones: dict[str, Bundle]
     assert (folder / NAME / STATE).read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["net.onnx", "digests.json"])
+def test_adding_again_mends_what_was_damaged(folder: Path, made_ones: dict[str, Bundle], name: str) -> None:
+    (folder / NAME / "1.0.0" / name).unlink()
+    before = (folder / NAME / STATE).read_bytes()
+    bundles.add(folder, made_ones["1.0.0"], "", By("somebody", 2.0))
+    assert load_installed(folder, NAME, "1.0.0").digest == made_ones["1.0.0"].digest
+    assert (folder / NAME / STATE).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["lock", "state"])
+def test_no_name_is_in_the_way_of_our_own_files(tmp_path: Path, name: str) -> None:
+    (tmp_path / "made").mkdir()
+    made = made_bundle(tmp_path / "made", "adjacent")
+    card = made.folder / "card.toml"
+    card.write_text(card.read_text().replace(NAME, name))
+    seal(made.folder)
+    bundles.add(tmp_path / "engines", load_bundle(made.folder), "", BY)
+    assert load_installed(tmp_path / "engines", name, "1.0.0").card.name == name
+
+
 def test_another_bundle_of_the_same_version_is_refused(
     folder: Path, made_ones: dict[str, Bundle], tmp_path: Path
 ) -> None:
