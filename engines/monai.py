@@ -19,7 +19,7 @@ from typing import Any, Final
 from engines.bundle import Bundle, read_file
 from engines.card import EngineCard, Envelope, Limits, Port, Scale, Stage, TensorInput, TensorOutput
 from engines.errors import BundleError
-from engines.networks import names_of
+from engines.networks import check_network, names_of
 from engines.provenance import Provenance, Training
 from engines.soundness import check_card
 from engines.volume import ARBITRARY, HU
@@ -78,6 +78,7 @@ def import_monai(folder: Path, name: str, scale: Scale) -> Imported:
     card = _card(metadata, (taken, given), name)
     card = replace(card, stages=(_stage(names_of(network, _FILE), (taken, given), card, scale),))
     check_card(card)
+    check_network(network, card.stages[0])
     return Imported(card, _provenance(metadata), network, (*_NOT_IN_METADATA, *_shape_words(taken)))
 
 
@@ -91,6 +92,7 @@ def export_monai(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         len(card.stages) != 1
         or len(card.inputs) != 1
         or len(card.outputs) != 1
+        or len(card.stages[0].outputs) != 1
         or card.task not in ("image", "segment")
     ):
         raise BundleError(
@@ -107,6 +109,7 @@ def export_monai(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         (folder / path.parent).mkdir(exist_ok=True)
         (folder / path).write_bytes(content)
     return (
+        *_residual_words(bundle),
         "MONAI asks for models/model.pt, the weights as PyTorch pickles them: only who trained them can add it",
         "the scale before and after the network is said in the description alone: MONAI wants it as transforms",
         "the envelope, the limits, the golden test, the digests and the signature have no place there",
@@ -248,6 +251,7 @@ def _as_metadata(bundle: Bundle) -> dict[str, Any]:
     labels = dict(enumerate(("background", *given.labels))) if given.kind == "mask" else {0: "image"}
     output = {"format": "labels" if given.kind == "mask" else _format(given.unit), "num_channels": len(labels)}
     seen = f"The network sees (value - {scale.offset:g}) / {scale.divisor:g}."
+    seen = " ".join((seen, *_residual_words(bundle)))
     return {
         "version": card.version,
         "monai_version": "n/a",
@@ -272,6 +276,11 @@ def _as_metadata(bundle: Bundle) -> dict[str, Any]:
             "outputs": {"pred": {**common, **output, "channel_def": {str(key): text for key, text in labels.items()}}},
         },
     }
+
+
+def _residual_words(bundle: Bundle) -> tuple[str, ...]:
+    (output,) = bundle.card.stages[0].outputs
+    return ("The network gives what is to be taken away from the image, not the image.",) if output.residual_of else ()
 
 
 def _format(unit: str) -> str:

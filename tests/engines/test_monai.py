@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx.helper import make_attribute
 
 from dicomnode.operations.monai import import_from_monai
 from dicomnode.testing import networks
@@ -66,7 +68,10 @@ def test_an_export_maps_back(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no place in a MONAI bundle"):
         export_monai(bundle, tmp_path / "monai")
     bundle = made_bundle(tmp_path / "again", "adjacent")
-    assert any("model.pt" in sentence for sentence in export_monai(bundle, tmp_path / "monai"))
+    lost = export_monai(bundle, tmp_path / "monai")
+    assert any("model.pt" in sentence for sentence in lost)
+    assert "taken away" in lost[0]
+    assert lost[0] in json.loads((tmp_path / "monai" / METADATA).read_text())["description"]
     back = import_monai(tmp_path / "monai", "random-adjacent", KILO)
     assert back.network == bundle.networks[0].read_bytes()
     assert (back.card.task, back.card.inputs, back.card.version) == ("image", bundle.card.inputs, bundle.card.version)
@@ -103,6 +108,13 @@ def test_what_does_not_map_is_refused(tmp_path: Path, spoil: Callable[[dict[str,
         import_monai(monai_bundle(tmp_path, content, networks.segmenter(inputs=1)), "ct-liver", KILO)
     assert message in str(error.value)
     assert error.value.hint
+
+
+def test_a_network_that_no_bundle_may_have_is_not_opened(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(networks.segmenter(inputs=1))
+    model.graph.node.add(op_type="RandomNormal", output=["noise"]).attribute.append(make_attribute("shape", [1]))
+    with pytest.raises(BundleError, match="draws numbers"):
+        import_monai(monai_bundle(tmp_path, metadata(), model.SerializeToString()), "ct-liver", KILO)
 
 
 def test_without_an_onnx_file_nothing_is_imported(tmp_path: Path) -> None:
