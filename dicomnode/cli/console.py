@@ -40,9 +40,11 @@ class Answer(Protocol):
 
 
 def complain(what: str, hint: str) -> None:
-    """An error in two lines: what, and what to do next."""
-    typer.echo(f"error: {' '.join(what.split())}", err=True)
-    typer.echo(f" next: {' '.join(hint.split()) or 'see docs/commands.md'}", err=True)
+    """An error in two lines: what, and what to do next. Either may quote what came from outside."""
+    from dicomnode.operations.terminal import printable
+
+    typer.echo(f"error: {printable(' '.join(what.split()))}", err=True)
+    typer.echo(f" next: {printable(' '.join(hint.split())) or 'see docs/commands.md'}", err=True)
 
 
 def show(answer: Answer, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from pydicom.data import get_testdata_file
 
 from dicomnode.cli import ask
 from dicomnode.cli.app import app, run
-from dicomnode.cli.console import outcome
+from dicomnode.cli.console import complain, outcome
 from tests.cli.conftest import Command
 
 USAGE = [
@@ -25,6 +25,11 @@ USAGE = [
     (["engines"], "a command is missing: list", "dicomnode engines --help"),
     (["enhance", ".", "out", "--engine", "ct-nlm", "--set", "strength"], "no '='", "KEY=VALUE"),
 ]
+
+
+def test_what_came_from_outside_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("the network has the outputs \x1b[2Jz", "known here: \x9b31m")
+    assert capsys.readouterr().err == "error: the network has the outputs ?[2Jz\n next: known here: ?31m\n"
 
 
 @pytest.mark.parametrize(("arguments", "what", "hint"), USAGE)
