@@ -73,8 +73,11 @@ def read_state(folder: Path) -> Installed:
             table = json.loads(file.read(_LARGEST_STATE_BYTES))
     except FileNotFoundError:
         return Installed()
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{folder / STATE} cannot be read ({type(error).__name__})", "look at the disk") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{folder / STATE} cannot be read ({type(error).__name__})",
+            f"look at the disk; then take {folder} away, and add its bundles again",
+        ) from None
     return read_table(Installed, table, STATE)
 
 
@@ -86,7 +89,10 @@ def load_installed(folder: Path, name: str, version: str) -> Bundle:
     accepted = read_state(folder / name).versions
     if version not in accepted:
         raise EngineNotFoundError(f"engine {name} has no version {version!r} here", nearest(version, accepted))
-    bundle = load_bundle(folder / name / version)
+    try:
+        bundle = load_bundle(folder / name / version)
+    except BundleError as error:
+        raise BundleError(f"{name}@{version}: {error}", "add it again from its source: dicomnode engines add") from None
     if bundle.digest != accepted[version].digest:
         raise BundleError(f"{name}@{version} is not the bundle that was accepted", "add the one that was again")
     return bundle

@@ -11,9 +11,12 @@ from engines.errors import BundleError, SettingError
 from engines.tables import nearest
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_VERSION: Final = re.compile(r"\d{1,6}\.\d{1,6}\.\d{1,6}(?:[-+.][0-9A-Za-z]{1,16}){0,3}")
+_VERSION: Final = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:[-+.][0-9A-Za-z]{1,16}){0,3}")
 _PART: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _STAGE_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.onnx")
+_LONGEST_LABEL: Final = 64
+"""What DICOM's LO takes (PS3.5 6.2); a backslash would make two values of it."""
+
 _MOST_ADJACENT: Final = 16
 _LARGEST_PX: Final = 1024
 _LARGEST_FACTOR: Final = 8
@@ -43,6 +46,9 @@ def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
         yield f"its precisions are {', '.join(card.precisions) or 'none'}", "int8 shifts HU: it is for detectors only"
     if "int8" in card.precisions and len(card.precisions) > 1:
         yield "it has int8 beside other precisions", "a network is quantised, or it is not: make two versions"
+    for label in (label for port in (*card.inputs.values(), *card.outputs.values()) for label in port.labels):
+        if not label.isprintable() or not 0 < len(label.strip()) <= _LONGEST_LABEL or "\\" in label:
+            yield f"a label is {label[:80]!r}", f"1 to {_LONGEST_LABEL} printable characters, without a backslash"
     if bool(card.method) != (card.task == "contrast"):
         yield f"its method is {card.method!r}", "a contrast task names one, and no other task does"
     yield from _range_problems(card)
@@ -96,6 +102,9 @@ def _own_problems(stage: Stage) -> Iterator[tuple[str, str]]:
         )
     if not 1 <= stage.factor <= _LARGEST_FACTOR:
         yield f"{stage.file}: factor is {stage.factor}", f"1 to {_LARGEST_FACTOR}"
+    targets = [output.target for output in stage.outputs]
+    if len(set(targets)) != len(targets):
+        yield f"{stage.file} gives one target twice", "name each of its outputs differently"
     for scale in (*(entry.scale for entry in stage.inputs), *(entry.scale for entry in stage.outputs)):
         yield from _scale_problems(stage, scale)
 

@@ -11,6 +11,7 @@ from engines.errors import BundleError
 from engines.tasks import contrast, detect
 
 _GIVES: Final[Mapping[Task, str]] = {"segment": "mask", "detect": "findings"}
+_LARGEST_FACTOR: Final = 8
 _MOST_LABELS: Final = 255
 """Labels are stored as uint8."""
 
@@ -43,6 +44,8 @@ def _factors(card: EngineCard) -> dict[str, int]:
 
 def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
     targets = {output.target for stage in card.stages for output in stage.outputs}
+    if max(_factors(card).values()) > _LARGEST_FACTOR:
+        yield f"its stages give {max(_factors(card).values())} times the rows", f"at most {_LARGEST_FACTOR}"
     yield from _port_problems(card)
     if card.task == "detect":
         yield from _detector_problems(card)

@@ -148,6 +148,7 @@ def _many_files(folder: Path) -> None:
         (_edit(CARD, '"float16"', '"int8"'), "precisions are", "detectors"),
         (_edit(CARD, 'file = "net.onnx"', 'file = "../net.onnx"'), "'../net.onnx'", "plain name"),
         (_edit(CARD, 'version = "1.0.0"', 'version = "../1"'), "the version is '../1'", "1.2.0"),
+        (_edit(CARD, 'version = "1.0.0"', 'version = "1.١.0"'), "the version is '1.١.0'", "1.2.0"),
         (_edit(CARD, 'name = "random-adjacent"', 'name = "/etc"'), "the name is '/etc'", "small letters"),
         (_edit(CARD, "[engine.inputs", 'bundle = "00"\n\n[engine.inputs'), "names a runtime or a bundle", "leave"),
         (_edit(CARD, 'source = "image"', 'source = "imagee"'), "'imagee', which nothing before it gives", "image"),

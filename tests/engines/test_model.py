@@ -333,6 +333,7 @@ def test_networks_that_cannot_give_what_the_card_promises_are_refused() -> None:
     for card, words in (
         (replace(denoise, outputs={"other": Port()}), "no stage gives its output 'other'"),
         (finer, "has 2 times the rows"),
+        (replace(finer, stages=tuple(replace(twice, factor=8) for _ in range(2))), "64 times the rows"),
         (replace(detect, outputs={"findings": Port()}), "'findings' is a volume"),
         (replace(detect, outputs={"findings": Port("findings")}), "has 0 labels"),
         (replace(detect, outputs={**detect.outputs, "more": Port("findings", labels=("one",))}), "has 2 outputs"),

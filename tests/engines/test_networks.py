@@ -1,4 +1,4 @@
-"""A card says of its networks whether they compute in int8."""
+"""What a card says of its networks: whether they compute in int8, and what they give."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from dicomnode.testing import networks
 from dicomnode.testing.bundles import made, made_bundle
-from engines.card import Stage, TensorInput, TensorOutput
+from engines.card import Port, Stage, TensorInput, TensorOutput
 from engines.errors import BundleError
 from engines.networks import check_network
 from engines.soundness import check_card
@@ -34,3 +34,17 @@ def test_int8_stands_alone_on_a_detectors_card() -> None:
     check_card(replace(card, precisions=("int8",)))
     with pytest.raises(BundleError, match="int8 beside other"):
         check_card(replace(card, precisions=("float32", "int8")))
+
+
+@pytest.mark.parametrize("label", ["", " ", "liver\\spleen", "a\nb", "x" * 65])
+def test_a_label_fits_into_dicom(label: str) -> None:
+    card = made("segment").card
+    with pytest.raises(BundleError, match="a label is"):
+        check_card(replace(card, outputs={"mask": Port("mask", labels=("body", label))}))
+
+
+def test_a_target_is_given_once() -> None:
+    card = made("two-outputs").card
+    (stage,) = card.stages
+    with pytest.raises(BundleError, match="one target twice"):
+        check_card(replace(card, stages=(replace(stage, outputs=(*stage.outputs, stage.outputs[0])),)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,9 @@ def test_adding_again_changes_nothing(folder: Path, made_ones: dict[str, Bundle]
 @pytest.mark.parametrize("name", ["net.onnx", "digests.json"])
 def test_adding_again_mends_what_was_damaged(folder: Path, made_ones: dict[str, Bundle], name: str) -> None:
     (folder / NAME / "1.0.0" / name).unlink()
+    with pytest.raises(BundleError, match=f"{NAME}@1.0.0: ") as error:
+        load_installed(folder, NAME, "1.0.0")
+    assert "engines add" in error.value.hint
     before = (folder / NAME / STATE).read_bytes()
     bundles.add(folder, made_ones["1.0.0"], "", By("somebody", 2.0))
     assert load_installed(folder, NAME, "1.0.0").digest == made_ones["1.0.0"].digest
@@ -188,3 +193,25 @@ def test_a_damaged_state_is_said(folder: Path, content: str) -> None:
     (folder / NAME / STATE).write_text(content)
     with pytest.raises(BundleError):
         read_installed(folder)
+
+
+def test_versions_added_at_once_are_all_there(tmp_path: Path, made_ones: dict[str, Bundle]) -> None:
+    folder = tmp_path / "engines"
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda bundle: bundles.add(folder, bundle, "", BY), [*made_ones.values()] * 2))
+    assert set(read_installed(folder)[NAME].versions) == set(made_ones)
+    assert [change.what for change in read_installed(folder)[NAME].history].count("add") == 3
+
+
+def test_a_full_disk_leaves_what_was_there(
+    folder: Path, made_ones: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path, **_: object) -> None:
+        target.write_bytes(source.read_bytes()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        bundles.add(folder, made_ones["2.0.0"], "", BY)
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
