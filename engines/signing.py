@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -89,7 +89,7 @@ def sign(folder: Path, digest: str, private: Path) -> Signature:
         raise BundleError(f"{private} can be read by others", f"chmod 600 {private}, or make a new key")
     try:
         key = load_pem_private_key(_key_file(private), None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BundleError(f"{private} is no private key without a passphrase", "make one: engines keygen") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise BundleError(f"{private} is no key of Ed25519", "make one: dicomnode engines keygen")
@@ -105,7 +105,7 @@ def read_public_key(path: Path) -> bytes:
     """The 32 bytes of a public key in a PEM file; raises BundleError."""
     try:
         key = load_pem_public_key(_key_file(path))
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise BundleError(f"{path} is no public key", "give the .pub file that engines keygen wrote") from None
     if not isinstance(key, Ed25519PublicKey):
         raise BundleError(f"{path} is no key of Ed25519", "give the .pub file that engines keygen wrote")

@@ -83,6 +83,18 @@ def test_a_file_that_is_no_key_is_refused(content: bytes, tmp_path: Path) -> Non
         sign(tmp_path, DIGEST, path)
 
 
+def test_a_key_of_a_kind_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    public, private = (bytes.fromhex(text) for text in ("302a300506032a0304032100", "302e020100300506032a030404220420"))
+    for name, kind, content in (("public", "PUBLIC", public), ("private", "PRIVATE", private)):
+        text = base64.b64encode(content + bytes(32)).decode()
+        (tmp_path / name).write_text(f"-----BEGIN {kind} KEY-----\n{text}\n-----END {kind} KEY-----\n")
+        (tmp_path / name).chmod(0o600)
+    with pytest.raises(BundleError, match="no public key"):
+        read_public_key(tmp_path / "public")
+    with pytest.raises(BundleError, match="no private key"):
+        sign(tmp_path, DIGEST, tmp_path / "private")
+
+
 @pytest.mark.parametrize(
     "table", [{}, {"public_key": "AA==", "signature": "AA=="}, {"public_key": 1, "signature": ""}, [], {"a": "b"}]
 )
