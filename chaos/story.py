@@ -13,6 +13,7 @@ from typing import Any, Final
 from chaos.faults import EVERYWHERE, Kind
 from chaos.scanner import Sending
 from chaos.site import ARCHIVE, PACS
+from dicomnode.testing.node import TO_PLAN
 
 TOLD: Final = frozenset(
     {
@@ -121,10 +122,8 @@ TIMES: Final = """
 """Of each series: when it was closed last, and when its deliveries were made and done."""
 
 
-TO_DO: Final = """
-    SELECT 'series', id::text, state, '' FROM series
-    WHERE origin = 'received' AND (state <> 'closed' OR NOT EXISTS
-        (SELECT 1 FROM plan WHERE plan.series_row = series.id AND plan.generation = series.generation))
+TO_DO: Final = f"""
+    SELECT 'series', id::text, state, '' FROM series WHERE {TO_PLAN}
     UNION ALL SELECT 'job', id::text, state, reasons::text FROM job WHERE state NOT IN ('derived', 'withheld')
     UNION ALL SELECT 'delivery', id::text, state, destination FROM outbox WHERE state IN ('held', 'ready', 'failed')
     UNION ALL SELECT 'workflow', workflow_uuid, status, executor_id FROM dbos.workflow_status WHERE status <> 'SUCCESS'

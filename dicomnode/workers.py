@@ -180,8 +180,8 @@ def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dic
         hint = "raise limits.worker_memory_mb"
         return {"error": "WorkerError", "message": "not enough memory for this input", "hint": hint}
     except Exception as error:  # noqa: BLE001  whatever a decoder raises on hostile bytes; text of it may hold PHI
-        if isinstance(error, OSError) and error.errno is not None:  # decoders raise it too, but without a number
-            return _disk_failure(request["operation"], error.errno)
+        if (number := _disk_error(error)) is not None:
+            return _disk_failure(request["operation"], number)
         if isinstance(error, OSError) and _NUMPYS_FULL_DISK.fullmatch(str(error)):
             return _disk_failure(request["operation"], errno.ENOSPC)
         return {
@@ -189,6 +189,16 @@ def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dic
             "message": f"{request['operation']} failed on this input ({type(error).__name__})",
             "hint": "keep the object and report it: it should have been refused with a clearer reason",
         }
+
+
+def _disk_error(error: BaseException | None) -> int | None:
+    """The number of the system's error that is at the root of it: pydicom raises another without the number, to name
+    the element that it was writing. Decoders raise OSError too, for what they cannot decode, and never with one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        error = error.__cause__
+    return None
 
 
 def _disk_failure(operation: str, number: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset, dcmwrite
 
 from dicomnode import errors
 from dicomnode.errors import DicomNodeError, DiskFullError, EngineError, InputError, StoreError, WorkerError
@@ -210,6 +211,22 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, state: str) -> None:
         parent.kill()
         parent.communicate()
     wait_until(lambda: not is_running(pid), 10.0, "the worker has ended")
+
+
+def test_a_full_disk_as_pydicom_tells_it_is_one() -> None:
+    """It names the element that it was writing by an error of its own, which has no number."""
+    dataset = Dataset()
+    dataset.add_new("PixelData", "OB", bytes(1 << 20))
+
+    def write() -> dict[str, object]:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            dcmwrite(file, dataset, implicit_vr=False, little_endian=True)
+        return {}
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        write()
+    assert raised.value.errno is None
+    assert _answer({"write": write}, {"operation": "write", "arguments": {}})["error"] == "DiskFullError"
 
 
 def test_a_full_disk_as_numpy_tells_it_is_one() -> None:

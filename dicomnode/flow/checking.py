@@ -7,7 +7,7 @@ kept back for a person; what cannot be asked waits, and is never sent unchecked 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -179,41 +179,3 @@ class Checker(Repeating):
             reason=str(error),
             hint=error.hint if not refuses else f"{error.hint}; or set check_patient = false",
         )
-
-
-class Checkers:
-    """The checkers of all destinations that are asked; `follow` goes along with a changed configuration."""
-
-    def __init__(self, database: Database, files: FileStore) -> None:
-        self._database = database
-        self._files = files
-        self.running: tuple[Checker, ...] = ()
-
-    @property
-    def are_alive(self) -> bool:
-        return all(checker.is_alive for checker in self.running)
-
-    def follow(self, routes: Iterable[CheckRoute]) -> None:
-        """Have one for each route. Those whose route is as before go on undisturbed."""
-        wanted = {route.name: route for route in routes}
-        kept = tuple(checker for checker in self.running if wanted.get(checker.route.name) == checker.route)
-        _stop(checker for checker in self.running if checker not in kept)
-        names = {checker.route.name for checker in kept}
-        added = tuple(
-            Checker(self._database, self._files, route) for name, route in wanted.items() if name not in names
-        )
-        self.running = (*kept, *added)
-        for checker in added:
-            checker.start()
-
-    def stop(self) -> None:
-        _stop(self.running)
-        self.running = ()
-
-
-def _stop(checkers: Iterable[Checker]) -> None:
-    stopping = tuple(checkers)
-    for checker in stopping:
-        checker.ask_stop()
-    for checker in stopping:
-        checker.stop()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import warnings
 from collections.abc import Collection
 from io import BytesIO
@@ -16,11 +18,17 @@ from pydicom.uid import UID
 
 from dicomnode.core.headers import DEFLATED, FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, unreadable
 from dicomnode.core.types import Header
-from dicomnode.errors import InputError, NotFoundError, UnsupportedError
+from dicomnode.errors import InputError, NotFoundError, StoreError, UnsupportedError
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are stored and forwarded, but not read for engines."""
 MAX_META_BYTES: Final = 1 << 20
+
+_OF_THE_DISK: Final = frozenset({
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+})  # fmt: skip
+"""System errors that say nothing of the file: of its disk, of the server that it lies on, of what we are allowed."""
 
 _PREAMBLE_BYTES: Final = 128
 _LONG_VRS: Final = frozenset(
@@ -37,7 +45,8 @@ def quiet_pydicom() -> None:
 
 
 def read_header(path: Path, keywords: Collection[str]) -> Header:
-    """Values of `keywords` in a stored file. Raises NotFoundError, InputError, ConfigError (see `scan_header`)."""
+    """Values of `keywords` in a stored file. Raises NotFoundError, InputError, StoreError, ConfigError (see
+    `scan_header`)."""
     try:
         with path.open("rb") as stored:
             transfer_syntax_uid = read_meta(stored)
@@ -45,14 +54,14 @@ def read_header(path: Path, keywords: Collection[str]) -> Header:
     except FileNotFoundError:
         raise NotFoundError("a stored file is gone", "it was deleted outside the node, or by retention") from None
     except OSError as error:
-        raise InputError(f"a file cannot be read ({type(error).__name__})", "check its permissions") from None
+        raise _unread(error) from None
 
 
 def read_dataset(path: Path, *, with_pixels: bool) -> Dataset:
     """A stored file's data set, with its file meta information; without its pixels unless asked for.
 
     The whole file comes into memory, so lengths that its data set claims cannot ask for more than it has.
-    Raises NotFoundError, InputError, and UnsupportedError for a file larger than MAX_FILE_BYTES.
+    Raises NotFoundError, InputError, StoreError, and UnsupportedError for a file larger than MAX_FILE_BYTES.
     """
     stored = BytesIO(_whole(path))
     transfer_syntax_uid = read_meta(stored)
@@ -92,6 +101,13 @@ def read_meta(source: BinaryIO) -> str:
     return transfer_syntax_uid
 
 
+def _unread(error: OSError) -> InputError | StoreError:
+    """What a file is that the system does not let us read: unreadable, or on a disk that fails and may be back."""
+    if error.errno in _OF_THE_DISK:
+        return StoreError(f"a file cannot be read: {os.strerror(error.errno)}", "look at the disk it lies on")
+    return InputError(f"a file cannot be read ({type(error).__name__})", "check its permissions")
+
+
 def _whole(path: Path) -> bytes:
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
@@ -100,4 +116,4 @@ def _whole(path: Path) -> bytes:
     except FileNotFoundError:
         raise NotFoundError("a stored file is gone", "it was deleted outside the node, or by retention") from None
     except OSError as error:
-        raise InputError(f"a file cannot be read ({type(error).__name__})", "check its permissions") from None
+        raise _unread(error) from None

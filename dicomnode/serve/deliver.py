@@ -16,10 +16,11 @@ from dicomnode.core.proof import Method
 from dicomnode.deliver.decoding import WorkerTranscoder
 from dicomnode.deliver.dicom import DeliverySettings, DicomDeliverer
 from dicomnode.deliver.forms import Allowed
-from dicomnode.flow.checking import Checkers
+from dicomnode.flow.checking import Checker
 from dicomnode.flow.delivering import Opening, Route
 from dicomnode.flow.drainers import Drainers
-from dicomnode.flow.provers import Provers
+from dicomnode.flow.following import Following
+from dicomnode.flow.proving import Prover
 from dicomnode.net.scu import PeerAddress, Timeouts
 from dicomnode.net.trace import TRACES, PeerTrace
 from dicomnode.serve import wiring
@@ -43,8 +44,8 @@ class DeliverRole:
         self._database = store.database
         owner = leases.owner_on(wiring.machine(config), uuid.uuid4().hex)
         self._drainers = Drainers(store.database, store.files, owner, bell)
-        self._provers = Provers(store.database, StoreNotifications(store.database))
-        self._checkers = Checkers(store.database, store.files)
+        self._provers = Following(partial(Prover, store.database, StoreNotifications(store.database)))
+        self._checkers = Following(partial(Checker, store.database, store.files))
         self._decoded = config.node.data / "decoded"
         self._pixels = WorkerPool(
             "dicomnode.pixels.service", min(_DECODERS, os.cpu_count() or 1), config.limits.worker_memory_mb << 20

@@ -24,9 +24,14 @@ Settings = Mapping[str, Any]
 NODE_AE: Final = "DICOMNODE"
 SCANNER_AE: Final = "SCANNER"
 
-UNFINISHED: Final = """
-    SELECT (SELECT count(*) FROM series WHERE origin = 'received' AND (state <> 'closed' OR NOT EXISTS
-               (SELECT 1 FROM plan WHERE plan.series_row = series.id AND plan.generation = series.generation)))
+TO_PLAN: Final = """
+    origin = 'received' AND (state <> 'closed' OR NOT EXISTS
+        (SELECT 1 FROM plan WHERE plan.series_row = series.id AND plan.generation = series.generation))
+"""
+"""Of a series that came, and of whose last closing there is no plan."""
+
+UNFINISHED: Final = f"""
+    SELECT (SELECT count(*) FROM series WHERE {TO_PLAN})
          + (SELECT count(*) FROM job WHERE state IN ('planned', 'enhanced'))
          + (SELECT count(*) FROM outbox WHERE state IN ('held', 'ready'))
 """

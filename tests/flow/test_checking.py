@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from sqlalchemy import update
 from dicomnode.core.routing import DestinationPolicy
 from dicomnode.core.withholding import NOT_CHECKED
 from dicomnode.errors import StoreError
-from dicomnode.flow.checking import Checker, Checkers, CheckRoute
+from dicomnode.flow.checking import Checker, CheckRoute
+from dicomnode.flow.following import Following
 from dicomnode.net.scu import Opening, Timeouts
 from dicomnode.store.schema import Outbox, OutboxState, PatientCheck, Series
 from tests.flow.archive import Archive, running
@@ -216,7 +218,7 @@ def test_a_peer_that_refuses_queries_is_not_sent_to_unchecked(tmp_path: Path) ->
 def test_a_checker_for_each_destination_that_is_asked(tmp_path: Path) -> None:
     with waiting(tmp_path) as flow, running(Archive(study())) as archive:
         route = CheckRoute("pacs", archive.address, "DICOMNODE", False, QUICK)
-        checkers = Checkers(flow.reception.database, flow.reception.files)
+        checkers = Following(partial(Checker, flow.reception.database, flow.reception.files))
         checkers.follow([route])
         first = checkers.running
         checkers.follow([CheckRoute("pacs", archive.address, "DICOMNODE", False, QUICK)])

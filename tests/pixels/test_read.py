@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicomnode.core.headers import MAX_INFLATED_BYTES, header_of
-from dicomnode.errors import DicomNodeError, InputError, NotFoundError, UnsupportedError
+from dicomnode.errors import DicomNodeError, InputError, NotFoundError, StoreError, UnsupportedError
 from dicomnode.pixels import read
 from dicomnode.pixels.read import read_dataset, read_header
 from tests.pixels.encoded import file_bytes, in_syntax, phantom_slice, stored
@@ -67,6 +69,25 @@ def test_a_missing_file_says_so_without_its_path(tmp_path: Path) -> None:
 def test_a_folder_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="IsADirectoryError"):
         read_header(tmp_path, KEYWORDS)
+
+
+@pytest.mark.parametrize(
+    "read_it", [lambda path: read_header(path, ["Modality"]), lambda path: read_dataset(path, with_pixels=False)]
+)
+def test_a_disk_that_fails_is_not_the_files_fault(
+    read_it: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads it later may find it whole: it must not end as unreadable."""
+    path = tmp_path / "slice.dcm"
+    path.write_bytes(b"")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        read_it(path)
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
