@@ -50,8 +50,8 @@ from dicomnode.settings import (
     TlsSettings,
     ae_title,
 )
+from engines.bundle.signing import read_public_key
 from engines.registry import default_registry
-from engines.signing import read_public_key
 
 __all__ = ["DEFAULT_FILE", "Config", "examine", "find_config", "has_config", "load_config"]
 

@@ -594,15 +594,16 @@ class EngineSettings(Section):
     """[engines]: engine bundles that are installed below the data folder."""
 
     trusted_keys: tuple[Path, ...] = Field(
-        default=(), description="files of the public keys (PEM, Ed25519) whose signature on a bundle is enough to add it"
+        default=(),
+        description="files of the public keys (PEM, Ed25519) whose signature on a bundle is enough to add it",
     )
     runtime: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = Field(
         default="auto", description="what computes networks; auto takes what is fastest on this machine"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         default="auto",
-        description="what networks are computed in; auto takes the fastest that an engine's card and this machine allow. "
-        "It is part of the identity of what is derived",
+        description="what networks are computed in; auto takes the fastest that an engine's card and this machine "
+        "allow. It is part of the identity of what is derived",
     )
     devices: tuple[EngineDevice, ...] = Field(
         default=(), description='"cpu", "cuda:0", "cuda:1", ... in the order to try them; empty: the GPUs, then "cpu"'

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engines.base import Engine
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
+from engines.bundle.installed import Installed, load_installed, read_installed
+from engines.bundle.tables import nearest
 from engines.card import EngineCard
 from engines.errors import BundleError, EngineNotFoundError
-from engines.installed import Installed, load_installed, read_installed
-from engines.tables import nearest
 
 OpenBundle = Callable[[Bundle], Engine]
 """Makes an engine of an installed bundle: opens its networks on this machine."""
@@ -105,12 +105,12 @@ def default_registry(folder: Path | None = None, opener: OpenBundle | None = Non
 
 
 def _ct_nlm() -> Engine:
-    from engines.nlm import CtNlm
+    from engines.classical.nlm import CtNlm
 
     return CtNlm()
 
 
 def _contrast_glcae() -> Engine:
-    from engines.glcae import ContrastGlcae
+    from engines.classical.glcae import ContrastGlcae
 
     return ContrastGlcae()

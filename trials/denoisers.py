@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines import quality
 from engines.card import EngineCard
-from engines.nlm import CtNlm
+from engines.classical.nlm import CtNlm
 from engines.padding import fill_padding
 from engines.quality import Pixels
 from engines.volume import HU, Volume

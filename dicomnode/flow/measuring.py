@@ -19,7 +19,7 @@ from dicomnode.store.index import quality
 from dicomnode.store.index.quality import Measured
 from dicomnode.store.schema import Instance, Job
 from dicomnode.telemetry import event
-from engines.constancy import limits_of
+from engines.quality.constancy import limits_of
 
 _DECODE_TIMEOUT_S: Final = 1800.0
 _MEASURE_TIMEOUT_S: Final = 600.0

@@ -22,11 +22,11 @@ from dicomnode.inference.slabs import loaded
 from dicomnode.inference.stages import IMAGE, Verdict
 from dicomnode.workers import Operation
 from engines.base import Value
+from engines.bundle.tables import as_table, read_table, write_toml
 from engines.card import EngineCard
 from engines.errors import EngineInputError
 from engines.findings import Finding, Findings
 from engines.quality import Measuring
-from engines.tables import as_table, read_table, write_toml
 from engines.volume import load_volume
 
 

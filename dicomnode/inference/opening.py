@@ -10,9 +10,9 @@ from typing import Final
 
 from dicomnode.telemetry import event
 from engines.base import Engine
-from engines.bundle import Bundle, load_bundle
-from engines.chain import Portions
-from engines.model import ModelEngine
+from engines.bundle.folder import Bundle, load_bundle
+from engines.model.chain import Portions
+from engines.model.engine import ModelEngine
 from engines.registry import default_registry
 from engines.runtimes.base import Resources, Runtime
 from engines.runtimes.choice import Wish, choose, onnx_runtimes

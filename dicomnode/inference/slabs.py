@@ -18,8 +18,8 @@ from engines.base import Engine, Value
 from engines.card import SettingValue
 from engines.errors import EngineInputError
 from engines.findings import Findings
-from engines.model import ModelEngine, Work
-from engines.slabs import slab_of
+from engines.model.engine import ModelEngine, Work
+from engines.model.slabs import slab_of
 from engines.tiling import Slab, widened
 from engines.volume import Mask, Volume, load_volume
 from engines.volume_files import (

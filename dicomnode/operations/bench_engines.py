@@ -18,13 +18,13 @@ from dicomnode.inference.opening import Place, portions_on, runtimes_for
 from dicomnode.operations.engines import registry_of
 from dicomnode.operations.terminal import printable_lines
 from engines.base import Engine, Value
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
 from engines.card import EngineCard
-from engines.cost import gflop
-from engines.model import ModelEngine
+from engines.model.engine import ModelEngine
 from engines.prompt import Box, Prompt
 from engines.runtimes.base import Resources
 from engines.runtimes.choice import AUTO, Choice, Wish, choose
+from engines.runtimes.cost import gflop
 from engines.runtimes.devices import CPU, devices
 from engines.runtimes.processor import this_processor
 from engines.runtimes.roof import Roof, measured_roof

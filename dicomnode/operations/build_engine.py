@@ -19,10 +19,10 @@ from dicomnode.operations.terminal import printable_lines
 from dicomnode.store.folders import make_folder
 from dicomnode.telemetry import event
 from engines.base import Value
-from engines.bundle import Bundle, golden
+from engines.bundle.folder import Bundle, golden
 from engines.card import EngineCard, Precision
-from engines.chain import Portions
-from engines.model import ModelEngine
+from engines.model.chain import Portions
+from engines.model.engine import ModelEngine
 from engines.runtimes.base import Resources, Session
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.runtimes.tensorrt.activation import Proof, prove

@@ -17,12 +17,12 @@ from dicomnode.store import bundles
 from dicomnode.store.bundles import By
 from dicomnode.store.index.actions import record_action, user
 from dicomnode.telemetry import event
-from engines import signing
-from engines.bundle import Bundle, load_bundle
+from engines.bundle import signing
+from engines.bundle.folder import Bundle, load_bundle
+from engines.bundle.installed import Installed, read_installed
+from engines.bundle.tables import nearest
 from engines.errors import BundleError, EngineNotFoundError
-from engines.installed import Installed, read_installed
 from engines.registry import default_registry
-from engines.tables import nearest
 
 
 @dataclass(frozen=True)

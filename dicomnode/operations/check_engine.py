@@ -12,17 +12,17 @@ from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.engines import registry_of
 from dicomnode.operations.terminal import printable_lines
-from engines import bundle as bundles
-from engines import signing
-from engines.bundle import Bundle
+from engines.bundle import folder as bundles
+from engines.bundle import signing
+from engines.bundle.folder import Bundle
+from engines.bundle.golden import Difference, Golden, compare
+from engines.bundle.tables import nearest
 from engines.card import Precision
 from engines.errors import EngineError
-from engines.golden import Difference, Golden, compare
-from engines.model import ModelEngine
+from engines.model.engine import ModelEngine
 from engines.runtimes import choice
 from engines.runtimes.base import Resources, Runtime, Session
 from engines.runtimes.devices import devices
-from engines.tables import nearest
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dicomnode.config import Config
 from dicomnode.core.rules import RuleSet
 from dicomnode.errors import UsageError
 from dicomnode.operations.terminal import printable_lines
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
+from engines.bundle.installed import Accepted, Installed, read_installed
+from engines.bundle.provenance import Metric
 from engines.card import EngineCard, Setting, SettingValue
 from engines.errors import BundleError
-from engines.installed import Accepted, Installed, read_installed
-from engines.provenance import Metric
 from engines.registry import Registry, default_registry
 from engines.runtimes.tensorrt.plans import Known, PlanStore
 

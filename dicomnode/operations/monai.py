@@ -14,12 +14,12 @@ from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.check_engine import bundle_of
 from dicomnode.operations.terminal import printable_lines
-from engines import monai
 from engines.base import Value
-from engines.bundle import write_bundle
+from engines.bundle import monai
+from engines.bundle.folder import write_bundle
+from engines.bundle.golden import Golden, Tolerance
 from engines.card import EngineCard, Scale
-from engines.golden import Golden, Tolerance
-from engines.model import ModelEngine
+from engines.model.engine import ModelEngine
 from engines.runtimes.base import Resources
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import Volume

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engines.constancy import measure_phantom as measure
 from engines.errors import EngineInputError
+from engines.quality.constancy import measure_phantom as measure
 from engines.volume import load_volume
 
 

@@ -1,7 +1,7 @@
 """Installed engine bundles: added, switched and removed, each as one change that a crash leaves done or undone.
 
 A bundle is copied aside, checked there, and renamed into place; the state of its name is written anew beside it and
-renamed over the old one. `engines.installed` says how they lie, and reads them.
+renamed over the old one. `engines.bundle.installed` says how they lie, and reads them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Final, Literal
 
 from dicomnode.errors import UsageError
 from dicomnode.store.folders import make_folder, sync_folder
-from engines.bundle import Bundle, load_bundle
+from engines.bundle.folder import Bundle, load_bundle
+from engines.bundle.installed import STATE, Accepted, Change, Installed, load_installed, read_state
+from engines.bundle.tables import nearest
 from engines.errors import BundleError, EngineNotFoundError
-from engines.installed import STATE, Accepted, Change, Installed, load_installed, read_state
-from engines.tables import nearest
 
 _LOCK: Final = ".lock"
 """No engine can have this name, or one that begins with a dot."""

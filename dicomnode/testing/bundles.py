@@ -14,7 +14,9 @@ from scipy import ndimage
 
 from dicomnode.testing import networks
 from engines.base import Value
-from engines.bundle import Bundle, write_bundle
+from engines.bundle.folder import Bundle, write_bundle
+from engines.bundle.golden import Golden, Tolerance
+from engines.bundle.provenance import Provenance, Training
 from engines.card import (
     EngineCard,
     Envelope,
@@ -27,15 +29,13 @@ from engines.card import (
     TensorInput,
     TensorOutput,
 )
-from engines.chain import DEFAULT_PORTIONS, Portions
-from engines.glcae import ContrastGlcae
-from engines.golden import Golden, Tolerance
-from engines.model import ModelEngine
+from engines.classical.glcae import ContrastGlcae
+from engines.model.chain import DEFAULT_PORTIONS, Portions
+from engines.model.engine import ModelEngine
+from engines.model.slabs import Allocate, in_memory
 from engines.prompt import Box, Prompt, Recist
-from engines.provenance import Provenance, Training
 from engines.runtimes.base import Resources
 from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.slabs import Allocate, in_memory
 from engines.volume import ARBITRARY, HU, Volume
 
 Shape = Literal[

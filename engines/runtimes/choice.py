@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from engines.bundle.tables import nearest
 from engines.card import EngineCard, Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.base import Runtime
@@ -13,7 +14,6 @@ from engines.runtimes.devices import CPU
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.runtimes.openvino import OpenVino
 from engines.runtimes.processor import this_processor
-from engines.tables import nearest
 
 AUTO: Final = "auto"
 

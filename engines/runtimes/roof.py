@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from engines.cost import gflop
 from engines.runtimes.base import Resources, Runtime
+from engines.runtimes.cost import gflop
 
 _CHANNELS: Final = 128
 _LAYERS: Final = 4

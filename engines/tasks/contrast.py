@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from engines import glcae
 from engines.base import Value
 from engines.card import Method, Setting, SettingValue
+from engines.classical import glcae
 from engines.errors import EngineInputError
 from engines.tasks.base import Computed, check_numbers
 from engines.volume import Volume

@@ -10,7 +10,7 @@ from dicomnode.config import load_config
 from dicomnode.store import bundles
 from dicomnode.store.bundles import By
 from dicomnode.testing.bundles import made, made_bundle
-from engines.cost import gflop
+from engines.runtimes.cost import gflop
 from tests.cli.conftest import Command
 
 

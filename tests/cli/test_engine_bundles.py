@@ -15,8 +15,8 @@ from dicomnode.store.bundles import By
 from dicomnode.store.database import index_url, migrate
 from dicomnode.store.index.actions import actions_on
 from dicomnode.testing.bundles import made_bundle
-from engines.bundle import golden, load_bundle, seal
-from engines.golden import Golden, Tolerance, write_golden
+from engines.bundle.folder import golden, load_bundle, seal
+from engines.bundle.golden import Golden, Tolerance, write_golden
 from tests.cli.conftest import Command
 
 NAME = "random-adjacent"

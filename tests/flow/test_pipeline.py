@@ -17,7 +17,7 @@ from dicomnode.core.routing import Routing
 from dicomnode.core.rules import RuleSpec
 from dicomnode.store.schema import Instance, Job, Series
 from engines.base import Value
-from engines.nlm import CtNlm
+from engines.classical.nlm import CtNlm
 from engines.registry import Registry
 from engines.volume import Volume
 from tests.flow.rooms import CONTRAST, DENOISE, Flow, Killed, flowing, kill_at, phantom

@@ -9,7 +9,7 @@ import pytest
 from dicomnode.inference import opening
 from dicomnode.inference.opening import Place, open_engine
 from dicomnode.testing.bundles import made_bundle
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
 from engines.errors import RuntimeFailedError
 from engines.runtimes import devices
 from engines.runtimes.choice import Wish

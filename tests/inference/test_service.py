@@ -18,8 +18,8 @@ from dicomnode.inference.dispatch import Extent
 from dicomnode.inference.service import EngineService, describe, run_chain
 from dicomnode.workers import WorkerPool
 from engines.base import Value
+from engines.classical.nlm import CtNlm
 from engines.errors import EngineInputError, EngineNotFoundError, SettingError
-from engines.nlm import CtNlm
 from engines.registry import Registry, default_registry
 from engines.volume import Volume, load_volume, save_volume
 from tests.engines.phantoms import body, noisy, volume

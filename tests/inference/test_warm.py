@@ -8,8 +8,8 @@ import pytest
 
 from dicomnode.inference.opening import Opened
 from dicomnode.inference.warm import Keeping, WarmEngines, own_resident_bytes
+from engines.classical.nlm import CtNlm
 from engines.errors import EngineNotFoundError
-from engines.nlm import CtNlm
 
 
 @dataclass

@@ -13,10 +13,10 @@ from dicomnode.errors import UsageError
 from dicomnode.store import bundles
 from dicomnode.store.bundles import By
 from dicomnode.testing.bundles import made_bundle
-from engines.bundle import Bundle, load_bundle, seal
+from engines.bundle.folder import Bundle, load_bundle, seal
+from engines.bundle.installed import STATE, load_installed, read_installed, read_state
 from engines.errors import BundleError, EngineNotFoundError
-from engines.installed import STATE, load_installed, read_installed, read_state
-from engines.model import ModelEngine
+from engines.model.engine import ModelEngine
 from engines.registry import default_registry
 from engines.runtimes.base import Resources
 from engines.runtimes.onnxruntime import OnnxRuntime

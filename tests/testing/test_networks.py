@@ -13,7 +13,7 @@ import pytest
 
 from dicomnode.testing import networks
 from dicomnode.testing.bundles import Shape, made
-from engines.cost import gflop
+from engines.runtimes.cost import gflop
 
 
 @pytest.mark.parametrize(

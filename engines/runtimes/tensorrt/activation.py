@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engines.base import Engine, Value
+from engines.bundle.golden import Difference, Golden, compare
 from engines.card import Precision
-from engines.golden import Difference, Golden, compare
 
 
 @dataclass(frozen=True)

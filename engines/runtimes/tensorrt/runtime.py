@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
 from engines.card import Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.base import Resources, Session

@@ -15,10 +15,10 @@ from typing import get_args
 import pytest
 
 from dicomnode.testing.bundles import Shape, made_bundle
-from engines.bundle import Bundle, golden, load_bundle
+from engines.bundle.folder import Bundle, golden, load_bundle
+from engines.bundle.golden import Difference, compare
 from engines.card import Precision
-from engines.golden import Difference, compare
-from engines.model import ModelEngine
+from engines.model.engine import ModelEngine
 from engines.runtimes.base import Resources, Runtime
 from engines.runtimes.choice import onnx_runtimes
 from engines.runtimes.openvino import OpenVino

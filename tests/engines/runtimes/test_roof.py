@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dicomnode.testing import networks
-from engines.cost import gflop
 from engines.errors import EngineInputError
 from engines.runtimes.base import Resources
+from engines.runtimes.cost import gflop
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.runtimes.roof import measured_roof
 

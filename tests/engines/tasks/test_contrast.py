@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from dicomnode.testing.bundles import example_volume, made
 from engines.card import Method
-from engines.chain import Portions
+from engines.classical.glcae import ContrastGlcae, enhanced, equalised
 from engines.errors import EngineInputError, RuntimeFailedError
-from engines.glcae import ContrastGlcae, enhanced, equalised
-from engines.model import ModelEngine
+from engines.model.chain import Portions
+from engines.model.engine import ModelEngine
 from engines.prompt import Region
 from engines.tasks.base import Computed, Piece
 from engines.tasks.contrast import predicted

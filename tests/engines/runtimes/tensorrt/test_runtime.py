@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from dicomnode.testing.bundles import example_inputs, made_bundle
-from engines.bundle import Bundle, golden
-from engines.chain import Portions
+from engines.bundle.folder import Bundle, golden
+from engines.bundle.golden import Tolerance
 from engines.errors import RuntimeFailedError
-from engines.golden import Tolerance
-from engines.model import ModelEngine
+from engines.model.chain import Portions
+from engines.model.engine import ModelEngine
 from engines.runtimes.base import Resources
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.runtimes.tensorrt import runtime

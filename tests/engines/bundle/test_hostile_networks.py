@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.bundle.networks import OPSETS, check_network
 from engines.card import Stage, TensorInput, TensorOutput
 from engines.errors import BundleError
-from engines.networks import OPSETS, check_network
 
 STAGE = Stage("net.onnx", (TensorInput("x", "image", adjacent=1),), (TensorOutput("y", "image"),))
 

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import clahe
 from engines.base import Value, volume_input
 from engines.card import EngineCard, Envelope, Limits, Port, Setting, SettingValue
+from engines.classical import clahe
 from engines.errors import EngineInputError, SettingError
 from engines.quality import Pixels, Places, measured_places
 from engines.volume import ARBITRARY, HU, PRESENTATION_MAXIMUM, Volume

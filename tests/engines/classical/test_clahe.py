@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engines import clahe
+from engines.classical import clahe
 
 SHARES = hnp.arrays(np.float64, clahe.CLASSES, elements=st.floats(0, 1)).filter(lambda x: x.sum() > 0)
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from engines import tiling
 from engines.card import EngineCard
+from engines.model.stages import Part, made, margins, tensors
 from engines.runtimes.base import Session, Tensors
-from engines.stages import Part, made, margins, tensors
 from engines.tiling import Tiling, widened
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]

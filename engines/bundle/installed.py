@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from engines.bundle import Bundle, load_bundle
+from engines.bundle.folder import Bundle, load_bundle
+from engines.bundle.tables import nearest, read_table
 from engines.errors import BundleError, EngineNotFoundError
-from engines.tables import nearest, read_table
 
 STATE: Final = "state.json"
 _LARGEST_STATE_BYTES: Final = 2**20

@@ -9,10 +9,10 @@ import pytest
 
 from dicomnode.testing import networks
 from dicomnode.testing.bundles import made, made_bundle
+from engines.bundle.networks import check_network
+from engines.bundle.soundness import check_card
 from engines.card import Port, Stage, TensorInput, TensorOutput
 from engines.errors import BundleError
-from engines.networks import check_network
-from engines.soundness import check_card
 
 ROUNDING = Stage("net.onnx", (TensorInput("image", "image"),), (TensorOutput("rounded", "image"),))
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines import quality
+from engines.classical.nlm import CtNlm, denoise_slice
 from engines.errors import EngineInputError, SettingError
-from engines.nlm import CtNlm, denoise_slice
 from engines.volume import ARBITRARY, Volume
 from tests.engines.phantoms import body, disc, noisy, volume
 

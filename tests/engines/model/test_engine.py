@@ -14,17 +14,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from dicomnode.testing.bundles import Made, Shape, engine_of, example_inputs, example_volume, made, made_bundle
 from engines.base import Value
-from engines.bundle import golden
+from engines.bundle.folder import golden
+from engines.bundle.golden import compare
 from engines.card import EngineCard, Port, Setting, TensorInput, TensorOutput
-from engines.chain import Portions
 from engines.errors import BundleError, EngineInputError, RuntimeFailedError
 from engines.findings import Findings
-from engines.golden import compare
-from engines.model import ModelEngine, Work
+from engines.model.chain import Portions
+from engines.model.engine import ModelEngine, Work
+from engines.model.slabs import Assembly, slab_of
 from engines.prompt import Box, Prompt
 from engines.runtimes.base import Resources, Session
 from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.slabs import Assembly, slab_of
 from engines.volume import ARBITRARY, HU, Mask, Volume
 
 SHAPES: tuple[Shape, ...] = tuple(shape for shape in get_args(Shape) if shape != "denoise-large")

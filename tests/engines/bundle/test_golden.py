@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.base import Value
+from engines.bundle.golden import Golden, Tolerance, compare, read_arrays, read_golden, write_golden
 from engines.errors import BundleError
 from engines.findings import Finding, Findings
-from engines.golden import Golden, Tolerance, compare, read_arrays, read_golden, write_golden
 from engines.prompt import Box, Prompt, Recist
 from engines.volume import HU, Mask, Volume
 

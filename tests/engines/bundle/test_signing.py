@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.errors import BundleError
-from engines.signing import (
+from engines.bundle.signing import (
     Signature,
     fingerprint,
     is_genuine,
@@ -19,6 +18,7 @@ from engines.signing import (
     sign,
     vouched,
 )
+from engines.errors import BundleError
 
 DIGEST = "ab" * 32
 

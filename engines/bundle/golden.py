@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Value
+from engines.bundle.tables import read_table
 from engines.card import Precision, SettingValue
 from engines.errors import BundleError, EngineInputError
 from engines.findings import Finding, Findings
 from engines.prompt import Box, Prompt, Recist
-from engines.tables import read_table
 from engines.volume import Mask, Volume
 
 LARGEST_ARRAYS_BYTES: Final = 512 * 2**20
@@ -231,11 +231,11 @@ def read_golden(content: bytes) -> Golden:
     arrays = read_arrays(content, LARGEST_ARRAYS_BYTES)
     text = arrays.get(_DESCRIBED)
     if text is None or text.dtype != np.uint8 or text.nbytes > _LARGEST_DESCRIBED_BYTES:
-        raise BundleError(f"golden.npz has no {_DESCRIBED} that can be read", "write it with engines.golden")
+        raise BundleError(f"golden.npz has no {_DESCRIBED} that can be read", "write it with engines.bundle.golden")
     try:
         table = json.loads(text.tobytes())
     except (ValueError, RecursionError):
-        raise BundleError(f"golden.npz: {_DESCRIBED} is no JSON", "write it with engines.golden") from None
+        raise BundleError(f"golden.npz: {_DESCRIBED} is no JSON", "write it with engines.bundle.golden") from None
     file = read_table(_GoldenFile, table, "golden.npz")
     return Golden(
         {name: _value(f"inputs/{name}", described, arrays) for name, described in file.inputs.items()},

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from engines.bundle.tables import read_table
 from engines.errors import BundleError
-from engines.tables import read_table
 
 SIGNATURE: Final = "signature.json"
 _PREAMBLE: Final = b"dicomnode engine bundle 1\n"

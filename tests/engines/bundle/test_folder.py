@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicomnode.testing.bundles import Shape, made, made_bundle
-from engines.bundle import (
+from engines.bundle.folder import (
     CARD,
     DIGESTS,
     GOLDEN,
@@ -26,14 +26,14 @@ from engines.bundle import (
     seal,
     write_bundle,
 )
+from engines.bundle.golden import compare
+from engines.bundle.signing import SIGNATURE, make_keys, sign
+from engines.bundle.tables import as_table, write_toml
 from engines.card import EngineCard, Setting
 from engines.errors import BundleError, EngineError
-from engines.golden import compare
-from engines.signing import SIGNATURE, make_keys, sign
-from engines.tables import as_table, write_toml
 from engines.tasks.image import STRENGTH, with_strength
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "engines.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "engines.md"
 SMALL: tuple[Shape, ...] = tuple(shape for shape in get_args(Shape) if not shape.startswith("denoise"))
 
 
@@ -234,7 +234,7 @@ WORDS_OF_TOML = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 def test_a_card_s_values_come_back_as_they_were(text: str, limits: tuple[float, float], names: list[str]) -> None:
     import tomllib
 
-    from engines.tables import read_table
+    from engines.bundle.tables import read_table
 
     card = made("detect").card
     envelope = replace(card.envelope, kvp=(min(limits), max(limits)), body_parts=tuple(names))

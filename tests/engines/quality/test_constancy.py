@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dicomnode.core.figures import figures_of
-from engines.constancy import limits_of, measure_phantom
 from engines.errors import EngineInputError
+from engines.quality.constancy import limits_of, measure_phantom
 from engines.volume import ARBITRARY, HU, Volume
 
 

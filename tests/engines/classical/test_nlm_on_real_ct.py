@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from engines import quality
-from engines.nlm import CtNlm
+from engines.classical.nlm import CtNlm
 from engines.padding import fill_padding
 from engines.quality import QualityReport
 from engines.quality.edges import edge_width_px

@@ -16,10 +16,10 @@ from onnx.helper import make_attribute
 from dicomnode.operations.monai import import_from_monai
 from dicomnode.testing import networks
 from dicomnode.testing.bundles import made_bundle
-from engines.bundle import golden, load_bundle
+from engines.bundle.folder import golden, load_bundle
+from engines.bundle.monai import METADATA, NETWORK, export_monai, import_monai
 from engines.card import Scale
 from engines.errors import BundleError, EngineError
-from engines.monai import METADATA, NETWORK, export_monai, import_monai
 
 KILO = Scale(divisor=1000.0)
 

@@ -10,7 +10,7 @@ work among several series (an inference service) takes the same steps apart:
                                              function: slabs may be done in any order, again, and in several processes
     engine.run_slabs(works)                  the same for slabs of several series; the networks see them as one batch
     engine.halo_slices                       how many slices a slab reads beyond its own, on each side
-    Assembly (engines.slabs)                 puts slabs together again, in memory or in files
+    Assembly (engines.model.slabs)                 puts slabs together again, in memory or in files
 
 A contrast task looks at a whole volume before it shows a slice: it has one slab, of all slices. It still computes its
 networks portion by portion.
@@ -24,20 +24,20 @@ from pathlib import Path
 from typing import Final, Self
 
 from engines.base import Value
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
 from engines.card import EngineCard, SettingValue, Task
-from engines.chain import DEFAULT_PORTIONS, Portions, through
 from engines.errors import BundleError
-from engines.inputs import check_inputs, prompt_of
+from engines.model.chain import DEFAULT_PORTIONS, Portions, through
+from engines.model.inputs import check_inputs, prompt_of
+from engines.model.slabs import Allocate, Assembly, in_memory, slab_of
+from engines.model.stages import Part, margins, source_block
 from engines.prompt import Region, region_of_interest
 from engines.runtimes.base import Session
-from engines.slabs import Allocate, Assembly, in_memory, slab_of
-from engines.stages import Part, margins, source_block
 from engines.tasks import contrast, detect, image, segment, super_resolution
 from engines.tasks.base import Computed, Piece
+from engines.tasks.wiring import check_chain, multiple_px, output_factor
 from engines.tiling import Slab, slabs, widened
 from engines.volume import Volume
-from engines.wiring import check_chain, multiple_px, output_factor
 
 _TASKS: Final[Mapping[Task, Callable[[Computed], Mapping[str, Value]]]] = {
     "image": image.values,

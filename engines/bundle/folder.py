@@ -5,7 +5,7 @@
     golden.npz      inputs and outputs of one run, with the tolerance for each precision
     CARD.md         the same for people
     digests.json    SHA-256 of each of these files; the bundle's digest is over them
-    signature.json  who vouches for the digest (engines.signing); may be absent
+    signature.json  who vouches for the digest (engines.bundle.signing); may be absent
     LICENSE, NOTICE may be there, and are under the digests too
 
 A bundle comes from outside. It is flat, holds nothing else, and nothing of it is ever executed or unpickled.
@@ -26,14 +26,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from engines.bundle.golden import Golden, read_golden, write_golden
+from engines.bundle.networks import check_network
+from engines.bundle.provenance import Provenance
+from engines.bundle.signing import SIGNATURE, Signature, read_signature
+from engines.bundle.soundness import check_card
+from engines.bundle.tables import as_table, nearest, read_table, write_toml
 from engines.card import EngineCard
 from engines.errors import BundleError
-from engines.golden import Golden, read_golden, write_golden
-from engines.networks import check_network
-from engines.provenance import Provenance
-from engines.signing import SIGNATURE, Signature, read_signature
-from engines.soundness import check_card
-from engines.tables import as_table, nearest, read_table, write_toml
 from engines.tasks.image import with_strength
 
 FORMAT: Final = 1
@@ -56,7 +56,7 @@ class Bundle:
     """A folder whose files are the ones that its digests name.
 
     digest     SHA-256 over the digests of all its files; `card.bundle` too
-    signature  as it stands in the folder: that it is genuine is for `engines.signing.verify` to say
+    signature  as it stands in the folder: that it is genuine is for `engines.bundle.signing.verify` to say
     """
 
     folder: Path
@@ -104,7 +104,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 def check_networks(bundle: Bundle) -> None:
     """Raises BundleError where a network is malformed, or is not what the card and its task want of it."""
-    from engines.wiring import check_chain  # knows every task, which takes long to import
+    from engines.tasks.wiring import check_chain  # knows every task, which takes long to import
 
     check_chain(bundle.card)
     for stage in bundle.card.stages:

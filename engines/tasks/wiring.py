@@ -1,4 +1,4 @@
-"""Whether the networks of a card can give what it promises: what `engines.soundness` cannot see without the tasks."""
+"""Whether a card's networks can give what it promises: what `engines.bundle.soundness` cannot see without the tasks."""
 
 from __future__ import annotations
 

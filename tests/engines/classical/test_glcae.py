@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines import clahe
 from engines.card import SettingValue
+from engines.classical import clahe
+from engines.classical.glcae import ContrastGlcae, fuse, tone_curve, tone_distortion, window_of, windowed
 from engines.errors import EngineInputError, SettingError
-from engines.glcae import ContrastGlcae, fuse, tone_curve, tone_distortion, window_of, windowed
 from engines.volume import ARBITRARY, HU, Volume
+from tests.engines.classical.test_clahe import texture
 from tests.engines.phantoms import body, disc, noisy, volume
-from tests.engines.test_clahe import texture
 
 
 def run(source: Volume, **chosen: SettingValue) -> Volume:

@@ -8,8 +8,8 @@ import pytest
 
 from dicomnode.core import guards
 from dicomnode.testing.bundles import Shape, engine_of, made
-from engines.chain import Portions
 from engines.findings import Findings
+from engines.model.chain import Portions
 from engines.volume import HU, Mask, Volume
 from tests.shared import shared_data
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from engines.bundle import Bundle, read_file
+from engines.bundle.folder import Bundle, read_file
+from engines.bundle.networks import check_network, names_of
+from engines.bundle.provenance import Provenance, Training
+from engines.bundle.soundness import check_card
 from engines.card import EngineCard, Envelope, Limits, Port, Scale, Stage, TensorInput, TensorOutput
 from engines.errors import BundleError
-from engines.networks import check_network, names_of
-from engines.provenance import Provenance, Training
-from engines.soundness import check_card
 from engines.volume import ARBITRARY, HU
 
 METADATA: Final = Path("configs", "metadata.json")

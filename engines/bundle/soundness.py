@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from engines.bundle.tables import nearest
 from engines.card import EngineCard, Scale, Stage
 from engines.errors import BundleError, SettingError
-from engines.tables import nearest
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION: Final = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}(?:[-+.][0-9A-Za-z]{1,16}){0,3}")
