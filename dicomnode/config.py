@@ -15,6 +15,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from dicomnode.core.hours import WorkingHours, parse_hours
 from dicomnode.core.proof import ProofKind
-from dicomnode.core.rules import RuleSet, load_rules, rule_spec
+from dicomnode.core.rules import Rule, RuleSet, fitted, load_rules, rule_spec
 from dicomnode.core.rules.clauses import nearest_word
 from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError, EngineError
@@ -51,7 +52,7 @@ from dicomnode.settings import (
     ae_title,
 )
 from engines.bundle.signing import read_public_key
-from engines.registry import default_registry
+from engines.registry import Registry, default_registry
 
 __all__ = ["DEFAULT_FILE", "Config", "examine", "find_config", "has_config", "load_config"]
 
@@ -236,7 +237,20 @@ class Config(BaseSettings):
                     registry.card(reference).resolve(settings)
                 except EngineError as error:
                     raise ConfigError(f"rule {rule.name!r}: {error}", error.hint) from None
-        return ruleset
+        return replace(ruleset, rules=tuple(_fitted(rule, registry) for rule in ruleset.rules))
+
+
+def _fitted(rule: Rule, registry: Registry) -> Rule:
+    """The rule, held to the cards of its engines. Those that come along are slow to import, and take and give one
+    image: their cards are read where they stand beside a bundle, or where an output is named."""
+    references = dict.fromkeys((*rule.engines, *rule.shadow_chain))
+    try:
+        bundles = [registry.bundle(reference) for reference in references]
+        if not any(bundles) and not any(leaving.output for leaving in rule.deliver):
+            return rule
+        return fitted(rule, {reference: registry.card(reference) for reference in references})
+    except EngineError:  # a bundle is damaged: its jobs say so, and originals must not wait for it
+        return rule
 
 
 def find_config(option: Path | None = None) -> Path:

@@ -297,6 +297,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "info", "an engine's networks were opened; the reason tells what else was looked at",
             "engine runtime reason",
         ),
+        "engine_not_proved": Event(
+            "error", "an engine did not pass its golden test here: it is computed otherwise, or not at all",
+            "engine runtime reason",
+        ),
         "plan_activated": Event(
             "info", "a TensorRT plan was built and proved on this machine: it computes from now on", "engine precision"
         ),

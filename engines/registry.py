@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.base import Engine
 from engines.bundle.folder import Bundle
-from engines.bundle.installed import Installed, load_installed, read_installed
+from engines.bundle.installed import BundleSource, Installed, load_installed, read_installed
 from engines.bundle.tables import nearest
 from engines.card import EngineCard
 from engines.errors import BundleError, EngineNotFoundError
@@ -53,9 +53,9 @@ class Registry:
             return self._classical(reference) if bundle is None else self._opened(bundle)
 
     def source(self, reference: str) -> str:
-        """Where an engine process finds the engine: a name, or the folder of an installed bundle; raises as `card`."""
+        """What an engine process opens: a name, or the text of a `BundleSource`; raises as `card`."""
         bundle = self.bundle(reference)
-        return reference if bundle is None else str(bundle.folder)
+        return reference if bundle is None else str(BundleSource(bundle.digest, bundle.folder))
 
     def bundle(self, reference: str) -> Bundle | None:
         """The installed bundle behind a reference, None for an engine that comes along; raises as `card`."""

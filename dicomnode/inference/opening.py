@@ -8,14 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from dicomnode.inference.proving import Proofs, prove
 from dicomnode.telemetry import event
 from engines.base import Engine
-from engines.bundle.folder import Bundle, load_bundle
+from engines.bundle.folder import Bundle
+from engines.bundle.installed import BundleSource
+from engines.errors import BundleError
 from engines.model.chain import Portions
 from engines.model.engine import ModelEngine
 from engines.registry import default_registry
 from engines.runtimes.base import Resources, Runtime
-from engines.runtimes.choice import Wish, choose, onnx_runtimes
+from engines.runtimes.choice import Choice, Wish, choices, onnx_runtimes
 from engines.runtimes.devices import CPU
 from engines.runtimes.tensorrt.runtime import TENSORRT, Networks, TensorRt
 
@@ -41,19 +44,36 @@ class Opened:
 
 
 def open_engine(source: str, place: Place) -> Opened:
-    """Open what `engines.registry.Registry.source` gives: a name, or the folder of a bundle.
+    """Open what `engines.registry.Registry.source` gives: a name, or which bundle lies where.
 
+    A bundle is computed by the first choice that passes its golden test on this machine. A device that fails is no
+    choice that failed: another runtime or precision would give other derived UIDs than the next attempt does.
     Raises EngineNotFoundError, BundleError, RuntimeFailedError.
     """
-    if not Path(source).is_absolute():
+    known = BundleSource.parse(source)
+    if known is None:
         return Opened(default_registry().get(source), _nothing)
-    bundle = load_bundle(Path(source))
-    choice = choose(bundle.card, place.wish, runtimes_for(bundle, place))
+    bundle = known.load()
+    failed: list[str] = []
+    for choice in choices(bundle.card, place.wish, runtimes_for(bundle, place)):
+        engine = _open(bundle, choice, place)
+        why = prove(engine, bundle, choice, Proofs(place.cache))
+        if not why:
+            reason = "; ".join((choice.reason, *failed))
+            event("engine_opened", engine=bundle.card.reference, runtime=engine.card.runtime, reason=reason)
+            return Opened(engine, engine.close)
+        engine.close()
+        failed.append(f"{engine.card.runtime} on {choice.device} did not pass its golden test: {why}")
+        event("engine_not_proved", engine=bundle.card.reference, runtime=engine.card.runtime, reason=why)
+    raise BundleError(
+        f"{bundle.card.reference} is not what its maker made, on this machine: {'; '.join(failed)}",
+        f"see: dicomnode engines check {bundle.card.reference}; another version or machine may do",
+    )
+
+
+def _open(bundle: Bundle, choice: Choice, place: Place) -> ModelEngine:
     resources = Resources(choice.device, place.threads, choice.precision, place.cache)
-    opener = partial(choice.runtime.open, resources=resources)
-    engine = ModelEngine.open(bundle, opener, portions_on(choice.device))
-    event("engine_opened", engine=bundle.card.reference, runtime=engine.card.runtime, reason=choice.reason)
-    return Opened(engine, engine.close)
+    return ModelEngine.open(bundle, partial(choice.runtime.open, resources=resources), portions_on(choice.device))
 
 
 def portions_on(device: str) -> Portions:

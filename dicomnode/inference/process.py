@@ -20,7 +20,9 @@ from dicomnode.inference.opening import Place, open_engine
 from dicomnode.inference.slabs import Part, halo_of, is_joinable, run_parts
 from dicomnode.inference.warm import Keeping, WarmEngines
 from dicomnode.workers import Operation
+from engines.base import Engine
 from engines.card import SettingValue
+from engines.errors import BundleError, EngineNotFoundError
 from engines.runtimes.choice import Wish
 
 
@@ -41,7 +43,7 @@ def operations(
 
 
 class EngineProcess:
-    """The operations. `engine` is a name of `engines.registry`, or the folder of a bundle."""
+    """The operations. `engine` is what `engines.registry.Registry.source` gives."""
 
     def __init__(self, engines: WarmEngines) -> None:
         self._engines = engines
@@ -70,7 +72,7 @@ class EngineProcess:
 
         digest  of the card that the jobs began with: no result is ever made by two versions
         """
-        opened = self._engines.get(engine)
+        opened = self._there(engine)
         if opened.card.digest != digest:
             raise WorkerError("the engine was replaced while a job ran", "the job is done again from its start")
         began = time.monotonic()
@@ -78,6 +80,15 @@ class EngineProcess:
         seconds = time.monotonic() - began
         self._engines.settle(used=engine)
         return {"parts": made, "seconds": seconds, "warm": list(self._engines.names)}
+
+    def _there(self, engine: str) -> Engine:
+        """The engine that a job began with. Where its bundle is gone by now, the job is to ask for what is there."""
+        try:
+            return self._engines.get(engine)
+        except BundleError as error:
+            raise EngineNotFoundError(
+                f"the engine went away while a job ran: {error}", "the job is done again from its start"
+            ) from None
 
     def settle(self) -> dict[str, Any]:
         """Close what nobody has asked for; {"warm": engines that are open}."""

@@ -87,10 +87,12 @@ def add_bundle(config: Config, source: Path, *, allow_unsigned: bool) -> Added:
     signed_by = _vouched(config, bundle, allow_unsigned=allow_unsigned)
     if bundle.card.name in default_registry().names():
         raise UsageError(f"{bundle.card.name} comes with the node", "give the bundle another name")
-    checked = check_bundle(bundle, signed_by)
+    checked = check_bundle(bundle, signed_by, config.limits)
     if not checked.passed:
+        failed = "; ".join(trial.line() for trial in checked.trials if trial.state == "failed")
         raise BundleError(
-            f"{bundle.card.reference} did not pass its golden test here", f"see: dicomnode engines check {source}"
+            f"{bundle.card.reference} did not pass its golden test here{f': {failed}' if failed else ''}",
+            f"see: dicomnode engines check {source}",
         )
     installed = bundles.add(config.bundles, bundle, signed_by, _by())
     _note(config, "engines add", bundle.card.reference, "" if signed_by else "not signed by a trusted key")

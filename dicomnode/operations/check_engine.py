@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dicomnode.config import Config
-from dicomnode.errors import UsageError
+from dicomnode.errors import DicomNodeError, EngineError, UsageError
+from dicomnode.inference import proving
 from dicomnode.operations.engines import registry_of
 from dicomnode.operations.terminal import printable_lines
+from dicomnode.settings import LimitSettings
+from dicomnode.workers import WorkerProcess
 from engines.bundle import folder as bundles
 from engines.bundle import signing
 from engines.bundle.folder import Bundle
-from engines.bundle.golden import Difference, Golden, compare
+from engines.bundle.installed import BundleSource
 from engines.bundle.tables import nearest
-from engines.card import Precision
-from engines.errors import EngineError
-from engines.model.engine import ModelEngine
 from engines.runtimes import choice
-from engines.runtimes.base import Resources, Runtime, Session
-from engines.runtimes.devices import devices
+from engines.runtimes.base import Runtime
+from engines.runtimes.devices import CPU, devices
+
+_TRIAL_TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -78,21 +81,23 @@ def check_engine(config: Config | None, what: str, runtime: str = choice.AUTO) -
     """
     bundle = bundle_of(config, what)
     trusted = () if config is None else tuple(map(signing.read_public_key, config.engines.trusted_keys))
-    return check_bundle(bundle, signing.vouched(bundle.digest, bundle.signature, trusted), runtime)
+    signed_by = signing.vouched(bundle.digest, bundle.signature, trusted)
+    return check_bundle(bundle, signed_by, LimitSettings() if config is None else config.limits, runtime)
 
 
-def check_bundle(bundle: Bundle, signed_by: str, runtime: str = choice.AUTO) -> Checked:
+def check_bundle(bundle: Bundle, signed_by: str, limits: LimitSettings, runtime: str = choice.AUTO) -> Checked:
     """Everything that can be found out about a bundle on this machine. Raises BundleError where it is damaged.
 
     signed_by  fingerprint of the trusted key that vouches for it, or ""
+    limits     the memory of the processes that try it: nobody knows yet what it asks for
     """
     bundles.check_networks(bundle)
-    test = bundles.golden(bundle)
+    bundles.golden(bundle)
     known = choice.onnx_runtimes()
     wanted = [one for one in known if runtime in (choice.AUTO, one.name)]
     if not wanted:
         raise UsageError(f"there is no runtime {runtime!r}", nearest(runtime, [one.name for one in known]))
-    trials = tuple(trial for one in wanted for device in devices() for trial in _trials(bundle, test, one, device))
+    trials = tuple(trial for device in devices() for trial in _trials(bundle, wanted, device, limits))
     return Checked(bundle.card.reference, bundle.digest, signed_by, _in_words(bundle, signed_by), trials)
 
 
@@ -114,33 +119,28 @@ def _in_words(bundle: Bundle, signed_by: str) -> str:
     return f"by {bundle.signature.fingerprint}, which is not trusted here"
 
 
-def _trials(bundle: Bundle, test: Golden, runtime: Runtime, device: str) -> Iterator[Trial]:
-    missing = runtime.unavailable(device)
-    if missing:
-        yield Trial(runtime.name, device, "", "not run", missing)
-        return
-    for precision in runtime.precisions(device):
-        if precision in bundle.card.precisions:
-            yield _trial(bundle, test, runtime, Resources(device, precision=precision))
+def _trials(bundle: Bundle, runtimes: Sequence[Runtime], device: str, limits: LimitSettings) -> Iterator[Trial]:
+    """In one process for each device. Its memory is what an engine process has: on a GPU the driver maps more of its
+    address space than there is memory, and none can be set."""
+    memory_bytes = limits.worker_memory_mb << 20 if device == CPU else None
+    with closing(WorkerProcess(proving.MODULE, memory_bytes)) as worker:
+        for runtime in runtimes:
+            missing = runtime.unavailable(device)
+            if missing:
+                yield Trial(runtime.name, device, "", "not run", missing)
+                continue
+            for precision in runtime.precisions(device):
+                if precision in bundle.card.precisions:
+                    given = {"runtime": runtime.name, "device": device, "precision": precision}
+                    yield _trial(worker, bundle, given)
 
 
-def _trial(bundle: Bundle, test: Golden, runtime: Runtime, resources: Resources) -> Trial:
+def _trial(worker: WorkerProcess, bundle: Bundle, given: Mapping[str, str]) -> Trial:
+    source = str(BundleSource(bundle.digest, bundle.folder.absolute()))
     began = time.monotonic()
     try:
-        differences = _differences(bundle, test, lambda path: runtime.open(path, resources), resources.precision)
-    except EngineError as error:
-        passed, found = False, str(error)
-    else:
-        passed, found = all(one.passed for one in differences), "; ".join(map(str, differences))
-    state = "passed" if passed else "failed"
-    return Trial(runtime.name, resources.device, resources.precision, state, found, time.monotonic() - began)
-
-
-def _differences(
-    bundle: Bundle, test: Golden, opener: Callable[[Path], Session], precision: Precision
-) -> Sequence[Difference]:
-    engine = ModelEngine.open(bundle, opener)
-    try:
-        return compare(test, precision, engine.run(test.inputs, engine.card.resolve(test.settings)))
-    finally:
-        engine.close()
+        answer = worker.call("try_bundle", _TRIAL_TIMEOUT_S, bundle=source, **given)
+    except (DicomNodeError, EngineError) as error:
+        answer = {"passed": False, "found": "; ".join(filter(None, (str(error), error.hint)))}
+    state = "passed" if answer["passed"] else "failed"
+    return Trial(**given, state=state, found=answer["found"], seconds=time.monotonic() - began)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dicomnode.core.guards import HEADER_KEYWORDS
 from dicomnode.core.rules import is_derived_by_us
-from dicomnode.core.rules.facts import GUARD_KEYWORDS
 from dicomnode.core.stacks import STACK_KEYWORDS
 from dicomnode.errors import DicomNodeError, EngineError, UsageError
 from dicomnode.inference.service import run_chain
@@ -26,7 +26,7 @@ from engines.registry import default_registry
 
 Progress = Callable[[str, int, int], None]
 
-_KEYWORDS: Final = STACK_KEYWORDS | GUARD_KEYWORDS
+_KEYWORDS: Final = STACK_KEYWORDS | HEADER_KEYWORDS
 
 
 @dataclass(frozen=True)

@@ -223,9 +223,8 @@ def presentation_values(
     values: NDArray[np.uint16] = np.rint(levels.clip(0, _HIGHEST)).astype(np.uint16)
     if pixels.inverted:
         values = _HIGHEST - values
-    if pixels.padding is None:
-        return values
-    values = values.clip(*((1, _HIGHEST) if padding == 0 else (0, _HIGHEST - 1)))
+    if pixels.padding is not None:
+        values = values.clip(*((1, _HIGHEST) if padding == 0 else (0, _HIGHEST - 1)))
     measured = valid_mask(source, pixels)
     if measured is not None:
         values[~measured] = padding

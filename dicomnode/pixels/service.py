@@ -24,6 +24,7 @@ from dicomnode.pixels.phantoms import measure_phantom
 from dicomnode.pixels.read import quiet_pydicom, read_dataset, read_header
 from dicomnode.pixels.reports import write_reports
 from dicomnode.workers import Operation
+from engines.volume import HU
 from engines.volume_files import VALID, VOXELS, Grid, create_volume, read_grid, write_slices
 
 _SLICE_KEYWORDS: Final = {*STACK_KEYWORDS, *DIGEST_KEYWORDS, "SOPInstanceUID", "SOPClassUID"}
@@ -76,8 +77,8 @@ def open_stack(paths: Sequence[str], out: str) -> dict[str, Any]:
     slices = [_slice_at(Path(path)) for path in paths]
     first = slice_pixels(slices[0].header)
     grid = Grid((len(slices), slices[0].rows, slices[0].columns), affine_of(slices), first.unit, first.window)
-    padded = any("PixelPaddingValue" in one.header for one in slices)
-    create_volume(Path(out), grid, padded=padded)
+    declared = any("PixelPaddingValue" in one.header for one in slices)
+    create_volume(Path(out), grid, padded=declared or grid.unit == HU)  # in HU there may be padding all the same
     return {"shape": list(grid.shape)}
 
 

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from engines.bundle.folder import Bundle, load_bundle
 from engines.bundle.tables import nearest, read_table
@@ -18,6 +19,7 @@ from engines.errors import BundleError, EngineNotFoundError
 
 STATE: Final = "state.json"
 _LARGEST_STATE_BYTES: Final = 2**20
+_SOURCE: Final = re.compile(r"([0-9a-f]{64}):(/.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,31 @@ def read_state(folder: Path) -> Installed:
     return read_table(Installed, table, STATE)
 
 
+@dataclass(frozen=True)
+class BundleSource:
+    """Which bundle is meant, and where it lies: what one process tells another. As text it is `digest:folder`, so that
+    who keeps anything by it never takes one bundle for another that lies in its place."""
+
+    digest: str
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.digest}:{self.folder}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """None where it is no bundle's: the name of an engine that comes along."""
+        found = _SOURCE.fullmatch(text)
+        return None if found is None else cls(found[1], Path(found[2]))
+
+    def load(self) -> Bundle:
+        """The bundle. Raises BundleError where it is damaged, or where another lies there."""
+        bundle = load_bundle(self.folder)
+        if bundle.digest != self.digest:
+            raise BundleError(f"{bundle.card.reference} is not the bundle that was accepted", "add that one again")
+        return bundle
+
+
 def load_installed(folder: Path, name: str, version: str) -> Bundle:
     """An installed bundle, checked against its digests and against the one that was accepted.
 
@@ -90,9 +117,6 @@ def load_installed(folder: Path, name: str, version: str) -> Bundle:
     if version not in accepted:
         raise EngineNotFoundError(f"engine {name} has no version {version!r} here", nearest(version, accepted))
     try:
-        bundle = load_bundle(folder / name / version)
+        return BundleSource(accepted[version].digest, folder / name / version).load()
     except BundleError as error:
         raise BundleError(f"{name}@{version}: {error}", "add it again from its source: dicomnode engines add") from None
-    if bundle.digest != accepted[version].digest:
-        raise BundleError(f"{name}@{version} is not the bundle that was accepted", "add the one that was again")
-    return bundle

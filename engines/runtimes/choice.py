@@ -64,12 +64,18 @@ def share(cores: int, most_processes: int) -> Share:
 
 
 def choose(card: EngineCard, wish: Wish, runtimes: Sequence[Runtime]) -> Choice:
-    """The first of the wished devices on which the card's networks can be computed; there the fastest precision that
-    the card allows; of several runtimes that offer it, the first of `runtimes`.
+    """The first of `choices`; raises as it does."""
+    return next(choices(card, wish, runtimes))
 
-    Raises RuntimeFailedError, which says what is in the way.
+
+def choices(card: EngineCard, wish: Wish, runtimes: Sequence[Runtime]) -> Iterator[Choice]:
+    """All that may compute the card's networks, the best first: the wished devices in their order; on each the fastest
+    precision that the card allows; of several runtimes that offer it, the first of `runtimes`.
+
+    Raises RuntimeFailedError where there is none, which says what is in the way.
     """
     _check_wish(card, wish, runtimes)
+    is_possible = False
     obstacles: list[str] = []
     for device in wish.devices:
         missing = {one: one.unavailable(device) for one in runtimes if wish.runtime in (AUTO, one.name)}
@@ -77,8 +83,11 @@ def choose(card: EngineCard, wish: Wish, runtimes: Sequence[Runtime]) -> Choice:
         there = [runtime for runtime, why in missing.items() if not why]
         for precision, runtime in _offers(there, device):
             if precision in card.precisions and wish.precision in (AUTO, precision):
-                return Choice(runtime, device, precision, _reason(card, wish, precision, obstacles))
+                is_possible = True
+                yield Choice(runtime, device, precision, _reason(card, wish, precision, obstacles))
         obstacles += [f"{one.name} on {device} computes in {_listed(one.precisions(device))}" for one in there]
+    if is_possible:
+        return
     wanted = card.precisions if wish.precision == AUTO else (wish.precision,)
     raise RuntimeFailedError(f"nothing computes {card.reference} in {_listed(wanted)} here", "; ".join(obstacles))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from engines.errors import RuntimeFailedError
+from engines.runtimes.processor import this_processor
 
 CPU: Final = "cpu"
 
@@ -31,6 +32,24 @@ def cuda_devices(files: Path = Path("/dev")) -> int:
         return sum(1 for file in files.iterdir() if _DEVICE_FILE.fullmatch(file.name))
     except OSError:
         return 0
+
+
+def model_of(device: str, proc: Path = Path("/proc")) -> str:
+    """What a device is: the processor with its instructions for bfloat16, or the GPUs here with their driver."""
+    if device == CPU:
+        processor = this_processor(proc)
+        return f"{processor.model} {processor.bfloat16}".strip()
+    driver = proc / "driver" / "nvidia"
+    told = [driver / "version", *sorted(driver.glob("gpus/*/information"))]
+    lines = [line for file in told for line in _lines(file) if line.startswith(("NVRM", "Model"))]
+    return "; ".join(" ".join(line.split()) for line in lines)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def devices() -> tuple[str, ...]:

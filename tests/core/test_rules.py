@@ -152,7 +152,7 @@ def test_only_matching_stacks_are_enhanced() -> None:
     planned = _plan(_rules(ENHANCE), _stack(CT, "a"), _stack(MR, "b"))
     (job,) = planned.jobs
     assert (job.stack_key, job.rules, job.engines) == ("a", ("r1",), ("ct-nlm",))
-    assert (job.deliver, job.destinations, job.priority) == (("ct-nlm",), ("pacs",), "normal")
+    assert (job.deliver, job.destinations, job.priority) == ((Leaving("ct-nlm"),), ("pacs",), "normal")
     assert [(stack.stack_key, stack.reason) for stack in planned.stacks] == [("a", ""), ("b", "no rule matches")]
     assert not planned.unrouted
 
@@ -163,12 +163,40 @@ CHAIN = {"engines": ["ct-nlm", "contrast-glcae"], "send": ["pacs"]}
 def test_of_a_chain_the_last_output_leaves() -> None:
     (job,) = _plan(_rules(CHAIN), _stack()).jobs
     assert job.engines == ("ct-nlm", "contrast-glcae")
-    assert job.deliver == ("contrast-glcae",)
+    assert list(map(str, job.deliver)) == ["contrast-glcae"]
 
 
 def test_deliver_names_others_and_the_chain_gives_the_order() -> None:
     (job,) = _plan(_rules({**CHAIN, "deliver": ["contrast-glcae", "ct-nlm"]}), _stack()).jobs
-    assert job.deliver == ("ct-nlm", "contrast-glcae")
+    assert list(map(str, job.deliver)) == ["ct-nlm", "contrast-glcae"]
+
+
+def test_outputs_are_delivered_by_name_beside_the_first_and_each_goes_where_its_rules_say() -> None:
+    first = {**CHAIN, "deliver": ["ct-nlm.noise", "contrast-glcae", "ct-nlm"], "send_results": ["pacs"]}
+    second = {**CHAIN, "deliver": ["ct-nlm.noise"], "send_results": ["research"]}
+    planned = _plan(_rules(first, second), _stack())
+    (job,) = planned.jobs
+    assert [(str(one.leaving), [target.destination for target in one.targets]) for one in job.outputs] == [
+        ("ct-nlm", ["pacs"]),
+        ("ct-nlm.noise", ["pacs", "research"]),
+        ("contrast-glcae", ["pacs"]),
+    ]
+    assert RoutingPlan.from_json(planned.to_json()) == planned
+    assert "  output of ct-nlm.noise to pacs, research" in planned.lines()
+
+
+@pytest.mark.parametrize(
+    ("word", "leaving"),
+    [
+        ("ct-nlm@1.2.0", Leaving("ct-nlm@1.2.0")),
+        ("ct-nlm", Leaving("ct-nlm@1.2.0")),
+        ("ct-nlm.noise", Leaving("ct-nlm@1.2.0", "noise")),
+        ("ct-nlm@1.2.0.noise", Leaving("ct-nlm@1.2.0", "noise")),
+    ],
+)
+def test_an_output_may_follow_the_name_or_the_version(word: str, leaving: Leaving) -> None:
+    (rule,) = _rules({**ENHANCE, "engines": ["ct-nlm@1.2.0"], "deliver": [word]}).rules
+    assert rule.deliver == (leaving,)
 
 
 def test_rules_that_compute_the_same_are_one_job_and_each_output_goes_only_where_it_was_asked_for() -> None:
@@ -340,7 +368,7 @@ def test_names_are_needed_and_used_once() -> None:
 def test_an_engine_may_be_named_with_its_version_and_its_settings_without() -> None:
     table = {**ENHANCE, "engines": ["ct-nlm@1.0"], "deliver": ["ct-nlm"], "settings": {"ct-nlm": {"strength": 1.0}}}
     (rule,) = _rules(table).rules
-    assert rule.deliver == ("ct-nlm@1.0",)
+    assert rule.deliver == (Leaving("ct-nlm@1.0"),)
     assert rule.settings == {"ct-nlm@1.0": {"strength": 1.0}}
 
 

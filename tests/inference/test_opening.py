@@ -10,6 +10,7 @@ from dicomnode.inference import opening
 from dicomnode.inference.opening import Place, open_engine
 from dicomnode.testing.bundles import made_bundle
 from engines.bundle.folder import Bundle
+from engines.bundle.installed import BundleSource
 from engines.errors import RuntimeFailedError
 from engines.runtimes import devices
 from engines.runtimes.choice import Wish
@@ -19,6 +20,10 @@ from engines.runtimes.tensorrt.runtime import Networks, build_plans, conclude
 from tests.engines.runtimes.tensorrt.double import CudaDouble, Machine, TensorRtDouble
 
 GPU_FIRST = Wish(precision="float32", devices=("cuda:0", "cpu"))
+
+
+def source_of(bundle: Bundle) -> str:
+    return str(BundleSource(bundle.digest, bundle.folder))
 
 
 @pytest.fixture(name="bundle", scope="module")
@@ -44,7 +49,7 @@ def test_only_a_proved_plan_computes(
 ) -> None:
     networks = Networks.of(bundle, tmp_path)
     conclude(networks, build_plans(networks, "cuda:0", "float32"), ["parity: FAILED"], proved)
-    opened = open_engine(str(bundle.folder), Place(GPU_FIRST, 1, tmp_path))
+    opened = open_engine(source_of(bundle), Place(GPU_FIRST, 1, tmp_path))
     assert opened.engine.card.runtime.startswith(computes)
     assert told[0]["event"] == "engine_opened"
     assert ("parity: FAILED" in told[0]["reason"]) != proved
@@ -52,16 +57,16 @@ def test_only_a_proved_plan_computes(
 
 
 def test_without_plans_it_says_how_to_make_them(bundle: Bundle, tmp_path: Path, told: list[dict[str, str]]) -> None:
-    open_engine(str(bundle.folder), Place(GPU_FIRST, 1, tmp_path)).close()
+    open_engine(source_of(bundle), Place(GPU_FIRST, 1, tmp_path)).close()
     assert f"dicomnode engines build {bundle.card.reference}" in told[0]["reason"]
 
 
 def test_on_processors_nothing_is_said_of_gpus(bundle: Bundle, tmp_path: Path, told: list[dict[str, str]]) -> None:
-    open_engine(str(bundle.folder), Place(Wish(precision="float32"), 1, tmp_path)).close()
+    open_engine(source_of(bundle), Place(Wish(precision="float32"), 1, tmp_path)).close()
     assert "tensorrt" not in told[0]["reason"]
 
 
 def test_who_asks_for_tensorrt_on_a_processor_is_told_why_not(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailedError, match="nothing computes") as refused:
-        open_engine(str(bundle.folder), Place(Wish(runtime="tensorrt"), 1, tmp_path))
+        open_engine(source_of(bundle), Place(Wish(runtime="tensorrt"), 1, tmp_path))
     assert "GPUs only" in refused.value.hint

@@ -159,12 +159,12 @@ def test_what_a_killed_command_left_is_swept_away(folder: Path, made_ones: dict[
     assert load_installed(folder, NAME, "2.0.0").digest == made_ones["2.0.0"].digest
 
 
-def test_the_registry_knows_names_versions_and_switches(folder: Path) -> None:
+def test_the_registry_knows_names_versions_and_switches(folder: Path, made_ones: dict[str, Bundle]) -> None:
     registry = default_registry(folder, _open)
     assert registry.names() == ("contrast-glcae", "ct-nlm", NAME)
     assert registry.card(NAME).reference == f"{NAME}@1.0.0"
     assert registry.card(f"{NAME}@1.1.0").reference == f"{NAME}@1.1.0"
-    assert registry.source(NAME) == str(folder / NAME / "1.0.0")
+    assert registry.source(NAME) == f"{made_ones['1.0.0'].digest}:{folder / NAME / '1.0.0'}"
     assert registry.source("ct-nlm") == "ct-nlm"
     engine = registry.get(NAME)
     assert registry.get(f"{NAME}@1.0.0") is engine

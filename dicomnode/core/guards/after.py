@@ -79,7 +79,10 @@ def _form(port: Port, source: Volume, output: Volume, factor: int) -> Iterator[G
 def _is_padding_kept(source: Volume, output: Volume, valid: NDArray[np.bool_]) -> bool:
     """Slice by slice: all at once would copy the volumes."""
     slices = zip(output.voxels, source.voxels, valid, strict=True)
-    return all(np.array_equal(new[~measured], old[~measured], equal_nan=True) for new, old, measured in slices)
+    return all(
+        measured.all() or np.array_equal(new[~measured], old[~measured], equal_nan=True)
+        for new, old, measured in slices
+    )
 
 
 def _grid(source: Volume, shape: tuple[int, ...], affine: NDArray[np.float64], factor: int = 1) -> GateFinding:

@@ -13,11 +13,13 @@ from dicomnode.core.guards.values import judge_values
 from dicomnode.core.headers import number
 from dicomnode.core.rules.facts import GUARD_KEYWORDS, is_derived_by_us
 from dicomnode.core.types import Header
+from dicomnode.core.volumes import PADDING_KEYWORDS
 from engines.card import EngineCard, Envelope
 from engines.volume import Volume
 
 HEADER_KEYWORDS: Final = GUARD_KEYWORDS | {
     "Modality", "BodyPartExamined", "KVP", "SliceThickness", "ConvolutionKernel", "ContrastBolusAgent",
+    *PADDING_KEYWORDS,
 }  # fmt: skip
 """What `before` reads of a header."""
 
@@ -38,7 +40,7 @@ def before(card: EngineCard, header: Header, volume: Volume, name: str = "image"
             _source(header),
             *_geometry(volume),
             *_grid(card.envelope, volume),
-            *judge_values(card.inputs[name], volume),
+            *judge_values(card.inputs[name], header, volume),
         )
     )
 

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.core.guards.findings import GateFinding, named
+from dicomnode.core.types import Header
+from dicomnode.core.volumes import declared_padding
 from engines import quality
 from engines.card import Port
 from engines.volume import HU, Volume
 
 _IMPOSSIBLE_HU: Final = -1500.0
-"""No noise of a CT goes below this; what does is padding (-2000, -2048, -3024) or was rescaled wrongly."""
+"""No noise of a CT goes below this; what does, and is no padding, was rescaled wrongly."""
 
 _MOST_IMPOSSIBLE: Final = 0.001
 _AIR_HU: Final = (-1300.0, -800.0)
@@ -28,8 +30,8 @@ _EVERY: Final = 4
 """Of rows and columns: HU need no more to be told plausible."""
 
 
-def judge_values(port: Port, volume: Volume) -> Iterator[GateFinding]:
-    """Unit, finite numbers, variation; in HU also padding and air."""
+def judge_values(port: Port, header: Header, volume: Volume) -> Iterator[GateFinding]:
+    """Unit, finite numbers, variation; in HU also padding and air. `header` is that of the first slice."""
     fits = port.unit in ("as-input", volume.unit)
     sentence = f"values are in {named(volume.unit)}" + ("" if fits else f", {named(port.unit)} is wanted")
     yield GateFinding("unit", volume.unit, (port.unit,), fits, sentence)
@@ -39,6 +41,7 @@ def judge_values(port: Port, volume: Volume) -> Iterator[GateFinding]:
     sentence = "values vary" if high > low else "every measured value is the same, or none is measured"
     yield GateFinding("variation", high - low if np.isfinite(high - low) else None, None, high > low, sentence)
     if finite.passed and high > low and volume.unit == HU:
+        yield from _undeclared(header, volume)
         yield from _plausible(_some(volume))
 
 
@@ -48,6 +51,22 @@ def is_finite(volume: Volume) -> GateFinding:
     where = f", in {len(broken)} of {len(volume.voxels)} slices" if broken else ""
     sentence = f"some values are not finite numbers{where}" if broken else "every value is a finite number"
     return GateFinding("finite", None, None, not broken, sentence)
+
+
+def _undeclared(header: Header, volume: Volume) -> Iterator[GateFinding]:
+    """Padding that was found and not declared. It harms nothing: no engine sees it, and it stays as it was."""
+    if volume.valid is None:
+        return
+    padded = volume.voxels[:, ::_EVERY, ::_EVERY][~volume.valid[:, ::_EVERY, ::_EVERY]]
+    low, high = declared_padding(header) or (np.inf, -np.inf)
+    found = padded[(padded < low) | (padded > high)]
+    if len(found):
+        share = len(found) / volume.voxels[:, ::_EVERY, ::_EVERY].size
+        sentence = (
+            f"{share:.1%} of the voxels, about {np.median(found):.0f} HU, are padding that the images do not declare: "
+            "they are left as they are"
+        )
+        yield GateFinding("undeclared padding", share, None, True, sentence)
 
 
 def _some(volume: Volume) -> NDArray[np.float32]:
@@ -63,7 +82,7 @@ def _plausible(values: NDArray[np.float32]) -> Iterator[GateFinding]:
     impossible = float(np.mean(values < _IMPOSSIBLE_HU))
     sentence = f"{impossible:.1%} of the values are below {_IMPOSSIBLE_HU:g} HU, at most {_MOST_IMPOSSIBLE:.1%} may be"
     passed = impossible <= _MOST_IMPOSSIBLE
-    hint = "" if passed else ": padding that the object does not declare, or a wrong rescale"
+    hint = "" if passed else ": a wrong rescale, or padding that fills no corner of its image"
     yield GateFinding("padding", impossible, _MOST_IMPOSSIBLE, passed, sentence + hint)
     dark = float(np.mean(values < _DARK_HU))
     sentence = f"{dark:.1%} of the values are darker than {_DARK_HU:g} HU, at least {_LEAST_DARK:.1%} is wanted"

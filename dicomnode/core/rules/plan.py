@@ -10,16 +10,21 @@ from typing import Any, Literal
 from dicomnode.core.rules.explain import ClauseExplanation, RuleExplanation, explain, nearest
 from dicomnode.core.rules.facts import Facts, is_derived_by_us
 from dicomnode.core.rules.forward import Suppressed, Target, aim, highest, unrouted_lines
-from dicomnode.core.rules.ruleset import OnGate, Priority, ReportForm, Rule, RuleSet, Settings
+from dicomnode.core.rules.ruleset import Leaving, OnGate, Priority, ReportForm, Rule, RuleSet, Settings
 from dicomnode.core.types import Sender, Stack
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one engine of a chain made, and where it goes."""
+    """What one engine of a chain made, and where it goes. `output` as in `ruleset.Leaving`."""
 
     engine: str
     targets: tuple[Target, ...]
+    output: str = ""
+
+    @property
+    def leaving(self) -> Leaving:
+        return Leaving(self.engine, self.output)
 
 
 JobKind = Literal["job", "shadow", "constancy"]
@@ -53,9 +58,9 @@ class PlannedJob:
     report_targets: tuple[Target, ...] = ()
 
     @property
-    def deliver(self) -> tuple[str, ...]:
-        """The engines whose output leaves."""
-        return tuple(output.engine for output in self.outputs)
+    def deliver(self) -> tuple[Leaving, ...]:
+        """What leaves."""
+        return tuple(output.leaving for output in self.outputs)
 
     @property
     def destinations(self) -> tuple[str, ...]:
@@ -187,12 +192,12 @@ def merged(ruleset: RuleSet, stack_key: str, rules: list[Rule], came_from: str) 
     """One job for rules that compute the same; each output goes only where a rule that delivers it sends results."""
     outputs: list[Output] = []
     kept_out: list[Suppressed] = []
-    for engine in rules[0].engines:
-        claims = ((rule, rule.results) for rule in rules if engine in rule.deliver)
+    for leaving in _leaving(rules):
+        claims = ((rule, rule.results) for rule in rules if leaving in rule.deliver)
         targets, suppressed = aim(ruleset, claims, came_from)
         kept_out.extend(suppressed)
         if targets:
-            outputs.append(Output(engine, targets))
+            outputs.append(Output(leaving.engine, targets, leaving.output))
     return PlannedJob(
         stack_key=stack_key,
         rules=tuple(rule.name for rule in rules),
@@ -209,6 +214,17 @@ def merged(ruleset: RuleSet, stack_key: str, rules: list[Rule], came_from: str) 
     )
 
 
+def _leaving(rules: Sequence[Rule]) -> tuple[Leaving, ...]:
+    """What one of these rules, which have one chain, delivers: in the chain's order, each once."""
+    chosen = {leaving for rule in rules for leaving in rule.deliver}
+    return tuple(sorted(chosen, key=lambda one: (rules[0].engines.index(one.engine), one.output)))
+
+
+def leaving_of(output: Mapping[str, Any]) -> Leaving:
+    """What an output of a job is, as it is stored: of one that was planned by an older version, its engine's first."""
+    return Leaving(output["engine"], output.get("output", ""))
+
+
 def _job_lines(job: PlannedJob) -> tuple[str, ...]:
     rules = ", ".join(map(repr, job.rules))
     if job.kind == "constancy":
@@ -216,7 +232,7 @@ def _job_lines(job: PlannedJob) -> tuple[str, ...]:
     if job.kind == "shadow":
         return (f"stack {job.stack_key}: {' then '.join(job.engines)} is tried out by rule {rules}: nothing leaves",)
     sent = (
-        f"  output of {output.engine} to {', '.join(target.destination for target in output.targets)}"
+        f"  output of {output.leaving} to {', '.join(target.destination for target in output.targets)}"
         for output in job.outputs
     )
     return (
@@ -240,7 +256,7 @@ def _job(raw: Mapping[str, Any]) -> PlannedJob:
         rules=tuple(raw["rules"]),
         engines=tuple(raw["engines"]),
         settings=raw["settings"],
-        outputs=tuple(Output(one["engine"], tuple(map(_target, one["targets"]))) for one in raw["outputs"]),
+        outputs=tuple(map(_output, raw["outputs"])),
         priority=raw["priority"],
         suppressed=tuple(Suppressed(**{**one, "rules": tuple(one["rules"])}) for one in raw["suppressed"]),
         commissioning=tuple(raw["commissioning"]),
@@ -249,6 +265,11 @@ def _job(raw: Mapping[str, Any]) -> PlannedJob:
         reports=tuple(raw["reports"]),
         report_targets=tuple(map(_target, raw["report_targets"])),
     )
+
+
+def _output(raw: Mapping[str, Any]) -> Output:
+    leaving = leaving_of(raw)
+    return Output(leaving.engine, tuple(map(_target, raw["targets"])), leaving.output)
 
 
 def _target(raw: Mapping[str, Any]) -> Target:

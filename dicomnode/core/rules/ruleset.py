@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from dicomnode.core.rules.clauses import Clause, nearest_word, parse_clause
 from dicomnode.core.rules.facts import GUARD_KEYWORDS, SENDER_KEYS
@@ -26,6 +26,16 @@ ReportForm = Literal["sr", "capture"]
 Settings = Mapping[str, Mapping[str, SettingValue]]
 
 _NO_DESTINATION: Final = "add a [destination.NAME]"
+
+
+class Leaving(NamedTuple):
+    """What leaves of a chain: an engine's output. `output` "" is its first, whatever that is called."""
+
+    engine: str
+    output: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.engine}.{self.output}" if self.output else self.engine
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Rule:
     needs      series of one study that must all be there before the chain runs, the first its input; empty: each
                matching stack is enhanced by itself
     engines    the chain, first to last, as `name` or `name@version`
-    deliver    which of them have their output delivered, in the chain's order
+    deliver    which of their outputs are delivered, in the chain's order
     originals  destinations of matching originals        results  destinations of what is derived
     settings   by engine reference, for those that have any
     quiet_s, deadline_s, longest_s   upper limits on the waiting times of a matching series, or None
@@ -88,7 +98,7 @@ class Rule:
     clauses: tuple[Clause, ...]
     needs: tuple[Need, ...]
     engines: tuple[str, ...]
-    deliver: tuple[str, ...]
+    deliver: tuple[Leaving, ...]
     originals: tuple[str, ...]
     results: tuple[str, ...]
     settings: Settings
@@ -274,11 +284,19 @@ def _shadow(spec: RuleSpec) -> str:
     return spec.shadow
 
 
-def _deliver(spec: RuleSpec) -> tuple[str, ...]:
+def _deliver(spec: RuleSpec) -> tuple[Leaving, ...]:
     if not spec.deliver:
-        return spec.engines[-1:]
-    chosen = {_in_chain(spec, "deliver", reference) for reference in spec.deliver}
-    return tuple(reference for reference in spec.engines if reference in chosen)
+        return tuple(map(Leaving, spec.engines[-1:]))
+    chosen = dict.fromkeys(_leaving(spec, word) for word in spec.deliver)
+    return tuple(sorted(chosen, key=lambda one: (spec.engines.index(one.engine), bool(one.output))))
+
+
+def _leaving(spec: RuleSpec, word: str) -> Leaving:
+    """What ENGINE or ENGINE.OUTPUT means; a version may have dots too."""
+    engine, dot, output = word.rpartition(".")
+    named = (reference for reference in spec.engines if engine in (reference, reference.partition("@")[0]))
+    found = next(named, None) if dot and word not in spec.engines else None
+    return Leaving(found, output) if found is not None else Leaving(_in_chain(spec, "deliver", word))
 
 
 def _settings(spec: RuleSpec) -> Settings:

@@ -25,6 +25,7 @@ from engines.card import Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.tensorrt.device import Gpu
 from engines.runtimes.tensorrt.profiles import Profile
+from engines.whole_files import write_whole
 
 _FOLDER: Final = "tensorrt"
 _KEY: Final = "tensorrt.key"
@@ -219,20 +220,6 @@ def _machine_key(path: Path) -> bytes:
         raise RuntimeFailedError(f"the key of the plans, {path}, is damaged", "delete it and build the plans again")
     machine = _MACHINE_ID.read_bytes() if _MACHINE_ID.exists() else b""
     return hmac.new(key, machine, hashlib.sha256).digest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """All of it under this name, or nothing; forced to the disk."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path, largest_bytes: int) -> bytes:
