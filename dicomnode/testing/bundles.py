@@ -39,13 +39,14 @@ from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import ARBITRARY, HU, Volume
 
 Shape = Literal[
-    "denoise", "denoise-large", "adjacent", "two-stages", "two-outputs", "super-resolution", "segment",
+    "denoise", "denoise-large", "adjacent", "three-inputs", "two-stages", "two-outputs", "super-resolution", "segment",
     "segment-marked", "detect", "contrast",
 ]  # fmt: skip
 """
 denoise           one stage, a residual; 16.8 GFLOP for 512 x 512
 denoise-large     the same at full resolution and dilated; 117 GFLOP
 adjacent          a denoiser that sees the slices beside its own
+three-inputs      a denoiser that sees three series of one grid, slice by slice
 two-stages        a denoiser, then an enhancer; both images leave
 two-outputs       one network that gives both
 super-resolution  twice the rows and columns
@@ -185,6 +186,15 @@ def _adjacent() -> Made:
     return Made(card, {"net.onnx": networks.adjacent_denoiser()})
 
 
+def _three_inputs() -> Made:
+    taken = tuple(TensorInput("image", name, KILO) for name in ("portal", "image", "delayed"))
+    stage = replace(_residual_stage("net.onnx", halo_px=5), inputs=taken)
+    card = replace(
+        _image_card("three-inputs", stage), inputs={name: Port(unit=HU) for name in ("image", "portal", "delayed")}
+    )
+    return Made(card, {"net.onnx": networks.adjacent_denoiser()})
+
+
 def _two_stages() -> Made:
     first = _residual_stage("denoise.onnx", 6, 2)
     second = Stage("enhance.onnx", _TAKEN, (TensorOutput("enhanced", "enhanced", KILO),), halo_px=2)
@@ -314,6 +324,7 @@ _SHAPES: Final[Mapping[Shape, Callable[[], Made]]] = {
     "denoise": _denoise,
     "denoise-large": _denoise_large,
     "adjacent": _adjacent,
+    "three-inputs": _three_inputs,
     "two-stages": _two_stages,
     "two-outputs": _two_outputs,
     "super-resolution": _super_resolution,

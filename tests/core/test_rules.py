@@ -16,6 +16,7 @@ from dicomnode.core.completeness import CONFIDENCE
 from dicomnode.core.identity import INSTANCE_CREATOR_UID
 from dicomnode.core.rules import (
     Facts,
+    Leaving,
     RoutingPlan,
     RuleSet,
     RuleSpec,

@@ -1,0 +1,40 @@
+"""Whether a rule's engines can do what it asks: known once their cards are read, before any series comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from dicomnode.core.rules.ruleset import Leaving, Rule
+from dicomnode.errors import ConfigError
+from engines.card import EngineCard, Port
+from engines.chaining import Link, check_links, first_output
+from engines.errors import EngineInputError
+
+
+def fitted(rule: Rule, cards: Mapping[str, EngineCard]) -> Rule:
+    """The rule with each output that leaves named in one way: the first of an engine by the engine alone.
+
+    cards  of its engines by reference, of the version that it tries out too. Raises ConfigError where an input is given
+           by nothing, or an output is not there or no image.
+    """
+    given = tuple(need.name for need in rule.needs)
+    try:
+        check_links([_link(one, cards[one], rule.deliver) for one in rule.engines], given)
+        check_links([_link(one, cards[one], ()) for one in rule.shadow_chain], given)
+    except EngineInputError as error:
+        raise ConfigError(f"rule {rule.name!r}: {error}", error.hint) from None
+    return replace(rule, deliver=tuple(dict.fromkeys(_plain(one, cards[one.engine]) for one in rule.deliver)))
+
+
+def _link(reference: str, card: EngineCard, deliver: Sequence[Leaving]) -> Link:
+    leaving = tuple(one.output for one in deliver if one.engine == reference)
+    return Link(reference, _kinds(card.inputs), _kinds(card.outputs), leaving)
+
+
+def _kinds(ports: Mapping[str, Port]) -> dict[str, str]:
+    return {name: port.kind for name, port in ports.items()}
+
+
+def _plain(leaving: Leaving, card: EngineCard) -> Leaving:
+    return Leaving(leaving.engine) if leaving.output == first_output(card.outputs) else leaving
