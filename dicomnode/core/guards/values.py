@@ -84,7 +84,8 @@ def _plausible(values: NDArray[np.float32]) -> Iterator[GateFinding]:
     passed = impossible <= _MOST_IMPOSSIBLE
     hint = "" if passed else ": a wrong rescale, or padding that fills no corner of its image"
     yield GateFinding("padding", impossible, _MOST_IMPOSSIBLE, passed, sentence + hint)
-    dark = float(np.mean(values < _DARK_HU))
+    others = values[values > values.min()]  # one value alone may be padding that a wrong rescale makes look like air
+    dark = float(np.mean(others < _DARK_HU)) if len(others) else 0.0
     sentence = f"{dark:.1%} of the values are darker than {_DARK_HU:g} HU, at least {_LEAST_DARK:.1%} is wanted"
     yield GateFinding("dark", dark, _LEAST_DARK, dark >= _LEAST_DARK, sentence)
     if passed and np.mean(values < _HOLLOW_HU) >= _LEAST_HOLLOW:
