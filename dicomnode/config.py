@@ -15,7 +15,6 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,12 +24,13 @@ from pydantic_settings.exceptions import SettingsError
 
 from dicomnode.core.hours import WorkingHours, parse_hours
 from dicomnode.core.proof import ProofKind
-from dicomnode.core.rules import Rule, RuleSet, fitted, load_rules, rule_spec
+from dicomnode.core.rules import RuleSet, load_rules, rule_spec
 from dicomnode.core.rules.clauses import nearest_word
 from dicomnode.core.types import CompletenessPolicy, Peer
 from dicomnode.errors import ConfigError, EngineError
 from dicomnode.local_time import local_zone
 from dicomnode.net.tls import ClientSecurity, Credentials, Profile, ServerSecurity
+from dicomnode.rule_engines import UnusableEngine, held_to_engines, unusable_engines
 from dicomnode.settings import (
     BucketSettings,
     ClusterSettings,
@@ -52,7 +52,7 @@ from dicomnode.settings import (
     ae_title,
 )
 from engines.bundle.signing import read_public_key
-from engines.registry import Registry, default_registry
+from engines.registry import default_registry
 
 __all__ = ["DEFAULT_FILE", "Config", "examine", "find_config", "has_config", "load_config"]
 
@@ -226,31 +226,15 @@ class Config(BaseSettings):
         except EngineError as error:
             raise ConfigError(str(error), error.hint) from None
         ruleset = load_rules(specs, destinations, names, tuple(self.peer))
-        for rule in ruleset.rules:
-            shadows = zip(rule.engines, rule.shadow_chain, strict=True) if rule.shadow else ()
-            given = [(reference, rule.settings.get(reference, {})) for reference in rule.engines]
-            given += [(shadow, rule.settings.get(own, {})) for own, shadow in shadows if shadow != own]
-            for reference, settings in given:
-                if not settings and "@" not in reference:
-                    continue  # its name is known; the engine itself is slow to import
-                try:
-                    registry.card(reference).resolve(settings)
-                except EngineError as error:
-                    raise ConfigError(f"rule {rule.name!r}: {error}", error.hint) from None
-        return replace(ruleset, rules=tuple(_fitted(rule, registry) for rule in ruleset.rules))
+        return held_to_engines(ruleset, registry)
 
-
-def _fitted(rule: Rule, registry: Registry) -> Rule:
-    """The rule, held to the cards of its engines. Those that come along are slow to import, and take and give one
-    image: their cards are read where they stand beside a bundle, or where an output is named."""
-    references = dict.fromkeys((*rule.engines, *rule.shadow_chain))
-    try:
-        bundles = [registry.bundle(reference) for reference in references]
-        if not any(bundles) and not any(leaving.output for leaving in rule.deliver):
-            return rule
-        return fitted(rule, {reference: registry.card(reference) for reference in references})
-    except EngineError:  # a bundle is damaged: its jobs say so, and originals must not wait for it
-        return rule
+    def unusable_engines(self) -> tuple[UnusableEngine, ...]:
+        """Engines of the rules that are installed here and damaged: no mistake in the configuration. Nothing where the
+        rules themselves are wrong."""
+        try:
+            return unusable_engines(self.rules(), default_registry(self.bundles))
+        except ConfigError:
+            return ()
 
 
 def find_config(option: Path | None = None) -> Path:

@@ -297,6 +297,10 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "info", "an engine's networks were opened; the reason tells what else was looked at",
             "engine runtime reason",
         ),
+        "engine_unusable": Event(
+            "error", "an engine that rules name cannot be opened here; its jobs fail, originals are received and sent",
+            "engine rule reason hint",
+        ),
         "engine_not_proved": Event(
             "error", "an engine did not pass its golden test here: it is computed otherwise, or not at all",
             "engine runtime reason",

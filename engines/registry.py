@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.base import Engine
 from engines.bundle.folder import Bundle
-from engines.bundle.installed import BundleSource, Installed, load_installed, read_installed
+from engines.bundle.installed import STATE, BundleSource, installed_names, load_installed, read_state
 from engines.bundle.tables import nearest
 from engines.card import EngineCard
 from engines.errors import BundleError, EngineNotFoundError
@@ -36,6 +36,7 @@ class Registry:
         self._lock = threading.Lock()
 
     def names(self) -> tuple[str, ...]:
+        """All of them, damaged ones too. Raises BundleError where the folder cannot be read."""
         return tuple(sorted({*self._makers, *self._installed()}))
 
     def card(self, reference: str) -> EngineCard:
@@ -65,18 +66,21 @@ class Registry:
         installed = self._installed()
         if name not in installed or self._folder is None:
             raise EngineNotFoundError(f"there is no engine {name!r}", nearest(name, {*self._makers, *installed}))
-        chosen = version or installed[name].in_use
-        if chosen not in installed[name].versions:
-            hint = f"the versions here are: {', '.join(installed[name].versions)}"
+        state = read_state(self._folder / name)
+        if not state.versions:
+            raise BundleError(f"{name}: its {STATE} is lost", "add its bundles again: dicomnode engines add")
+        chosen = version or state.in_use
+        if chosen not in state.versions:
+            hint = f"the versions here are: {', '.join(state.versions)}"
             raise EngineNotFoundError(f"engine {name} has no version {chosen!r} here", hint)
-        key = (name, chosen, installed[name].versions[chosen].digest)
+        key = (name, chosen, state.versions[chosen].digest)
         with self._lock:
             if key not in self._bundles:
                 self._bundles[key] = load_installed(self._folder, name, chosen)
             return self._bundles[key]
 
-    def _installed(self) -> Mapping[str, Installed]:
-        return {} if self._folder is None else read_installed(self._folder)
+    def _installed(self) -> tuple[str, ...]:
+        return () if self._folder is None else installed_names(self._folder)
 
     def _classical(self, reference: str) -> Engine:
         name, _, version = reference.partition("@")

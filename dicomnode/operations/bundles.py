@@ -19,7 +19,7 @@ from dicomnode.store.index.actions import record_action, user
 from dicomnode.telemetry import event
 from engines.bundle import signing
 from engines.bundle.folder import Bundle, load_bundle
-from engines.bundle.installed import Installed, read_installed
+from engines.bundle.installed import Installed, installed_names, read_state
 from engines.bundle.tables import nearest
 from engines.errors import BundleError, EngineNotFoundError
 from engines.registry import default_registry
@@ -174,10 +174,10 @@ def _named(reference: str) -> tuple[str, str]:
 def _state(config: Config, name: str) -> Installed:
     if name in default_registry().names():
         raise UsageError(f"{name} comes with the node", "it has one version, and it stays")
-    installed = read_installed(config.bundles)
+    installed = installed_names(config.bundles)
     if name not in installed:
         raise EngineNotFoundError(f"no bundle {name!r} is installed", nearest(name, installed))
-    return installed[name]
+    return read_state(config.bundles / name)
 
 
 def _switched(config: Config, name: str, before: str, installed: Installed) -> Switched:

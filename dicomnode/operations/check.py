@@ -118,6 +118,8 @@ def _warnings(config: Config, unheard: Sequence[str]) -> Iterator[str]:
             yield f"[peer.{name}] has a certificate, and may call without TLS all the same: set tls = true"
     if not config.rule:
         yield "no rule: everything stays unrouted"
+    for one in config.unusable_engines():
+        yield f"engine {one.engine} cannot be used, its jobs will fail: {one.reason}; {one.hint}"
 
 
 def _data_folder(config: Config) -> Iterator[Problem]:

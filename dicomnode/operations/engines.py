@@ -13,7 +13,7 @@ from dicomnode.core.rules import RuleSet
 from dicomnode.errors import UsageError
 from dicomnode.operations.terminal import printable_lines
 from engines.bundle.folder import Bundle
-from engines.bundle.installed import Accepted, Installed, read_installed
+from engines.bundle.installed import Accepted, Installed, read_state
 from engines.bundle.provenance import Metric
 from engines.card import EngineCard, Setting, SettingValue
 from engines.errors import BundleError
@@ -115,9 +115,9 @@ class EngineShown:
 def describe_engines(config: Config | None) -> EngineList:
     """All engines that are installed, and which of the rules use them. One that is damaged is told of, with why."""
     registry = registry_of(config)
-    installed = {} if config is None else read_installed(config.bundles)
+    folder = None if config is None else config.bundles
     return EngineList(
-        tuple(_entry(registry, name, installed.get(name)) for name in registry.names()),
+        tuple(_entry(registry, name, folder) for name in registry.names()),
         _users(None if config is None else config.rules()),
     )
 
@@ -126,10 +126,11 @@ def show_engine(config: Config | None, reference: str) -> EngineShown:
     """One engine, as `name` or `name@version`. Raises EngineNotFoundError, BundleError."""
     registry = registry_of(config)
     card = registry.card(reference)
-    installed = {} if config is None else read_installed(config.bundles)
     bundle = registry.bundle(reference)
-    plans = () if config is None or bundle is None else PlanStore(config.compiled).known(bundle.digest)
-    return EngineShown(card, bundle, installed.get(card.name, Installed()), plans)
+    if config is None or bundle is None:
+        return EngineShown(card, bundle, Installed())
+    plans = PlanStore(config.compiled).known(bundle.digest)
+    return EngineShown(card, bundle, read_state(config.bundles / card.name), plans)
 
 
 def registry_of(config: Config | None) -> Registry:
@@ -147,8 +148,12 @@ def parse_settings(engine: str, pairs: Sequence[str], bundles: Path | None = Non
     return dict(_parse(card, pair) for pair in pairs)
 
 
-def _entry(registry: Registry, name: str, installed: Installed | None) -> EngineEntry:
+def _entry(registry: Registry, name: str, folder: Path | None) -> EngineEntry:
+    """`folder`: of all bundles."""
+    installed = None
     try:
+        if folder is not None and (folder / name).is_dir():
+            installed = read_state(folder / name)
         return EngineEntry(name, registry.card(name), installed)
     except BundleError as error:
         return EngineEntry(name, None, installed, str(error))

@@ -154,6 +154,7 @@ class Supervisor:
                 path=str(self._config.source),
             )
             self._tell_of_certificate()
+            self._tell_of_engines()
 
     def _check_certificate(self, changed: Config) -> None:
         """Raise ConfigError where another certificate cannot be used, here, so that not only some processes reject it.
@@ -170,6 +171,13 @@ class Supervisor:
         warning = None if certificate is None else expiry_warning(certificate, time.time())
         if warning is not None:
             telemetry.event("certificate_ends", reason=str(warning), hint=warning.hint)
+
+    def _tell_of_engines(self) -> None:
+        """Those that are damaged: they keep nothing from being received."""
+        for one in self._config.unusable_engines():
+            telemetry.event(
+                "engine_unusable", engine=one.engine, rule=", ".join(one.rules), reason=one.reason, hint=one.hint
+            )
 
     def _start(self, place: Place, pause_s: float = _FIRST_PAUSE_S) -> _Child:
         ours, theirs = socket.socketpair()
@@ -256,6 +264,7 @@ class Supervisor:
         self._config = changed
         telemetry.event("config_loaded", path=str(changed.source), rules=len(changed.rule))
         self._tell_of_certificate()
+        self._tell_of_engines()
         for child in self._children:
             os.kill(child.process.pid or 0, signal.SIGHUP)
 

@@ -60,27 +60,51 @@ class Installed:
     history: tuple[Change, ...] = ()
 
 
-def read_installed(folder: Path) -> dict[str, Installed]:
-    """What is installed below `folder`, by name; nothing where there is no such folder. Raises BundleError."""
-    if not folder.is_dir():
-        return {}
-    names = sorted(entry.name for entry in folder.iterdir() if (entry / STATE).is_file())
-    return {name: installed for name in names if (installed := read_state(folder / name)).versions}
+def installed_names(folder: Path) -> tuple[str, ...]:
+    """The engines that are installed below `folder`, sorted; those among them whose state is damaged or lost.
+
+    Raises BundleError where the folder cannot be read.
+    """
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        return tuple(name for name in names if _is_installed(folder / name))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise BundleError(
+            f"{folder} cannot be read: {error.strerror}", "look at the disk, and at who may read it"
+        ) from None
+
+
+def _is_installed(folder: Path) -> bool:
+    try:
+        return bool(read_state(folder).versions) or (not (folder / STATE).exists() and any(folder.iterdir()))
+    except BundleError:
+        return True
 
 
 def read_state(folder: Path) -> Installed:
-    """The state of one engine's folder; an empty one where nothing was installed. Raises BundleError."""
+    """The state of one engine's folder; an empty one where there is none. Raises BundleError where it is damaged."""
     try:
         with (folder / STATE).open("rb") as file:
             table = json.loads(file.read(_LARGEST_STATE_BYTES))
     except FileNotFoundError:
         return Installed()
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{folder / STATE} cannot be read ({type(error).__name__})",
-            f"look at the disk; then take {folder} away, and add its bundles again",
-        ) from None
-    return read_table(Installed, table, STATE)
+        raise _damaged(folder, type(error).__name__) from None
+    try:
+        state = read_table(Installed, table, STATE)
+    except BundleError as error:
+        raise _damaged(folder, str(error)) from None
+    if (state.in_use or state.versions) and state.in_use not in state.versions:
+        raise _damaged(folder, "the version in use is none of those installed")
+    return state
+
+
+def _damaged(folder: Path, why: str) -> BundleError:
+    return BundleError(
+        f"{folder / STATE} is damaged ({why})", f"look at the disk; then take {folder} away, and add its bundles again"
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dicomnode.store import bundles
 from dicomnode.store.bundles import By
 from dicomnode.testing.bundles import made_bundle
 from engines.bundle.folder import Bundle, load_bundle, seal
-from engines.bundle.installed import STATE, load_installed, read_installed, read_state
+from engines.bundle.installed import STATE, installed_names, load_installed, read_state
 from engines.errors import BundleError, EngineNotFoundError
 from engines.model.engine import ModelEngine
 from engines.registry import default_registry
@@ -48,7 +48,7 @@ def _folder(made_ones: dict[str, Bundle], tmp_path: Path) -> Path:
 
 
 def test_the_first_version_is_in_use_and_the_next_is_not(folder: Path) -> None:
-    state = read_installed(folder)[NAME]
+    state = read_state(folder / NAME)
     assert state.in_use == "1.0.0"
     assert {version: accepted.signed_by for version, accepted in state.versions.items()} == {"1.0.0": KEY, "1.1.0": ""}
     assert state.versions["1.1.0"].by == BY.who
@@ -111,7 +111,7 @@ def test_what_is_in_use_is_removed_only_as_the_last(folder: Path) -> None:
         bundles.remove(folder, NAME, "1.0.0", BY)
     bundles.remove(folder, NAME, "1.1.0", BY)
     bundles.remove(folder, NAME, "1.0.0", BY)
-    assert read_installed(folder) == {}
+    assert installed_names(folder) == ()
     assert not (folder / NAME / "1.0.0").exists()
 
 
@@ -146,7 +146,7 @@ def test_a_bundle_that_changes_while_it_is_copied_is_not_installed(
     seal(source)
     with pytest.raises(BundleError, match="changed"):
         bundles.add(tmp_path / "engines", bundle, "", BY)
-    assert read_installed(tmp_path / "engines") == {}
+    assert installed_names(tmp_path / "engines") == ()
 
 
 def test_what_a_killed_command_left_is_swept_away(folder: Path, made_ones: dict[str, Bundle]) -> None:
@@ -188,19 +188,35 @@ def test_a_registry_without_an_opener_gives_cards_alone(folder: Path) -> None:
         default_registry(folder).get(NAME)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"in_use": 1}', '{"versions": {"1.0.0": {}}}'])
-def test_a_damaged_state_is_said(folder: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "[]", '{"in_use": 1}', '{"versions": {"1.0.0": {}}}', '{"in_use": "1.0.0"}'])
+def test_a_damaged_state_is_said_and_spoils_no_other_engine(folder: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "other").mkdir()
+    bundles.add(folder, made_bundle(tmp_path / "other", "two-outputs"), "", BY)
     (folder / NAME / STATE).write_text(content)
-    with pytest.raises(BundleError):
-        read_installed(folder)
+    registry = default_registry(folder)
+    assert NAME in registry.names()
+    assert registry.card("random-two-outputs").version == "1.0.0"
+    assert registry.source("ct-nlm") == "ct-nlm"
+    with pytest.raises(BundleError, match=f"{NAME}/{STATE} is damaged") as error:
+        registry.card(NAME)
+    assert "add its bundles again" in error.value.hint
+
+
+def test_a_state_that_is_lost_is_said(folder: Path) -> None:
+    (folder / NAME / STATE).unlink()
+    with pytest.raises(BundleError, match="is lost"):
+        default_registry(folder).bundle(f"{NAME}@1.0.0")
+    shutil.rmtree(folder / NAME)
+    with pytest.raises(EngineNotFoundError):
+        default_registry(folder).bundle(f"{NAME}@1.0.0")
 
 
 def test_versions_added_at_once_are_all_there(tmp_path: Path, made_ones: dict[str, Bundle]) -> None:
     folder = tmp_path / "engines"
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda bundle: bundles.add(folder, bundle, "", BY), [*made_ones.values()] * 2))
-    assert set(read_installed(folder)[NAME].versions) == set(made_ones)
-    assert [change.what for change in read_installed(folder)[NAME].history].count("add") == 3
+    assert set(read_state(folder / NAME).versions) == set(made_ones)
+    assert [change.what for change in read_state(folder / NAME).history].count("add") == 3
 
 
 def test_a_full_disk_leaves_what_was_there(
