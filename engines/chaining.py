@@ -50,10 +50,10 @@ def ordered_outputs(outputs: Collection[str]) -> tuple[str, ...]:
 def check_links(links: Sequence[Link], given: Sequence[str]) -> None:
     """Raises EngineInputError with what the first engine that does not fit lacks, before anything is computed.
 
-    given  names of the volumes that there are; the first is what the main input is made of, whatever its name
+    given  names of the volumes that there are; the first is what goes in as the main input, whatever it is called
     """
     _check_main(links[0], given)
-    available = dict.fromkeys((*given, IMAGE), _VOLUME)
+    available = dict.fromkeys((IMAGE, *given[1:]), _VOLUME)
     for link in links:
         for name, kind in link.inputs.items():
             _check_taken(link, name, kind, available)

@@ -69,6 +69,20 @@ class StageIdentity:
     settings: Mapping[str, SettingValue] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class OtherSeries:
+    """A stack that engines took beside the one that they enhance.
+
+    input   which input of theirs it was
+    series  its (Series Instance UID, stack key)
+    stack   its slices: of one object those that can influence it, of a series all
+    """
+
+    input: str
+    series: tuple[str, str]
+    stack: tuple[SourceInstance, ...]
+
+
 def is_valid_uid(text: str) -> bool:
     """True for 1 to 64 digits and single dots (PS3.5 9.1). Leading zeros are let pass: real scanners write them."""
     return len(text) <= _UID_CHARACTERS and _UID.fullmatch(text) is not None
@@ -80,29 +94,43 @@ def chain_influence(stages: Sequence[StageIdentity]) -> Influence:
 
 
 def derived_sop_instance_uid(
-    own: SourceInstance, stack: Collection[SourceInstance], role: str, stages: Sequence[StageIdentity]
+    own: SourceInstance,
+    stack: Collection[SourceInstance],
+    role: str,
+    stages: Sequence[StageIdentity],
+    others: Sequence[OtherSeries] = (),
 ) -> str:
     """SOP Instance UID of the object at `own`'s place.
 
     own     the source slice that lies where the derived slice lies
     stack   all sources of the stack, in any order; they enter only if a stage's influence is volume
     role    which output this is, such as `IMAGE_ROLE`
+    others  with the slices that can influence this object
     """
     sources = stack if chain_influence(stages) == "volume" else (own,)
-    return named_uid({"own": _source(own), "role": role, "sources": _sources(sources), "stages": _stages(stages)})
+    parts = {"own": _source(own), "role": role, "sources": _sources(sources), "stages": _stages(stages)}
+    return named_uid(parts | _others([[one.input, _sources(one.stack)] for one in others]))
 
 
 def derived_series_instance_uid(
-    source_series: tuple[str, str], stack: Collection[SourceInstance], role: str, stages: Sequence[StageIdentity]
+    source_series: tuple[str, str],
+    stack: Collection[SourceInstance],
+    role: str,
+    stages: Sequence[StageIdentity],
+    others: Sequence[OtherSeries] = (),
 ) -> str:
     """Series Instance UID of what is derived from one stack.
 
     source_series  (Series Instance UID, stack key) of the sources
     stack          all sources of the stack, in any order. They enter only if a stage's influence is volume: so a late
                    slice joins a slice-wise series, and makes a new series where it changes every slice
+    others         with all their slices, which enter like those of `stack`
     """
-    sources = stack if chain_influence(stages) == "volume" else ()
-    return named_uid({"series": source_series, "role": role, "sources": _sources(sources), "stages": _stages(stages)})
+    by_volume = chain_influence(stages) == "volume"
+    sources = stack if by_volume else ()
+    parts = {"series": source_series, "role": role, "sources": _sources(sources), "stages": _stages(stages)}
+    told = [[one.input, one.series, _sources(one.stack if by_volume else ())] for one in others]
+    return named_uid(parts | _others(told))
 
 
 def rejection_note_uids(title: str, sop_instance_uids: Collection[str]) -> tuple[str, str]:
@@ -118,6 +146,11 @@ def _source(source: SourceInstance) -> list[str]:
 
 def _sources(sources: Collection[SourceInstance]) -> list[list[str]]:
     return [_source(source) for source in sorted(set(sources))]
+
+
+def _others(told: list[list[Any]]) -> dict[str, Any]:
+    """Nothing where there are none: what was derived before engines took several series keeps its UIDs."""
+    return {"others": sorted(told)} if told else {}
 
 
 def _stages(stages: Sequence[StageIdentity]) -> list[dict[str, Any]]:

@@ -126,9 +126,10 @@ class Transcoder(Protocol):
 class ChainRequest:
     """A chain of engines to be run on volumes that lie in files.
 
-    chain       [{"engine": reference, "settings": {name: value}}]
-    inputs      folder of each input of the first engine by its name (`engines.volume_files`)
-    header      attributes of the first slice by keyword, for the gates
+    chain       [{"engine": reference, "settings": {name: value}, "leaving": outputs as in `engines.chaining.Link`}]
+    inputs      folder of each series (`engines.volume_files`): first, as "image", the one that is enhanced, then others
+                by the input that takes them
+    headers     by the same names the attributes of the first slice by keyword, for the gates
     out         existing, empty folder
     priority    the lower the sooner (`core.routing.PRIORITIES`)
     deadline_s  how long it may take, from now
@@ -137,7 +138,7 @@ class ChainRequest:
 
     chain: Sequence[Mapping[str, Any]]
     inputs: Mapping[str, str]
-    header: Mapping[str, Sequence[str]]
+    headers: Mapping[str, Mapping[str, Sequence[str]]]
     out: str
     priority: int
     deadline_s: float

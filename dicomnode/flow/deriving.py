@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy.orm import Session
 
 from dicomnode.core.review import RELEASED, flag_note, is_flagged, release_note
+from dicomnode.core.rules import leaving_of
 from dicomnode.core.types import Sender
 from dicomnode.faults import kill_point
 from dicomnode.flow.computing import Result
@@ -25,6 +26,7 @@ from dicomnode.store.index import replacing
 from dicomnode.store.index.arrivals import StoredFile, record_derived
 from dicomnode.store.schema import Instance, Job, JobState, QualityRow
 from dicomnode.telemetry import event
+from engines.chaining import ordered_outputs
 from engines.tasks.image import STRENGTH
 
 _BUILD_TIMEOUT_S: Final = 1800.0
@@ -33,7 +35,10 @@ _FLAG: Final = " [gate failed]"
 """After the description of a series that left though a gate did not pass."""
 
 _NUMBERS_A_JOB: Final = 10
-"""Series numbers kept free for one job; each engine of its chain may take one."""
+"""Series numbers kept free for one job; each output of the engines of its chain may take one."""
+
+_LAST_NUMBER: Final = 8
+"""Of these the last that an output takes; outputs beyond share it, and the next is the quality report's."""
 
 
 @dataclass(frozen=True)
@@ -149,24 +154,45 @@ class Deriver:
 
     def _build(self, enhanced: _Enhanced, output: Mapping[str, Any], scratch: Path) -> Mapping[str, Any]:
         job, instances, result = enhanced
-        stages = _stages_to(output, job, result.report["stages"])
-        out = scratch / str(len(stages))
-        out.mkdir()
+        leaving, stages = leaving_of(output), _stages_to(output, job, result.report["stages"])
+        name = leaving.output or stages[-1]["output"]
+        told = stages[-1]["outputs"][name]
+        (out := scratch / Path(told["folder"]).name).mkdir()
+        said = _said(self._deriving(), job, result.report)
+        said["series"]["number_offset"] += _place_of(name, stages)
         with self._rooms.database.read() as session:
-            replaces = replacing.replaced_series(session, job, output["engine"])
+            replaces = replacing.replaced_series(session, job, leaving)
         return self._rooms.pixels.call(
             "derive_stack",
             _BUILD_TIMEOUT_S,
             sources=self._rooms.paths(instances),
             digests=result.report["digests"],
             stack_key=job.content["stack_key"],
-            result=str(result.folder / stages[-1]["folder"]),
-            stages=stages,
-            **_said(self._deriving(), job, result.report),
+            result=str(result.folder / told["folder"]),
+            stages=[*stages[:-1], {**stages[-1], "presentation": told["presentation"]}],
+            **said,
             replaces=replaces,
             created_at=job.created_at,
             out=str(out),
+            output="" if name == stages[-1]["output"] else name,
+            others=self._others(job, result.report),
         )
+
+    def _others(self, job: Job, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The other stacks that the engines of a job took, as `derive_stack` takes them."""
+        digests: Mapping[str, Sequence[str]] = report.get("others", {})
+        needed = job_index.other_inputs(job, digests)
+        with self._rooms.database.read() as session:
+            members = {name: job_index.instances_of(session, one["instance_rows"]) for name, one in needed.items()}
+        return [
+            {
+                "input": name,
+                "stack_key": one["stack_key"],
+                "sources": self._rooms.paths(members[name]),
+                "digests": digests[name],
+            }
+            for name, one in needed.items()
+        ]
 
     def _commit(self, job_row: int, made: _Made) -> bool:
         """Record and enqueue what was made; False where the job was superseded or cancelled meanwhile."""
@@ -193,6 +219,12 @@ class Deriver:
         sources = tuple(zip(instances, job.instance_rows, strict=True))
         replacing.record_derivations(session, job, sources, by_volume=by_volume)
         self._dispatcher.dispatch(session, job, derived.output, instances)
+
+
+def _place_of(output: str, stages: Sequence[Mapping[str, Any]]) -> int:
+    """The place of the last stage's output among all outputs of the chain: the same whatever the rule delivers."""
+    before = sum(len(stage["outputs"]) for stage in stages[:-1])
+    return min(_LAST_NUMBER, before + ordered_outputs(stages[-1]["outputs"]).index(output))
 
 
 def _stages_to(output: Mapping[str, Any], job: Job, stages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -242,7 +274,7 @@ def _tell(job: Job, derived: _Derived, seconds: float) -> None:
         job_id=job.id,
         series_id=job.series_row,
         series_instance_uid=derived.series_instance_uid,
-        engine=derived.output["engine"],
+        engine=str(leaving_of(derived.output)),
         instances=len(derived.files),
         seconds=seconds,
     )

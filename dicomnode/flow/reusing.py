@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
+from dicomnode.core.rules import Leaving, leaving_of
 from dicomnode.flow.dispatching import Dispatcher
 from dicomnode.flow.rooms import Rooms
 from dicomnode.store.index import jobs as job_index
@@ -14,11 +15,11 @@ from dicomnode.telemetry import event
 
 
 class Former(NamedTuple):
-    """An earlier job that derived from the same stack by the same engines, and the rows of its slices."""
+    """An earlier job that derived from the same stack by the same engines, and the rows of all its slices."""
 
     id: int
     result: str
-    instance_rows: list[int]
+    sources: dict[str, list[int]]
 
 
 class FormerJobs:
@@ -40,7 +41,7 @@ class FormerJobs:
             return []
         cards = self._rooms.cards(job.content["engines"])
         return [
-            Former(one.id, one.result, one.instance_rows)
+            Former(one.id, one.result, sources_of(one))
             for one in found
             if one.result is not None and _makes(one) == _makes(job) and _was_run_by(one, cards)
         ]
@@ -57,9 +58,15 @@ class FormerJobs:
         event("job_repeated", job_id=job.id, series_id=job.series_row, engine=", ".join(job.content["engines"]))
 
 
-def _makes(job: Job) -> tuple[str, list[str]]:
+def sources_of(job: Job) -> dict[str, list[int]]:
+    """The rows of a job's slices, and of those of the other series that its rule needs, by the need's name."""
+    needed = {name: one["instance_rows"] for name, one in job.content.get("inputs", {}).items()}
+    return {"": job.instance_rows, **needed}
+
+
+def _makes(job: Job) -> tuple[str, list[Leaving]]:
     """Of which stack a job makes what."""
-    return job.content["stack_key"], [output["engine"] for output in job.content["outputs"]]
+    return job.content["stack_key"], [leaving_of(output) for output in job.content["outputs"]]
 
 
 def _was_run_by(job: Job, cards: list[dict[str, Any]]) -> bool:

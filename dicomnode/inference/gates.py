@@ -19,11 +19,12 @@ from dicomnode.core import guards
 from dicomnode.core.guards import GateReport
 from dicomnode.core.types import Header
 from dicomnode.inference.slabs import loaded
-from dicomnode.inference.stages import IMAGE, Verdict
+from dicomnode.inference.stages import Verdict
 from dicomnode.workers import Operation
 from engines.base import Value
 from engines.bundle.tables import as_table, read_table, write_toml
 from engines.card import EngineCard
+from engines.chaining import IMAGE, main_input
 from engines.errors import EngineInputError
 from engines.findings import Finding, Findings
 from engines.quality import Measuring
@@ -42,15 +43,20 @@ def card_text(card: EngineCard) -> str:
     return write_toml(as_table(card))
 
 
-def before(card: str, header: Mapping[str, Sequence[str]], inputs: Mapping[str, str]) -> dict[str, Any]:
+def before(card: str, headers: Mapping[str, Mapping[str, Sequence[str]]], inputs: Mapping[str, str]) -> dict[str, Any]:
     """Whether the inputs lie within the card's envelope: a `Verdict` as JSON.
 
-    header  of the input "image", else of the first one
+    headers  of each series by the input that it is; "image" stands for what no other says
     """
     judged = _card(card)
-    attributes: Header = {keyword: tuple(values) for keyword, values in header.items()}
-    name = IMAGE if IMAGE in judged.inputs else next(iter(judged.inputs))
-    return _verdict(guards.before(judged, attributes, load_volume(Path(inputs[name])), name))
+    main = main_input({name: port.kind for name, port in judged.inputs.items()})
+    others = [name for name, port in judged.inputs.items() if port.kind == "volume" and name != main]
+    attributes: dict[str, Header] = {
+        name: {keyword: tuple(values) for keyword, values in headers.get(name, headers[IMAGE]).items()}
+        for name in (main, *others)
+    }
+    volumes = {name: load_volume(Path(inputs[name])) for name in attributes}
+    return _verdict(guards.before_each(judged, attributes, volumes))
 
 
 class Gates:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +25,13 @@ from dicomnode.inference.gates import Gates, verdict_of
 from dicomnode.inference.opening import Place, open_engine
 from dicomnode.inference.process import EngineProcess
 from dicomnode.inference.slabs import cut_into, slab_slices
-from dicomnode.inference.stages import IMAGE, Prepared, Ran, Report, Verdict, run_stages
+from dicomnode.inference.stages import Prepared, Ran, Report, Verdict, run_stages
 from dicomnode.inference.warm import Keeping, WarmEngines
 from dicomnode.workers import WorkerPool, WorkerProcess
+from engines.chaining import IMAGE
 from engines.errors import EngineInputError
 from engines.runtimes.choice import Wish
-from engines.volume_files import UNFINISHED, Grid, read_grid
+from engines.volume_files import UNFINISHED, read_grid
 
 OPENING_TIMEOUT_S: Final = 600.0
 """Reading and compiling the networks of an engine; a TensorRT plan is built before, by `engines build`."""
@@ -46,26 +48,24 @@ def describe(engine: str) -> dict[str, Any]:
 
 def run_chain(
     chain: Sequence[Mapping[str, Any]],
-    volume: str,
-    header: Mapping[str, Sequence[str]],
+    inputs: Mapping[str, str],
+    headers: Mapping[str, Mapping[str, Sequence[str]]],
     out: str,
     released: bool = False,
 ) -> Report:
     """Run engines one after another in this process; the "image" of each feeds the next. A gate that does not pass ends
     the chain.
 
-    chain   [{"engine": reference, "settings": {name: value}}]
-    volume  folder written by `save_volume`; not altered
-    header  attributes of the first slice by keyword, for the gates
+    chain   as in `dicomnode.core.ports.ChainRequest`, and so `inputs` and `headers`
     out     existing, empty folder; the output NAME of stage i is written to `<i>-<engine>-NAME` in it
     released  a person has looked at what a gate withheld: figures out of bounds stop the chain no more
     Gives {"stages": [...], "state": done | refused | withheld, "reasons": [sentences]}. What is withheld for its
     figures is written too, to be looked at; what has another grid, or values that are no numbers, never is. Raises
-    EngineNotFoundError and SettingError before anything runs.
+    EngineNotFoundError, SettingError, and EngineInputError where the engines do not fit, before anything runs.
     """
-    station = _OwnStation(_own_process(), header)
+    station = _OwnStation(_own_process(), headers)
     stages = _prepared(station.prepare, chain)
-    return run_stages(station, stages, {IMAGE: volume}, Path(out), released=released)
+    return run_stages(station, stages, inputs, Path(out), released=released)
 
 
 def _own_process() -> EngineProcess:
@@ -78,24 +78,28 @@ def _prepared(
 ) -> list[Prepared]:
     if not chain:
         raise EngineInputError("the chain has no engine", "name at least one engine")
-    return [prepare(index, one["engine"], one.get("settings", {})) for index, one in enumerate(chain)]
+    return [
+        replace(prepare(index, one["engine"], one.get("settings", {})), leaving=tuple(one.get("leaving", ())))
+        for index, one in enumerate(chain)
+    ]
 
 
 class _OwnStation:
     """Runs engines and gates in this process."""
 
-    def __init__(self, process: EngineProcess, header: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, process: EngineProcess, headers: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         self._process = process
-        self._header = header
+        self._headers = headers
 
     def prepare(self, index: int, engine: str, settings: Mapping[str, Any]) -> Prepared:
         return Prepared(index, engine, **self._process.prepare(engine, settings))
 
     def run(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Ran:
-        before = verdict_of(gates.before(stage.text, self._header, inputs))
+        before = verdict_of(gates.before(stage.text, self._headers, inputs))
         if not before.passed:
             return Ran(before, {}, {}, 0.0)
-        grid = _grid(inputs)
+        source = inputs[stage.main_input]
+        grid = read_grid(Path(source))
         began = time.monotonic()
         made = []
         for begin, end in cut_into(grid.shape, stage.halo):
@@ -104,19 +108,10 @@ class _OwnStation:
         seconds = time.monotonic() - began
         findings, judges = _joined([one["findings"] for one in made]), Gates()
         after = {
-            name: verdict_of(judges.after(stage.text, name, _source(inputs), output, findings.get(name, [])))
+            name: verdict_of(judges.after(stage.text, name, source, output, findings.get(name, [])))
             for name, output in outputs.items()
         }
         return Ran(before, after, findings, seconds)
-
-
-def _grid(inputs: Mapping[str, str]) -> Grid:
-    return read_grid(Path(next(iter(inputs.values()))))
-
-
-def _source(inputs: Mapping[str, str]) -> str:
-    """What outputs are compared with."""
-    return inputs.get(IMAGE) or next(iter(inputs.values()))
 
 
 def _joined(findings: Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -211,7 +206,7 @@ class AdmittedChain:
 
     @cached_property
     def slices(self) -> int:
-        return _grid(self.request.inputs).shape[0]
+        return read_grid(Path(self.request.inputs[IMAGE])).shape[0]
 
     def arrived(self, slices: int) -> None:
         """The first `slices` slices of all inputs can be read."""
@@ -270,8 +265,8 @@ class _Station:
         try:
             self._await_input(stage, ticket)
             with self._judges.one() as worker:
-                judge = _Judge(worker, stage, _source(inputs))
-                before = judge.before(self._chain.request.header, inputs)
+                judge = _Judge(worker, stage, inputs[stage.main_input])
+                before = judge.before(self._chain.request.headers, inputs)
                 if not before.passed:
                     return Ran(before, {}, {}, 0.0)
                 done = 0
@@ -292,7 +287,7 @@ class _Station:
         self._chain.await_all()
 
     def _work(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Work:
-        grid = _grid(inputs)
+        grid = read_grid(Path(inputs[stage.main_input]))
         alike = [stage.engine, stage.card["digest"], dict(stage.settings), grid.shape[1:], grid.unit, grid.spacing_mm]
         return Work(
             engine=stage.engine,
@@ -318,8 +313,8 @@ class _Judge:
         self._stage = stage
         self._source = source
 
-    def before(self, header: Mapping[str, Sequence[str]], inputs: Mapping[str, str]) -> Verdict:
-        return verdict_of(self._asked("before", header=header, inputs=dict(inputs)))
+    def before(self, headers: Mapping[str, Mapping[str, Sequence[str]]], inputs: Mapping[str, str]) -> Verdict:
+        return verdict_of(self._asked("before", headers=dict(headers), inputs=dict(inputs)))
 
     def follow(self, outputs: Mapping[str, str], slices: int) -> None:
         """Measure the first `slices` slices of the outputs."""

@@ -10,20 +10,20 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from engines.errors import EngineInputError
+from engines.chaining import IMAGE, Link, check_links, first_output, main_input
 from engines.volume_files import read_grid
-
-IMAGE: Final = "image"
-"""The input and the output that every image engine has."""
 
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One engine of a chain, opened, with its settings resolved: what `EngineProcess.prepare` tells."""
+    """One engine of a chain, opened, with its settings resolved: what `EngineProcess.prepare` tells.
+
+    leaving  outputs of which objects are to be made, as in `engines.chaining.Link`
+    """
 
     index: int
     engine: str
@@ -32,12 +32,25 @@ class Prepared:
     settings: Mapping[str, Any]
     halo: int | None
     joinable: bool
+    leaving: tuple[str, ...] = ()
 
     @property
     def primary(self) -> str:
         """The output that the next engine takes, and that is told first."""
-        outputs: Sequence[str] = list(self.card["outputs"])
-        return IMAGE if IMAGE in outputs else outputs[0]
+        return first_output(self.card["outputs"])
+
+    @property
+    def main_input(self) -> str:
+        """The input whose grid all have, and that outputs are compared with."""
+        return main_input(self.kinds("inputs"))
+
+    @property
+    def link(self) -> Link:
+        return Link(self.engine, self.kinds("inputs"), self.kinds("outputs"), self.leaving)
+
+    def kinds(self, side: str) -> dict[str, str]:
+        """The kind of each of its "inputs" or "outputs"."""
+        return {name: port["kind"] for name, port in self.card[side].items()}
 
     def folders(self, out: Path) -> dict[str, str]:
         """Where each output goes."""
@@ -103,10 +116,13 @@ def run_stages(
 ) -> Report:
     """Run engines one after another. A gate that does not pass ends the chain.
 
-    inputs    folder of each input of the first engine by its name; later ones take what was made before, by its name
+    inputs    folder of each series by its name: first, as "image", the one that is enhanced. An engine takes what was
+              made before it under the name of its input, else the series of that name
     out       existing, empty folder; output NAME of stage i goes to `<i>-<engine>-NAME` in it
     released  a person has looked at what a gate withheld: figures out of bounds stop the chain no more
+    Raises EngineInputError before anything runs where an engine takes what nothing gives, or gives no image to leave.
     """
+    check_links([stage.link for stage in stages], list(inputs))
     told: list[Report] = []
     reasons: list[str] = []
     available = dict(inputs)
@@ -121,19 +137,16 @@ def run_stages(
         if not ran.is_reviewable or (ran.state == "withheld" and not released):
             return {"stages": told, "state": ran.state, "reasons": reasons}
         available |= outputs
-        available[IMAGE] = outputs[stage.primary]
+        if stage.kinds("outputs")[stage.primary] == "volume":
+            available[IMAGE] = outputs[stage.primary]
     return {"stages": told, "state": "done", "reasons": reasons}
 
 
 def _taken(stage: Prepared, available: Mapping[str, str]) -> dict[str, str]:
-    names = list(stage.card["inputs"])
-    missing = [name for name in names if name not in available]
-    if missing:
-        raise EngineInputError(
-            f"{stage.card['name']} was given nothing as {missing[0]!r}",
-            f"it takes {', '.join(names)}: name the series for each in the rule's `needs`",
-        )
-    return {name: available[name] for name in names}
+    """What goes in by each input, the main one first."""
+    main = stage.main_input
+    taken = {name: available[name] for name in stage.card["inputs"] if name != main}
+    return {main: available.get(main, available[IMAGE]), **taken}
 
 
 def _told(stage: Prepared, ran: Ran, outputs: Mapping[str, str]) -> Report:
@@ -148,6 +161,7 @@ def _told(stage: Prepared, ran: Ran, outputs: Mapping[str, str]) -> Report:
         "operation": card["operation"],
         "influence": card["influence"],
         "settings": dict(stage.settings),
+        "inputs": list(stage.card["inputs"]),
         "output": stage.primary,
         **each[stage.primary],
         "outputs": each,

@@ -22,6 +22,7 @@ from dicomnode.pixels.read import quiet_pydicom
 from dicomnode.pixels.service import decode_stack
 from dicomnode.settings import DerivedSettings
 from engines.card import SettingValue
+from engines.chaining import IMAGE
 from engines.registry import default_registry
 
 Progress = Callable[[str, int, int], None]
@@ -123,7 +124,7 @@ def enhance_folder(
     target.mkdir(parents=True, exist_ok=True)  # where it cannot be made, say so before the work
     for done, work in enumerate(works):
         progress(f"{card.reference}", done, len(works))
-        stage = {"engine": registry.source(engine), "settings": resolved}
+        stage = {"engine": registry.source(engine), "settings": resolved, "leaving": [""]}
         reports.append(_enhance(work, stage, site.derived))
     progress(f"{card.reference}", len(works), len(works))
     return EnhanceReport(card.reference, tuple(reports), unreadable)
@@ -159,7 +160,7 @@ def _run(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings, scratc
     paths, stack = [str(path) for path in work.files.paths], work.files.stack
     decoded = decode_stack(paths=paths, out=str(volume))
     header = {keyword: list(values) for keyword, values in stack.header.items()}
-    ran = run_chain(chain=[stage], volume=str(volume), header=header, out=str(out))
+    ran = run_chain(chain=[stage], inputs={IMAGE: str(volume)}, headers={IMAGE: header}, out=str(out))
     gates = tuple(told for one in ran["stages"] for _, told in gate_sentences(one))
     if ran["state"] != "done":
         return {"state": ran["state"], "reasons": tuple(ran["reasons"]), "gates": gates}

@@ -46,9 +46,9 @@ def _after_stage(
     told: dict[str, Any] = job.stages[stage] if stage < len(job.stages) else {}
     name = output or told.get("output", "")
     at_rest = _at_rest(config, job, told.get("outputs", {}).get(name, {}).get("folder"), place)
-    if at_rest is not None or name != told.get("output"):
+    if at_rest is not None:
         return at_rest
-    return _stored(config, index.derived_slice(session, job, stage, source_row))
+    return _stored(config, index.derived_slice(session, job, (stage, name), source_row))
 
 
 def _at_rest(config: Config, job: Job, made: str | None, place: int) -> SliceValues | None:

@@ -19,14 +19,18 @@ from dicomnode.core.derive.derivation import (
     ContentQualification,
     Derivation,
     Equipment,
+    OtherSources,
     SeriesLabel,
     SourceReference,
     Stage,
 )
-from dicomnode.core.derive.image import PRESENTATION_BITS, derive_image, presentation_padding
+from dicomnode.core.derive.grid import factor_of
+from dicomnode.core.derive.image import PRESENTATION_BITS, PixelGrid, presentation_padding
+from dicomnode.core.derive.series import DerivedSeries
 from dicomnode.core.headers import value
 from dicomnode.core.identity import (
     IMAGE_ROLE,
+    OtherSeries,
     SourceInstance,
     StageIdentity,
     chain_influence,
@@ -59,6 +63,33 @@ class _Source:
 
 
 @dataclass(frozen=True, slots=True)
+class _Other:
+    """Another stack that the engines took, a slice at the place of each source."""
+
+    input: str
+    stack_key: str
+    stack: tuple[_Source, ...]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> _Other:
+        stack = zip(told["sources"], told["digests"], strict=True)
+        return cls(told["input"], told["stack_key"], tuple(_source(Path(path), digest) for path, digest in stack))
+
+    @property
+    def series_instance_uid(self) -> str:
+        return value(self.stack[0].header, "SeriesInstanceUID")
+
+    def identity(self, slices: Sequence[_Source]) -> OtherSeries:
+        series = self.series_instance_uid, self.stack_key
+        return OtherSeries(self.input, series, tuple(one.instance for one in slices))
+
+    def sources(self, index: int, slices: Sequence[_Source]) -> OtherSources:
+        """What the object at the place of slice `index` says of those of `slices` that influenced it."""
+        references = tuple(one.reference for one in slices)
+        return OtherSources(self.series_instance_uid, self.stack[index].reference, references)
+
+
+@dataclass(frozen=True, slots=True)
 class _Chain:
     """The engines that made the result, as identity and as provenance see them."""
 
@@ -86,19 +117,23 @@ def derive_stack(
     note: str = "",
     comment: str = "",
     replaces: Sequence[str] = (),
+    output: str = "",
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write the derived files of one stack into the existing folder `out`; arguments and result are JSON values.
 
     sources     files of the source slices, sorted by position; `digests`: `source_digest` of each
     stack_key   of the stack that they are
     result      folder of the engines' output (`engines.volume.save_volume`), a slice for each source
+    output      the output's name, where it is not the last engine's first
     stages      what ran, in order: engine, version, card_digest, runtime, operation, influence, settings, presentation
-    series      description_prefix, to which the engines' names are added, and number_offset (see `SeriesLabel`);
-                description_suffix and preset, a few words after the engines' names, are optional
+    series      description_prefix, to which the engines' names and the output's are added, and number_offset (see
+                `SeriesLabel`); description_suffix and preset, a few words after these names, are optional
     equipment   fields of `Equipment`, each optional
     created_at  seconds since the epoch; with the node's time zone all that changes bytes from one run to the next
     note        more for the Derivation Description, without PHI; `comment`: more for Image Comments
     replaces    Series Instance UIDs of what was derived of the stack before; the derived series' own is passed over
+    others      each other stack that the engines took: input, stack_key, sources and digests, a slice for each source
 
     Returns series_instance_uid, and instances: path, sop_instance_uid, sop_class_uid, transfer_syntax_uid and
     source_sop_instance_uid of each. Raises InputError and UnsupportedError where a source cannot be derived from.
@@ -110,14 +145,16 @@ def derive_stack(
         raise InputError(
             f"the result has {volume.voxels.shape[0]} slices, its stack {len(stack)}", "this is a defect: report it"
         )
-    instances = [one.instance for one in stack]
+    beside = [_Other.of(one) for one in others]
+    instances, role = [one.instance for one in stack], output or IMAGE_ROLE
     series_instance_uid = derived_series_instance_uid(
-        (value(stack[0].header, "SeriesInstanceUID"), stack_key), instances, IMAGE_ROLE, chain.identity
-    )
+        (value(stack[0].header, "SeriesInstanceUID"), stack_key), instances, role, chain.identity,
+        [one.identity(one.stack) for one in beside],
+    )  # fmt: skip
     common = Derivation(
         sop_instance_uid="",  # of each slice its own
         series_instance_uid=series_instance_uid,
-        series=_label(series, chain, stack[0].header),
+        series=_label(series, chain, output, stack[0].header),
         stages=chain.stages,
         presentation=chain.presentation,
         sources=tuple(one.reference for one in stack),
@@ -129,15 +166,18 @@ def derive_stack(
         comment=comment,
     )
     by_slice = chain_influence(chain.identity) == "slice"
-    made = []
+    images, made = DerivedSeries(), []
     for index, (one, voxels) in enumerate(zip(stack, volume.voxels, strict=True)):
+        taken = [(other, other.stack[index : index + 1] if by_slice else other.stack) for other in beside]
+        identities = [other.identity(slices) for other, slices in taken]
         derivation = replace(
             common,
-            sop_instance_uid=derived_sop_instance_uid(one.instance, instances, IMAGE_ROLE, chain.identity),
+            sop_instance_uid=derived_sop_instance_uid(one.instance, instances, role, chain.identity, identities),
             sources=(one.reference,) if by_slice else common.sources,
+            others=tuple(other.sources(index, slices) for other, slices in taken),
         )
         path = Path(out) / f"{index:06d}.dcm"
-        write_file(_derived(one, voxels, derivation), path)
+        _write_image(path, one, voxels, derivation, images)
         made.append(_written(path, derivation, one))
     _sync_folder(Path(out))
     return {"series_instance_uid": common.series_instance_uid, "instances": made}
@@ -183,29 +223,42 @@ def _source(path: Path, digest: str) -> _Source:
     return _Source(path, header, SourceInstance(sop_instance_uid, digest))
 
 
-def _label(series: Mapping[str, Any], chain: _Chain, header: Header) -> SeriesLabel:
+def _label(series: Mapping[str, Any], chain: _Chain, output: str, header: Header) -> SeriesLabel:
     """The engines are named, for two series of one source are told apart by it; and what looks like HU but is not."""
     not_hu = "not HU " if chain.presentation and slice_pixels(header).unit == HU else ""
+    made = f"{chain.engines} {output}".rstrip()
     return SeriesLabel(
-        description_prefix=f"{series['description_prefix']}{chain.engines} {series.get('preset', '')}{not_hu}",
-        number_offset=int(series["number_offset"]) + len(chain.stages) - 1,
+        description_prefix=f"{series['description_prefix']}{made} {series.get('preset', '')}{not_hu}",
+        number_offset=int(series["number_offset"]),
         description_suffix=series.get("description_suffix", ""),
     )
 
 
-def _derived(source: _Source, voxels: NDArray[np.float32], derivation: Derivation) -> Dataset:
-    header = read_dataset(source.path, with_pixels=False)  # untouched by decoding: its bytes are to be copied
-    stored = decode(read_dataset(source.path, with_pixels=True))
-    pixels = slice_pixels(source.header)
-    if voxels.shape != stored.shape:
-        raise InputError(f"the result is {voxels.shape}, its source {stored.shape}", "this is a defect: report it")
+def _write_image(
+    path: Path, source: _Source, voxels: NDArray[np.float32], derivation: Derivation, series: DerivedSeries
+) -> None:
+    """Write the file of one derived image; to force it to the disk is left to whoever stores it."""
+    dataset, pixels = read_dataset(source.path, with_pixels=True), slice_pixels(source.header)
+    grid = PixelGrid(voxels.shape, np.dtype(np.uint16) if derivation.presentation else _stored_type(source.header))
+    padding = presentation_padding(dataset)
+    start = series.encode_start(dataset, grid, derivation)  # before decoding: the source's bytes are to be copied
+    stored = decode(dataset)
+    factor = factor_of((stored.shape[0], stored.shape[1]), voxels.shape)
+    if factor > 1:  # each pixel of the source says of those that it became whether they were measured
+        stored = stored.repeat(factor, axis=0).repeat(factor, axis=1)
     if derivation.presentation:
-        return derive_image(
-            header, presentation_values(voxels, stored, pixels, presentation_padding(header)), derivation
-        )
-    bits = 8 if value(source.header, "BitsAllocated") == "8" else 16
-    written = to_stored(voxels, stored, pixels).astype(f"{'i' if pixels.signed else 'u'}{bits // 8}")
-    return derive_image(header, written, derivation)
+        values: NDArray[Any] = presentation_values(voxels, stored, pixels, padding)
+    else:
+        values = to_stored(voxels, stored, pixels)
+    with path.open("xb") as file:
+        file.write(start)
+        file.write(np.ascontiguousarray(values, grid.dtype.newbyteorder("<")).data.cast("B"))
+        file.write(bytes(file.tell() % 2))
+
+
+def _stored_type(header: Header) -> np.dtype[Any]:
+    bits = 8 if value(header, "BitsAllocated") == "8" else 16
+    return np.dtype(f"{'i' if value(header, 'PixelRepresentation') == '1' else 'u'}{bits // 8}")
 
 
 def presentation_values(

@@ -72,14 +72,15 @@ def open_stack(paths: Sequence[str], out: str) -> dict[str, Any]:
     """Make the files of the Volume of one stack, sorted by position, in the existing, empty folder `out`: all but its
     values, which `decode_slices` writes.
 
-    Returns {"shape": [slices, rows, columns]}. Raises NotFoundError, InputError.
+    Returns {"shape": [slices, rows, columns], "places_mm": [[x, y, z] of each slice, or None]}. Raises
+    NotFoundError, InputError.
     """
     slices = [_slice_at(Path(path)) for path in paths]
     first = slice_pixels(slices[0].header)
     grid = Grid((len(slices), slices[0].rows, slices[0].columns), affine_of(slices), first.unit, first.window)
     declared = any("PixelPaddingValue" in one.header for one in slices)
     create_volume(Path(out), grid, padded=declared or grid.unit == HU)  # in HU there may be padding all the same
-    return {"shape": list(grid.shape)}
+    return {"shape": list(grid.shape), "places_mm": [one.position_mm and list(one.position_mm) for one in slices]}
 
 
 def decode_slices(paths: Sequence[str], out: str, begin: int) -> dict[str, Any]:

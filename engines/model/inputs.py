@@ -15,7 +15,7 @@ from engines.prompt import Prompt, region_of_interest
 from engines.volume import Mask, Volume
 
 _KINDS: Final = {"volume": Volume, "mask": Mask, "findings": Findings, "prompt": Prompt}
-_ONE_GRID_MM: Final = 0.01
+ONE_GRID_MM: Final = 0.01
 """How far voxels of two inputs may be apart: rounding of positions, not a patient who moved."""
 
 
@@ -44,6 +44,13 @@ def first_volume(card: EngineCard) -> str:
     raise EngineInputError(f"{card.name} takes no volume", "one input of a card must be a volume: it gives the grid")
 
 
+def apart_mm(value: Volume | Mask, grid: Volume) -> float:
+    """How far the corners of two volumes of as many voxels are apart, along one axis of the patient, at most."""
+    last = np.array(grid.shape[::-1]) - 1
+    corners = np.array([(*np.where(bits, last, 0), 1) for bits in np.ndindex(2, 2, 2)])
+    return float(np.abs(corners @ (value.affine - grid.affine).T).max())
+
+
 def prompt_of(inputs: Mapping[str, Value]) -> Prompt | None:
     """The marks among the inputs."""
     return next((value for value in inputs.values() if isinstance(value, Prompt)), None)
@@ -62,7 +69,7 @@ def _check(card: EngineCard, name: str, port: Port, value: Value) -> None:
 def _check_place(card: EngineCard, name: str, value: Value, grid: Volume) -> None:
     if isinstance(value, (Volume, Mask)):
         shape = value.shape if isinstance(value, Volume) else value.labels.shape
-        if shape != grid.shape or not _is_one_grid(value, grid):
+        if shape != grid.shape or not apart_mm(value, grid) <= ONE_GRID_MM:
             raise EngineInputError(
                 f"{card.name}: {name!r} has another grid than {first_volume(card)!r}",
                 "its inputs must have the same slices, rows and columns, at the same place in the patient",
@@ -75,11 +82,3 @@ def _check_place(card: EngineCard, name: str, value: Value, grid: Volume) -> Non
             )
         for mark in value.marks:
             region_of_interest(mark, *grid.shape[1:])
-
-
-def _is_one_grid(value: Volume | Mask, grid: Volume) -> bool:
-    """Whether the corners of both lie at the same places."""
-    last = np.array(grid.shape[::-1]) - 1
-    corners = np.array([(*np.where(bits, last, 0), 1) for bits in np.ndindex(2, 2, 2)])
-    apart = np.abs(corners @ (value.affine - grid.affine).T)
-    return bool((apart <= _ONE_GRID_MM).all())

@@ -68,9 +68,9 @@ class _Running:
         self.slices = slices
 
     def report(self) -> Mapping[str, Any]:
-        asked, (volume,) = self.request, self.request.inputs.values()
-        assert self.slices == len(load_volume(Path(volume)).voxels)
-        told = {"chain": asked.chain, "volume": volume, "header": asked.header, "out": asked.out}
+        asked = self.request
+        assert self.slices == len(load_volume(Path(asked.inputs["image"])).voxels)
+        told = {"chain": asked.chain, "inputs": asked.inputs, "headers": asked.headers, "out": asked.out}
         return self.engines.call("run_chain", asked.deadline_s, **told, released=asked.released)
 
 

@@ -44,7 +44,7 @@ class Site:
         out.mkdir()
         size = more.pop("size", SIZE)
         create_volume(volume, Grid((slices, size, size), np.eye(4), "arbitrary"), padded=False)
-        told = {"header": {}, "out": str(out), "priority": NORMAL, "deadline_s": 60.0, **more}
+        told = {"headers": {"image": {}}, "out": str(out), "priority": NORMAL, "deadline_s": 60.0, **more}
         return ChainRequest(chain=[{"engine": engine}], inputs={"image": str(volume)}, **told)
 
     def decode(self, request: ChainRequest, begin: int, end: int) -> None:

@@ -42,7 +42,7 @@ def run(
     header: Mapping[str, list[str]] = HEADER,
     released: bool = False,
 ) -> dict[str, Any]:
-    answer = run_chain(list(chain), folders[0], header, folders[1], released)
+    answer = run_chain(list(chain), {"image": folders[0]}, {"image": header}, folders[1], released)
     told: dict[str, Any] = json.loads(json.dumps(answer, allow_nan=False))
     return told
 
@@ -174,7 +174,7 @@ def test_the_service_tells_the_same_and_gives_the_same_voxels(folders: tuple[str
         judges = stack.enter_context(closing(WorkerPool("dicomnode.inference.gates", 1)))
         service = stack.enter_context(closing(EngineService(Extent([place] * 2, 600.0, 8 << 30), judges, 1)))
         out = str(tmp_path / "other")
-        asked = ChainRequest(chain, {"image": folders[0]}, HEADER, out, priority=100, deadline_s=60.0)
+        asked = ChainRequest(chain, {"image": folders[0]}, {"image": HEADER}, out, priority=100, deadline_s=60.0)
         with service.admit(asked) as running:
             running.arrived(2)
             there = running.report()

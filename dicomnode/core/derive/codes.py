@@ -32,8 +32,10 @@ REPLACED_SERIES: Final = Code("REPLACED", OWN_SCHEME, "Series that this one repl
 DERIVATIONS: Final[Mapping[str, Code]] = {
     "denoise": Code("113087", "DCM", "Smoothing"),
     "contrast": Code("CONTRAST", OWN_SCHEME, "Local contrast enhancement"),
+    "enhance": Code("ENHANCE", OWN_SCHEME, "Image enhancement"),
+    "super-resolution": Code("113085", "DCM", "Spatial resampling"),
 }
-"""By an engine's operation. CID 7203 has no code for noise reduction or contrast enhancement; it may be extended."""
+"""By an engine's operation. CID 7203 has no code for noise reduction or enhancement; it may be extended."""
 
 
 def encoded_code(code: Code) -> bytes:

@@ -23,6 +23,19 @@ class SourceReference:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherSources:
+    """Source instances of a series that an engine took beside the one that it enhances.
+
+    at_place  the slice that lies where the object lies
+    sources   all that influenced the object, that one among them
+    """
+
+    series_instance_uid: str
+    at_place: SourceReference
+    sources: tuple[SourceReference, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One engine of the chain.
 
@@ -76,7 +89,8 @@ class Derivation:
 
     stages                in the order they ran; at least one
     presentation          pixel values are for the eye only, 0 to 4095, whatever unit the source had
-    sources               every source instance that influenced the object, its own slice among them
+    sources               every instance of the enhanced series that influenced the object, its own slice among them
+    others                of each other series that did
     content_qualification RESEARCH unless the deployment is a cleared device (PS3.3 C.8.13.2.1.1)
     created_at            with a time zone; written in the source's zone where that names one
     replaces              Series Instance UIDs of what this series takes the place of, after slices came late or changed
@@ -96,3 +110,4 @@ class Derivation:
     replaces: tuple[str, ...] = ()
     note: str = ""
     comment: str = ""
+    others: tuple[OtherSources, ...] = ()

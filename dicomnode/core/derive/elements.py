@@ -109,11 +109,22 @@ def our_text(text: str, characters: int) -> str:
     return "".join(letter if " " <= letter <= "~" and letter != "\\" else "?" for letter in text)[:characters]
 
 
-def encoded_item(item: Dataset) -> bytes:
-    """A sequence item of elements that are ours (ASCII) or come from `explicit_copy` (PS3.5 7.5)."""
+def encoded_elements(dataset: Dataset) -> dict[BaseTag, bytes]:
+    """Elements that are ours (ASCII) or come from `explicit_copy`, each in Explicit VR Little Endian, by ascending tag.
+
+    What pydicom writes of them, without its asking what each value is.
+    """
     how = _Source(default_encoding, signed=False)
-    ordered = sorted(cast("Iterable[Element]", item.elements()), key=lambda element: element.tag)
-    return _item(_framed(_explicit(element, how, depth=0)) for element in ordered)
+    ordered = sorted(cast("Iterable[Element]", dataset.elements()), key=lambda element: element.tag)
+    return {
+        element.tag: _framed(element if isinstance(element, RawDataElement) else _explicit(element, how, depth=0))
+        for element in ordered
+    }
+
+
+def encoded_item(item: Dataset) -> bytes:
+    """A sequence item of such elements (PS3.5 7.5)."""
+    return _item(encoded_elements(item).values())
 
 
 def put_encoded(dataset: Dataset, keyword: str, value: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from dicomnode.core.derive.elements import (
     put_encoded,
     value_bytes,
 )  # fmt: skip
+from dicomnode.core.derive.grid import factor_of, put_grid
 from dicomnode.core.derive.iod import fill_type_2, iod_of, kept_tags, readable_tags
 from dicomnode.core.derive.provenance import (
     local_time,
@@ -63,18 +64,42 @@ def derive_image(source: Dataset, stored_pixels: NDArray[Any], derivation: Deriv
     """The derived image: what the source says of patient, study, acquisition and place, and what we did.
 
     source         one image instance, as read, its pixels not needed; its elements are copied byte for byte
-    stored_pixels  (rows, columns) uint8, int8, uint16 or int16: stored values in the source's own representation and
-                   rescale; or, where `derivation.presentation`, uint16 of 12 bits
+    stored_pixels  (rows, columns), or a whole number of times as many, uint8, int8, uint16 or int16: stored values in
+                   the source's own representation and rescale; or, where `derivation.presentation`, uint16 of 12 bits
     derivation     how; one of its sources is `source`
 
     The result is ready to be written in Explicit VR Little Endian. Raises UnsupportedError for a SOP class, colour or
     operation that no image is derived from, InputError where the source lacks what identifies it.
     """
+    described = describe_image(source, PixelGrid(stored_pixels.shape, stored_pixels.dtype), derivation)
+    encoded = np.ascontiguousarray(stored_pixels, stored_pixels.dtype.newbyteorder("<")).tobytes()
+    described.image.add_new("PixelData", "OW", encoded + b"\0" * (len(encoded) % 2))
+    return writable(described.image, derivation.sop_instance_uid)
+
+
+class PixelGrid(NamedTuple):
+    """What is to be known of stored pixels before they are there."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Described(NamedTuple):
+    """A derived image without its pixels, the source's elements that it may be made of, and how many of these could
+    not be read."""
+
+    image: Dataset
+    said: Dataset
+    unreadable: int
+
+
+def describe_image(source: Dataset, grid: PixelGrid, derivation: Derivation) -> Described:
+    """All of `derive_image` but the pixels."""
     iod = iod_of(ascii_text(source, "SOPClassUID"))
     require_known(derivation.stages)
-    _require_grid(source, stored_pixels)
+    _require_grid(source, grid)
     said, unreadable = explicit_copy(source, readable_tags(iod))
-    _require_identity(said, derivation)
+    require_identity(said, derivation)
     image = Dataset()
     for tag in kept_tags(iod, derivation.presentation) & said.keys():
         image[tag] = said.get_item(tag)
@@ -84,14 +109,16 @@ def derive_image(source: Dataset, stored_pixels: NDArray[Any], derivation: Deriv
     _put_series(image, said, derivation, created)
     image.ImageType = _image_type(said, iod)
     put_derivation(image, said, derivation, _remarks(source, iod, unreadable))
-    put_sources(image, said, derivation.sources)
+    factor = factor_of(shape_of(said), grid.shape)
+    put_sources(image, said, derivation, same_grid=factor == 1)
     put_replaced(image, said, derivation.replaces)
     put_equipment(image, said, derivation, created)
-    _put_pixels(image, said, stored_pixels, derivation.presentation)
+    _put_grid(image, said, grid, derivation.presentation)
+    put_grid(image, said, factor)
     if derivation.presentation:
         _put_presentation_scale(image, iod)
     _put_lossy_history(image, source)
-    return writable(image, derivation.sop_instance_uid)
+    return Described(image, said, unreadable)
 
 
 def series_number(source_series_number: str, offset: int) -> int:
@@ -110,17 +137,24 @@ def presentation_padding(source: Dataset) -> int:
     return (1 << PRESENTATION_BITS) - 1 if inverse else 0
 
 
-def _require_grid(source: Dataset, stored_pixels: NDArray[Any]) -> None:
+def _require_grid(source: Dataset, grid: PixelGrid) -> None:
     if ascii_text(source, "PhotometricInterpretation") not in _GRAYSCALE:
         raise UnsupportedError("only greyscale images are derived from", "colour objects are forwarded as they are")
-    if stored_pixels.ndim != 2 or stored_pixels.dtype.name not in _PIXEL_TYPES:
+    if len(grid.shape) != 2 or grid.dtype.name not in _PIXEL_TYPES:
         raise UnsupportedError(
-            f"stored values are {stored_pixels.dtype} with {stored_pixels.ndim} axes",
+            f"stored values are {grid.dtype} with {len(grid.shape)} axes",
             "8 or 16 bits and 2 axes are written; objects of 32 bits are forwarded as they are",
         )
 
 
-def _require_identity(said: Dataset, derivation: Derivation) -> None:
+def shape_of(said: Dataset) -> tuple[int, int]:
+    """(rows, columns) of the source."""
+    rows, columns = (int.from_bytes(value_bytes(said, keyword)[:2], "little") for keyword in ("Rows", "Columns"))
+    return rows, columns
+
+
+def require_identity(said: Dataset, derivation: Derivation) -> None:
+    """Raises InputError where the source's UIDs are no UIDs, or the derivation is one of another source."""
     own = ascii_text(said, "SOPInstanceUID")
     uids = [own, ascii_text(said, "SeriesInstanceUID"), ascii_text(said, "StudyInstanceUID")]
     if not all(map(is_valid_uid, uids)):
@@ -177,21 +211,19 @@ def _remarks(source: Dataset, iod: str, unreadable: int) -> list[str]:
     return remarks
 
 
-def _put_pixels(image: Dataset, said: Dataset, stored_pixels: NDArray[Any], presentation: bool) -> None:
-    bits_allocated = stored_pixels.dtype.itemsize * 8
-    signed = stored_pixels.dtype.kind == "i"
+def _put_grid(image: Dataset, said: Dataset, grid: PixelGrid, presentation: bool) -> None:
+    bits_allocated = grid.dtype.itemsize * 8
+    signed = grid.dtype.kind == "i"
     bits_stored = int.from_bytes(value_bytes(said, "BitsStored")[:2], "little")
     if presentation:
         bits_stored = PRESENTATION_BITS
     elif not 0 < bits_stored <= bits_allocated:
         bits_stored = bits_allocated
     image.SamplesPerPixel = 1
-    image.Rows, image.Columns = stored_pixels.shape
+    image.Rows, image.Columns = grid.shape
     image.BitsAllocated, image.BitsStored, image.HighBit = bits_allocated, bits_stored, bits_stored - 1
     image.PixelRepresentation = int(signed)
     _put_padding(image, said, signed, presentation)
-    encoded = np.ascontiguousarray(stored_pixels, stored_pixels.dtype.newbyteorder("<")).tobytes()
-    image.add_new("PixelData", "OW", encoded + b"\0" * (len(encoded) % 2))
 
 
 def _put_padding(image: Dataset, said: Dataset, signed: bool, presentation: bool) -> None:
@@ -225,12 +257,17 @@ def _put_lossy_history(image: Dataset, source: Dataset) -> None:
 
 def writable(dataset: Dataset, sop_instance_uid: str) -> Dataset:
     """The data set with what a file in Explicit VR Little Endian says of itself (PS3.10 7.1)."""
+    dataset.file_meta = file_meta_of(ascii_text(dataset, "SOPClassUID"), sop_instance_uid)
+    keep_bytes_when_written(dataset)
+    return dataset
+
+
+def file_meta_of(sop_class_uid: str, sop_instance_uid: str) -> FileMetaDataset:
+    """Group 2 of a file in Explicit VR Little Endian."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(ascii_text(dataset, "SOPClassUID"))
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    dataset.file_meta = meta
-    keep_bytes_when_written(dataset)
-    return dataset
+    return meta

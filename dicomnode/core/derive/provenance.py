@@ -35,13 +35,18 @@ from dicomnode.core.derive.elements import (
 )  # fmt: skip
 from dicomnode.errors import UnsupportedError
 
-_DID: Final = {"denoise": "Noise reduction", "contrast": "Contrast enhancement"}
+_DID: Final = {
+    "denoise": "Noise reduction",
+    "contrast": "Contrast enhancement",
+    "enhance": "Image enhancement",
+    "super-resolution": "Resampling to a finer grid",
+}
 _ST_CHARACTERS: Final = 1024
 _LO_CHARACTERS: Final = 64
 _ZONE: Final = re.compile(r"([+-])(\d\d)([0-5]\d)")
 _MAX_ZONE_HOURS: Final = 14
 
-_OF_THE_SOURCE: Final = (
+OF_THE_SOURCE: Final = (
     "Manufacturer", "InstitutionName", "InstitutionAddress", "StationName", "InstitutionalDepartmentName",
     "InstitutionalDepartmentTypeCodeSequence", "ManufacturerModelName", "DeviceSerialNumber", "DeviceUID",
     "UDISequence", "SoftwareVersions", "SpatialResolution", "DateOfLastCalibration", "TimeOfLastCalibration",
@@ -88,17 +93,34 @@ def put_derivation(image: Dataset, source: Dataset, derivation: Derivation, rema
         put_encoded(image, "CodingSchemeIdentificationSequence", schemes + encoded_own_scheme())
 
 
-def put_sources(image: Dataset, source: Dataset, sources: tuple[SourceReference, ...]) -> None:
-    """Source Image Sequence: the slice at the image's own place first, pixel on pixel; then all others that
-    influenced it, whose pixels lie elsewhere. Referenced Series Sequence says in which series they are."""
+def put_sources(image: Dataset, source: Dataset, derivation: Derivation, *, same_grid: bool) -> None:
+    """Source Image Sequence: the slice at the image's own place first, and those of other series there; then all others
+    that influenced it, whose pixels lie elsewhere. Referenced Series Sequence says in which series they are.
+
+    same_grid  whether the image's pixels are the source's, one by one: else no place in a source is one in the image
+    """
     own = ascii_text(source, "SOPInstanceUID")
-    series_instance_uid = ascii_text(source, "SeriesInstanceUID")
-    at_own_place = [_reference(reference, "YES") for reference in sources if reference.sop_instance_uid == own]
-    items = zip(sources, _elsewhere(sources), strict=True) if len(at_own_place) < len(sources) else ()
-    others = [item for reference, item in items if reference.sop_instance_uid != own]
-    put_encoded(image, "SourceImageSequence", b"".join([*at_own_place, *others]))
+    preserved = "YES" if same_grid else "NO"
+    ours = [reference for reference in derivation.sources if reference.sop_instance_uid == own]
+    here = [_reference(one, preserved) for one in (*ours, *(other.at_place for other in derivation.others))]
+    away = _beside(derivation.sources, own)
+    for other in derivation.others:
+        away += _beside(other.sources, other.at_place.sop_instance_uid)
+    put_encoded(image, "SourceImageSequence", b"".join([*here, *away]))
+    by_series = {ascii_text(source, "SeriesInstanceUID"): derivation.sources}
+    for other in derivation.others:
+        by_series[other.series_instance_uid] = (*by_series.get(other.series_instance_uid, ()), *other.sources)
+    series = [_in_series(uid, sources) for uid, sources in by_series.items()]
     already = value_bytes(source, "ReferencedSeriesSequence")  # of localizers, which stay referenced
-    put_encoded(image, "ReferencedSeriesSequence", already + _in_series(series_instance_uid, sources))
+    put_encoded(image, "ReferencedSeriesSequence", b"".join([already, *series]))
+
+
+def _beside(sources: tuple[SourceReference, ...], own: str) -> list[bytes]:
+    """All sources but the one at the image's place."""
+    if len(sources) == 1:
+        return []
+    items = zip(sources, _elsewhere(sources), strict=True)
+    return [item for reference, item in items if reference.sop_instance_uid != own]
 
 
 def put_replaced(image: Dataset, source: Dataset, replaces: tuple[str, ...]) -> None:
@@ -140,30 +162,33 @@ def _code(stage: Stage) -> Code:
 
 def _reference(reference: SourceReference, spatial_locations_preserved: str) -> bytes:
     item = Dataset()
-    item.ReferencedSOPClassUID = reference.sop_class_uid
-    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
-    item.SpatialLocationsPreserved = spatial_locations_preserved
+    _put_instance(item, reference)
+    put_encoded(item, "SpatialLocationsPreserved", spatial_locations_preserved.encode("ascii"))
     put_encoded(item, "PurposeOfReferenceCodeSequence", encoded_code(SOURCE_IMAGE))
     return encoded_item(item)
 
 
-@lru_cache(maxsize=4)  # all slices of a volume engine's output refer to the same sources
+@lru_cache(maxsize=8)  # all slices of a volume engine's output refer to the same sources
 def _elsewhere(sources: tuple[SourceReference, ...]) -> tuple[bytes, ...]:
     return tuple(_reference(reference, "NO") for reference in sources)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _in_series(series_instance_uid: str, sources: tuple[SourceReference, ...]) -> bytes:
     instances = []
     for reference in sources:
         instance = Dataset()
-        instance.ReferencedSOPClassUID = reference.sop_class_uid
-        instance.ReferencedSOPInstanceUID = reference.sop_instance_uid
+        _put_instance(instance, reference)
         instances.append(encoded_item(instance))
     item = Dataset()
-    item.SeriesInstanceUID = series_instance_uid
+    put_encoded(item, "SeriesInstanceUID", series_instance_uid.encode("ascii"))
     put_encoded(item, "ReferencedInstanceSequence", b"".join(instances))
     return encoded_item(item)
+
+
+def _put_instance(item: Dataset, reference: SourceReference) -> None:
+    put_encoded(item, "ReferencedSOPClassUID", reference.sop_class_uid.encode("ascii"))
+    put_encoded(item, "ReferencedSOPInstanceUID", reference.sop_instance_uid.encode("ascii"))
 
 
 def _our_equipment(equipment: Equipment, stages: tuple[Stage, ...]) -> Dataset:
@@ -187,7 +212,7 @@ def _our_equipment(equipment: Equipment, stages: tuple[Stage, ...]) -> Dataset:
 def _equipment_of(source: Dataset, contributed: bytes) -> bytes:
     """The source's General Equipment as an item: of the scanner, unless an earlier item already is the scanner's."""
     item = Dataset()
-    for keyword in _OF_THE_SOURCE:
+    for keyword in OF_THE_SOURCE:
         element = held(source, tag_of(keyword))
         if element is not None and value_bytes(source, keyword):
             item[element.tag] = element

@@ -10,5 +10,8 @@ Sentences are for people and for `why`; they quote the card and measured numbers
 from dicomnode.core.guards.after import after, is_measurable
 from dicomnode.core.guards.before import HEADER_KEYWORDS, before
 from dicomnode.core.guards.findings import GateFinding, GateReport
+from dicomnode.core.guards.several import before_each, misplaced
 
-__all__ = ["HEADER_KEYWORDS", "GateFinding", "GateReport", "after", "before", "is_measurable"]
+__all__ = [
+    "HEADER_KEYWORDS", "GateFinding", "GateReport", "after", "before", "before_each", "is_measurable", "misplaced",
+]  # fmt: skip

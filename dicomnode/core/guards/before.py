@@ -19,9 +19,9 @@ from engines.volume import Volume
 
 HEADER_KEYWORDS: Final = GUARD_KEYWORDS | {
     "Modality", "BodyPartExamined", "KVP", "SliceThickness", "ConvolutionKernel", "ContrastBolusAgent",
-    *PADDING_KEYWORDS,
+    "FrameOfReferenceUID", *PADDING_KEYWORDS,
 }  # fmt: skip
-"""What `before` reads of a header."""
+"""What the gates before an engine read of a header."""
 
 _SPACING_MM: Final = (0.01, 50.0)
 _RIGHT_ANGLE: Final = 0.01

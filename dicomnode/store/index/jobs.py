@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -90,8 +90,28 @@ def job(session: Session, job_row: int) -> Job:
 
 def job_instances(session: Session, found: Job) -> list[Instance]:
     """The instances of a job's stack, in the stack's order."""
-    by_id = {row.id: row for row in session.scalars(select(Instance).where(Instance.id.in_(found.instance_rows)))}
-    return [by_id[row] for row in found.instance_rows]
+    return instances_of(session, found.instance_rows)
+
+
+def instances_of(session: Session, rows: Sequence[int]) -> list[Instance]:
+    """Instances by their rows, in this order."""
+    by_id = {row.id: row for row in session.scalars(select(Instance).where(Instance.id.in_(rows)))}
+    return [by_id[row] for row in rows]
+
+
+def other_inputs(found: Job, taken: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Of the series that a job's rule needs those beside its own, by the name of the need: what fulfils it.
+
+    taken  the inputs of its engines; None: those of the engines that ran, or all where none did
+    """
+    if taken is None and found.stages:
+        taken = {name for stage in found.stages for name in stage.get("inputs", ())}
+    inputs: Mapping[str, dict[str, Any]] = found.content.get("inputs", {})
+    return {
+        name: one
+        for name, one in sorted(inputs.items())
+        if (taken is None or name in taken) and one["instance_rows"] != found.instance_rows
+    }
 
 
 def record_result(

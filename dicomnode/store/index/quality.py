@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 
 from dicomnode.core.drift import PHANTOM, SERIES, Chart, Charting, charts, sentence
 from dicomnode.core.figures import FIGURES, TRENDED
+from dicomnode.core.rules import Leaving
 from dicomnode.core.scanners import Lineage
+from dicomnode.store.index import replacing
 from dicomnode.store.index.actions import record_action
 from dicomnode.store.schema import Action, Derivation, Instance, Job, QualityRow, Series
 
@@ -164,14 +166,14 @@ def pairs(session: Session, old: str, new: str, since: float = 0.0) -> list[Pair
     ]
 
 
-def derived_slice(session: Session, job: Job, stage: int, source_row: int) -> Instance | None:
-    """The instance that a stage of a job derived at the place of a source slice, where it was delivered at all."""
-    engine = job.content["engines"][stage] if stage < len(job.content["engines"]) else ""
-    series = [
-        uid
-        for output, uid in zip(job.content["outputs"], job.derived_series, strict=False)
-        if output["engine"] == engine
-    ]
+def derived_slice(session: Session, job: Job, made: tuple[int, str], source_row: int) -> Instance | None:
+    """The instance that was derived at the place of a source slice of what was made, (stage, output) of a job; None
+    where that was not delivered."""
+    stage, output = made
+    if stage >= len(job.stages):
+        return None
+    leaving = Leaving(job.content["engines"][stage], "" if output == job.stages[stage]["output"] else output)
+    series = replacing.series_of_output(job, leaving)
     rows = (
         select(Instance)
         .join(Derivation, Derivation.instance_row == Instance.id)
@@ -179,7 +181,7 @@ def derived_slice(session: Session, job: Job, stage: int, source_row: int) -> In
         .where(
             Derivation.job_row == job.id,
             Derivation.source_row == source_row,
-            Series.series_instance_uid.in_(series),
+            Series.series_instance_uid == series,
             Instance.active,
         )
         .order_by(Instance.id)

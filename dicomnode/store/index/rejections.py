@@ -179,12 +179,24 @@ def _cancel_jobs(session: Session, rejected: set[int], series_rows: Collection[i
     jobs = session.scalars(
         select(Job).join(Series, Series.id == Job.series_row).where(Series.study_row.in_(studies)).order_by(Job.id)
     ).all()
-    touched = [job for job in jobs if rejected.intersection(job.instance_rows)]
-    cancelled = sum(_cancel(session, job, rejected, why) for job in touched)
+    touched = [(job, hit) for job in jobs if (hit := _hit(job, rejected))]
+    cancelled = sum(_cancel(session, job, hit, why) for job, hit in touched)
     waiting = needs.forget_rejected(session, studies, rejected, why.at)
-    for series_row in sorted({job.series_row for job in touched} | waiting):
+    for series_row in sorted({job.series_row for job, _ in touched} | waiting):
         _judge_again(session, series_row, why.at)
     return cancelled
+
+
+def _hit(job: Job, rejected: set[int]) -> set[int]:
+    """The rows of a job's slices that are rejected, or where one of another series is that its engines took."""
+    others = job_index.other_inputs(job).values()
+    beside = {
+        own
+        for other in others
+        for own, row in zip(job.instance_rows, other["instance_rows"], strict=False)
+        if row in rejected
+    }
+    return beside | rejected.intersection(job.instance_rows)
 
 
 def _cancel(session: Session, job: Job, rejected: set[int], why: Why) -> bool:

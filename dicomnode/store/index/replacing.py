@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from dicomnode.core.rules import Leaving, leaving_of
 from dicomnode.core.withholding import DISCARDED, NEVER, NOT_CHECKED
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.schema import (
@@ -82,9 +83,9 @@ def formers(session: Session, job: Job) -> list[Job]:
     return [earlier for earlier in _earlier(session, job, (JobState.DERIVED,)) if earlier.superseded_by is None]
 
 
-def replaced_series(session: Session, job: Job, engine: str) -> list[str]:
-    """The Series Instance UIDs that a job's output of an engine will take the place of, if it has others."""
-    found = (_series_of_output(former, engine) for former in formers(session, job))
+def replaced_series(session: Session, job: Job, leaving: Leaving) -> list[str]:
+    """The Series Instance UIDs that an output of a job will take the place of, if it has others."""
+    found = (series_of_output(former, leaving) for former in formers(session, job))
     return list(dict.fromkeys(uid for uid in found if uid is not None))
 
 
@@ -124,11 +125,10 @@ def supersede(session: Session, job: Job, now: float) -> int:
     own = _derived_rows(session, job)
     replaced = 0
     for earlier in formers(session, job):
-        outputs = [output["engine"] for output in job.content["outputs"]]
         before = {
             row
-            for engine in outputs
-            if (uid := _series_of_output(earlier, engine)) is not None
+            for output in job.content["outputs"]
+            if (uid := series_of_output(earlier, leaving_of(output))) is not None
             for row in _derived_rows(session, earlier, uid)
         }
         gone = before - own
@@ -245,10 +245,11 @@ def _earlier(session: Session, job: Job, states: Sequence[JobState]) -> list[Job
     attribute may have moved its slices to another stack); the newest first."""
     rows = session.scalars(
         select(Job)
-        .where(Job.series_row == job.series_row, Job.generation < job.generation, Job.state.in_(states))
+        .where(Job.series_row == job.series_row, Job.generation <= job.generation, Job.state.in_(states))
         .order_by(Job.id.desc())
     ).all()
-    alike = [earlier for earlier in rows if _chain(earlier.content) == _chain(job.content)]
+    before = [one for one in rows if one.generation < job.generation or _is_made_again(one, job)]
+    alike = [earlier for earlier in before if _chain(earlier.content) == _chain(job.content)]
     if not alike:
         return []
     own = _source_uids(session, job)
@@ -257,6 +258,12 @@ def _earlier(session: Session, job: Job, states: Sequence[JobState]) -> list[Job
         for earlier in alike
         if earlier.content["stack_key"] == job.content["stack_key"] or own & _source_uids(session, earlier)
     ]
+
+
+def _is_made_again(earlier: Job, job: Job) -> bool:
+    """Whether a job was made beside an earlier one as another series that its rule needs was closed again."""
+    of_needs = "inputs" in earlier.content and "inputs" in job.content
+    return of_needs and earlier.id < job.id and earlier.content["rules"] == job.content["rules"]
 
 
 def _chain(content: dict[str, Any]) -> tuple[Any, ...]:
@@ -268,10 +275,10 @@ def _source_uids(session: Session, job: Job) -> set[str]:
     return {instance.sop_instance_uid for instance in job_index.job_instances(session, job)}
 
 
-def _series_of_output(job: Job, engine: str) -> str | None:
+def series_of_output(job: Job, leaving: Leaving) -> str | None:
     """The Series Instance UID of what an engine of a job's chain made, where that leaves."""
-    engines = [output["engine"] for output in job.content["outputs"]]
-    return job.derived_series[engines.index(engine)] if engine in engines and job.derived_series else None
+    outputs = [leaving_of(output) for output in job.content["outputs"]]
+    return job.derived_series[outputs.index(leaving)] if leaving in outputs and job.derived_series else None
 
 
 def _derived_rows(session: Session, job: Job, series_instance_uid: str | None = None) -> set[int]:
