@@ -57,7 +57,8 @@ class SourceInstance:
 class StageIdentity:
     """One engine of a chain, as far as it decides what comes out.
 
-    digest     of the engine's card or bundle
+    digest     of the bundle as its maker sealed it, whatever our own limits and defaults are by now; of a classical
+               engine, which comes with us, of its card
     influence  slice: an output slice depends on its own input slice alone; volume: on all of them
     runtime    what computes it, with its precision
     settings   resolved: every setting with its value

@@ -157,6 +157,7 @@ def _told(stage: Prepared, ran: Ran, outputs: Mapping[str, str]) -> Report:
         "engine": card["name"],
         "version": card["version"],
         "card_digest": card["digest"],
+        "bundle": card["bundle"],
         "runtime": card["runtime"],
         "operation": card["operation"],
         "influence": card["influence"],

@@ -126,7 +126,8 @@ def derive_stack(
     stack_key   of the stack that they are
     result      folder of the engines' output (`engines.volume.save_volume`), a slice for each source
     output      the output's name, where it is not the last engine's first
-    stages      what ran, in order: engine, version, card_digest, runtime, operation, influence, settings, presentation
+    stages      what ran, in order: engine, version, card_digest, bundle (its digest; empty for a classical engine),
+                runtime, operation, influence, settings, presentation
     series      description_prefix, to which the engines' names and the output's are added, and number_offset (see
                 `SeriesLabel`); description_suffix and preset, a few words after these names, are optional
     equipment   fields of `Equipment`, each optional
@@ -196,13 +197,12 @@ def _written(path: Path, derivation: Derivation, source: _Source) -> dict[str, s
 def _chain(stages: Sequence[Mapping[str, Any]]) -> _Chain:
     return _Chain(
         identity=tuple(
-            StageIdentity(stage["card_digest"], stage["influence"], stage["runtime"], stage["settings"])
-            for stage in stages
+            StageIdentity(_digest(stage), stage["influence"], stage["runtime"], stage["settings"]) for stage in stages
         ),
         stages=tuple(
             Stage(
                 reference=f"{stage['engine']}@{stage['version']}",
-                digest=stage["card_digest"],
+                digest=_digest(stage),
                 runtime=stage["runtime"],
                 operation=stage["operation"],
                 settings=stage["settings"],
@@ -211,6 +211,12 @@ def _chain(stages: Sequence[Mapping[str, Any]]) -> _Chain:
         ),
         presentation=any(stage["presentation"] for stage in stages),  # what lost its unit never finds it again
     )
+
+
+def _digest(stage: Mapping[str, Any]) -> str:
+    """What an engine is known by: the bundle that its maker sealed. The card as we read it holds the house's limits and
+    defaults too, which may change from one release to the next; a classical engine changes with it."""
+    return str(stage.get("bundle") or stage["card_digest"])  # a result of an earlier release tells no bundle
 
 
 def _source(path: Path, digest: str) -> _Source:

@@ -108,6 +108,27 @@ def _series(name: str, slices: int = 3) -> list[Path]:
     return sorted(shared_data(f"ct/dicom/{name}").glob("*.dcm"))[:slices]
 
 
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"card_digest": "cd" * 32}, True),  # the house's limits changed in a release, and the bundle did not
+        ({"bundle": "ef" * 32}, False),
+        ({"runtime": "openvino-2026.4/bfloat16"}, False),
+        ({"settings": {"strength": 0.5}}, False),
+        ({"bundle": ""}, False),
+    ],
+)
+def test_a_bundle_is_known_by_its_own_digest(changes: dict[str, Any], same: bool, tmp_path: Path) -> None:
+    sources = _series("lidc0002", 2)
+    made = _made(sources, tmp_path / "one", stages=(_stage(bundle="0b" * 32),))
+    again = _made(sources, tmp_path / "two", stages=(_stage(**{"bundle": "0b" * 32, **changes}),))
+    for one, other in zip(made.instances, again.instances, strict=True):
+        assert (one["sop_instance_uid"] == other["sop_instance_uid"]) == same
+    assert (made.series_instance_uid == again.series_instance_uid) == same
+    equipment = str(dcmread(made.files[0]).ContributingEquipmentSequence)
+    assert "0b" * 32 in equipment and "ab" * 32 not in equipment
+
+
 def _with_a_legal_uid(source: Path, folder: Path) -> Path:
     """A copy whose SOP Instance UID is legal, since a derived image quotes its source's."""
     image = dcmread(source)
