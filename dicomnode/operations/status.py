@@ -74,8 +74,7 @@ class DestinationStatus:
 class Problem:
     """Something a person should look at.
 
-    about  the UID of an object, of which `why` tells the whole story; or the name of a destination, process, engine or
-           trend
+    about  the UID of an object, of which `why` tells the whole story; or the name of a destination, process or trend
     """
 
     kind: str
@@ -147,7 +146,6 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
         problems=(
             *_dead(processes),
             *_ending(config, now),
-            *(Problem("engine", one.engine, f"{one.reason}; {one.hint}") for one in config.unusable_engines()),
             *(_down(one) for one in destinations if one.failures and one.last_error),
             *(_unconfigured(one) for one in destinations if one.name not in config.destination and one.waiting),
             *_problems(session),

@@ -32,12 +32,12 @@ def test_originals_do_not_wait_for_a_damaged_engine(tmp_path: Path, pacs: Orthan
         node.wait_for_log('"engine_unusable"')
         assert storescu(node.call(), series) == 0
         wait_for_instances(node, pacs, len(series))
-        problems = node.status()["problems"]
-        assert {"engine", "failed"} <= {one["kind"] for one in problems}
-        assert all("net.onnx is not the file" in one["reason"] for one in problems)
-        assert node.command("engines", "add", bundle.folder, "--allow-unsigned").returncode == 0
+        (problem,) = node.status()["problems"]
+        assert problem["kind"] == "failed"
+        assert "net.onnx is not the file" in problem["reason"] and "engines add" in problem["reason"]
+        bundles.add(node.data / "engines", bundle, "", By("physicist", 1.7e9))
         assert node.command("quarantine", "requeue", "--all").returncode == 0
         node.wait_until_idle()
         assert '"engine_opened"' in node.log()
-        assert {one["kind"] for one in node.status()["problems"]} <= {"withheld", "refused"}
+        assert '"job_finished"' in node.log() or '"job_withheld"' in node.log()
         assert node.stop() == 0
