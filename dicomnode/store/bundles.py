@@ -6,6 +6,7 @@ renamed over the old one. `engines.bundle.installed` says how they lie, and read
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from dicomnode.errors import UsageError
+from dicomnode.errors import DiskFullError, UsageError
 from dicomnode.store.folders import make_folder, sync_folder
 from engines.bundle.folder import Bundle, load_bundle
 from engines.bundle.installed import STATE, Accepted, Change, Installed, load_installed, read_state
@@ -43,7 +44,8 @@ def add(folder: Path, bundle: Bundle, signed_by: str, by: By) -> Installed:
     what was damaged.
 
     signed_by  fingerprint of the trusted key that vouches for it; empty where `by` takes it at his word
-    Raises UsageError where another bundle has this name and version, BundleError where its files change meanwhile.
+    Raises UsageError where another bundle has this name and version, BundleError where its files change meanwhile,
+    DiskFullError.
     """
     card = bundle.card
     with _changing(folder):
@@ -121,7 +123,12 @@ def _changing(folder: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for left in folder.glob(f"{_ASIDE}*"):
             shutil.rmtree(left)
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise DiskFullError(f"the disk of {folder} is full", "free space there, and do it again") from None
 
 
 def _copy(bundle: Bundle, target: Path) -> None:

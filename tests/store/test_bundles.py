@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.errors import UsageError
+from dicomnode.errors import DiskFullError, UsageError
 from dicomnode.store import bundles
 from dicomnode.store.bundles import By
 from dicomnode.testing.bundles import made_bundle
@@ -224,10 +224,10 @@ def test_a_full_disk_leaves_what_was_there(
 ) -> None:
     def full(source: Path, target: Path, **_: object) -> None:
         target.write_bytes(source.read_bytes()[:10])
-        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))  # as shutil says it
 
     before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match=f"the disk of {folder} is full"):
         bundles.add(folder, made_ones["2.0.0"], "", BY)
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
