@@ -196,7 +196,7 @@ def _three_inputs() -> Made:
 
 
 def _two_stages() -> Made:
-    first = _residual_stage("denoise.onnx", 6, 2)
+    first = _residual_stage("denoise.onnx", 7, 2)
     second = Stage("enhance.onnx", _TAKEN, (TensorOutput("enhanced", "enhanced", KILO),), halo_px=2)
     card = replace(_image_card("two-stages", first, second), outputs={**_IMAGE, "enhanced": Port(unit=HU)})
     files = {"denoise.onnx": networks.denoiser(channels=8, layers=3), "enhance.onnx": networks.enhancer()}
@@ -240,7 +240,7 @@ def _segment() -> Made:
 
 def _segment_marked() -> Made:
     first = Stage(
-        "denoise.onnx", _TAKEN, (TensorOutput("residual", "denoised", KILO, residual_of="image"),), 6, multiple_px=2
+        "denoise.onnx", _TAKEN, (TensorOutput("residual", "denoised", KILO, residual_of="image"),), 7, multiple_px=2
     )
     taken = (
         TensorInput("image", "image", KILO),

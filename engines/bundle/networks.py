@@ -33,7 +33,7 @@ def check_network(content: bytes, stage: Stage, *, quantised: bool = False) -> N
 
     quantised  whether the card says that it computes in int8
     """
-    model = _parsed(content, stage.file)
+    model = parsed(content, stage.file)
     _check_operators(model, stage.file)
     if quantised != any(node.op_type in _INT8 for node in _nodes(model.graph)):
         found = "not quantised" if quantised else "quantised"
@@ -45,13 +45,14 @@ def check_network(content: bytes, stage: Stage, *, quantised: bool = False) -> N
 
 def names_of(content: bytes, file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What a network calls its inputs and its outputs; raises BundleError where it is none."""
-    graph = _parsed(content, file).graph
+    graph = parsed(content, file).graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = tuple(value.name for value in graph.input if value.name not in constants)
     return inputs, tuple(value.name for value in graph.output)
 
 
-def _parsed(content: bytes, file: str) -> Any:
+def parsed(content: bytes, file: str) -> Any:
+    """A model that ONNX's own checker passes; raises BundleError. What a bundle may not have is for `check_network`."""
     import onnx  # slow, and needed only where a bundle is taken in
 
     try:

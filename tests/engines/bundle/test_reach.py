@@ -1,0 +1,162 @@
+"""How far a network looks: told from its graph, and seen by disturbing one column of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from dicomnode.testing.bundles import made
+from engines.bundle.reach import Reach, reach_of
+from engines.card import Stage, TensorInput, TensorOutput
+
+Node = onnx.NodeProto
+SIDE = 64
+
+
+def stage(multiple_px: int = 1) -> Stage:
+    return Stage("net.onnx", (TensorInput("x", "image"),), (TensorOutput("y", "image"),), multiple_px=multiple_px)
+
+
+def network(nodes: Sequence[Node], constants: dict[str, np.ndarray]) -> bytes:
+    """From x to y; each constant is a tensor of that name."""
+    taken = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("b", 1, "h", "w"))
+    given_ = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("b", "c", "i", "j"))
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(list(nodes), "made", [taken], [given_], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def seen(content: bytes) -> int:
+    """How far a disturbed column is seen, at each column in turn: beyond the pixels of the output that it covers."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    plain = np.zeros((1, 1, 8, SIDE), np.float32)
+    before = session.run(None, {"x": plain})[0]
+    farthest = 0
+    for column in range(SIDE):
+        disturbed = plain.copy()
+        disturbed[..., column] = 1.0
+        changed = np.flatnonzero(np.any(session.run(None, {"x": disturbed})[0] != before, axis=(0, 1, 2)))
+        begin = changed * SIDE // before.shape[-1]
+        end = np.maximum(begin, -(-(changed + 1) * SIDE // before.shape[-1]) - 1)
+        farthest = max([farthest, *(column - end), *(begin - column)])
+    return int(farthest)
+
+
+LAYERS = st.lists(
+    st.tuples(st.sampled_from(["Conv", "MaxPool", "Down", "Up", "Resize", "Linear", "Reflect"]), st.integers(1, 3)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def _layer(kind: str, number: int, value: str, size: int) -> tuple[list[Node], dict[str, np.ndarray]]:
+    """One layer that keeps its length, or halves or doubles it; only positive weights, so that nothing cancels."""
+    result, weight = f"v{number}", f"w{number}"
+    if kind == "Conv":  # an odd kernel of 2 * size + 1, dilated by 2
+        kernel = {weight: np.ones((1, 1, 1, 2 * size + 1), np.float32)}
+        pads = [0, 2 * size, 0, 2 * size]
+        return [helper.make_node("Conv", [value, weight], [result], pads=pads, dilations=[1, 2])], kernel
+    if kind == "MaxPool":
+        pads = [0, size, 0, size]
+        return [helper.make_node("MaxPool", [value], [result], kernel_shape=[1, 2 * size + 1], pads=pads)], {}
+    if kind == "Down":
+        kernel = {weight: np.ones((1, 1, 1, 2), np.float32)}
+        return [helper.make_node("Conv", [value, weight], [result], strides=[1, 2])], kernel
+    if kind == "Up":
+        kernel = {weight: np.ones((1, 1, 1, 2 + 2 * (size - 1)), np.float32)}
+        pads = [0, size - 1, 0, size - 1]
+        return [helper.make_node("ConvTranspose", [value, weight], [result], strides=[1, 2], pads=pads)], kernel
+    if kind == "Reflect":
+        pads_ = {weight: np.array([0, 0, 0, size, 0, 0, 0, size], np.int64)}
+        kernel = {f"k{number}": np.ones((1, 1, 1, 2 * size + 1), np.float32)}
+        padded = helper.make_node("Pad", [value, weight], [f"p{number}"], mode="reflect")
+        return [padded, helper.make_node("Conv", [f"p{number}", f"k{number}"], [result])], pads_ | kernel
+    mode = {"mode": "linear"} if kind == "Linear" else {"mode": "nearest", "nearest_mode": "floor"}
+    transformation = "half_pixel" if kind == "Linear" else "asymmetric"
+    scales = {weight: np.array([1, 1, 1, 2], np.float32)}
+    node = helper.make_node(
+        "Resize", [value, "", weight], [result], coordinate_transformation_mode=transformation, **mode
+    )
+    return [node], scales
+
+
+@settings(max_examples=30, deadline=None)
+@given(LAYERS)
+def test_what_the_graph_tells_is_what_is_seen(layers: list[tuple[str, int]]) -> None:
+    nodes: list[Node] = []
+    constants: dict[str, np.ndarray] = {}
+    value = "x"
+    for number, (kind, size) in enumerate(layers):
+        more, weights = _layer(kind, number, value, size)
+        nodes += more
+        constants |= weights
+        value = f"v{number}"
+    content = network([*nodes, helper.make_node("Identity", [value], ["y"])], constants)
+    told = reach_of(content, stage(16))
+    assert told.px is not None
+    found = seen(content)
+    assert found <= told.px <= found + 2 * ("Resize" in dict(layers))
+
+
+def test_a_skip_and_a_sum_look_as_far_as_the_farther_of_both() -> None:
+    weights = {"w": np.ones((1, 1, 5, 5), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["near"], pads=[2, 2, 2, 2]),
+        helper.make_node("Conv", ["near", "w"], ["far"], pads=[6, 6, 6, 6], dilations=[3, 3]),
+        helper.make_node("Concat", ["x", "far"], ["both"], axis=1),
+        helper.make_node("ReduceSum", ["both"], ["y"], keepdims=1),
+    ]
+    axis = {"axis": np.array([1], np.int64)}
+    nodes[-1].input.append("axis")
+    assert reach_of(network(nodes, weights | axis), stage()) == Reach(8)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [helper.make_node("GlobalAveragePool", ["x"], ["m"]), helper.make_node("Sub", ["x", "m"], ["y"])],
+        [helper.make_node("InstanceNormalization", ["x", "one", "one"], ["y"])],
+        [helper.make_node("ReduceMean", ["x", "axes"], ["m"]), helper.make_node("Mul", ["x", "m"], ["y"])],
+    ],
+)
+def test_what_looks_at_the_whole_slice_is_told(nodes: list[Node]) -> None:
+    constants = {"one": np.ones(1, np.float32), "axes": np.array([2, 3], np.int64)}
+    assert reach_of(network(nodes, constants), stage()).is_whole
+
+
+@pytest.mark.parametrize("kind", ["Flatten", "Transpose", "NonZero"])
+def test_what_cannot_be_followed_is_named(kind: str) -> None:
+    told = reach_of(network([helper.make_node(kind, ["x"], ["y"])], {}), stage())
+    assert told == Reach(None, kind)
+    assert not told.is_whole
+
+
+def test_a_branch_is_not_followed() -> None:
+    """It takes what is outside of it, without naming it as an input."""
+    result = helper.make_tensor_value_info("r", TensorProto.FLOAT, ("b", "c", "i", "j"))
+    branch = helper.make_graph([helper.make_node("Identity", ["x"], ["r"])], "branch", [], [result])
+    node = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
+    assert reach_of(network([node], {"yes": np.array(True)}), stage()) == Reach(None, "If")
+
+
+def test_a_graph_that_takes_for_ever_is_given_up() -> None:
+    weights = {"w": np.ones((1, 1, 1, 3001), np.float32)}
+    nodes = [helper.make_node("Conv", [f"v{number}", "w"], [f"v{number + 1}"], pads=[0, 1500, 0, 1500])
+             for number in range(60)]  # fmt: skip
+    nodes[0].input[0], nodes[-1].output[0] = "x", "y"
+    assert reach_of(network(nodes, weights), stage()).unknown
+
+
+def test_made_bundles_say_how_far_they_look() -> None:
+    for shape in ("denoise", "denoise-large", "adjacent", "two-stages", "super-resolution", "segment-marked", "detect"):
+        for one in made(shape).card.stages:  # type: ignore[arg-type]
+            told = reach_of(made(shape).networks[one.file], one)  # type: ignore[arg-type]
+            assert told.px is not None and told.px <= one.halo_px, shape
