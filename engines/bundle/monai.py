@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.bundle.folder import Bundle, read_file
-from engines.bundle.networks import check_network, names_of
+from engines.bundle.networks import channels_of, check_network, names_of
 from engines.bundle.provenance import Provenance, Training
 from engines.bundle.soundness import check_card
 from engines.card import EngineCard, Envelope, Limits, Port, Scale, Stage, TensorInput, TensorOutput
@@ -30,6 +30,8 @@ _LARGEST_METADATA_BYTES: Final = 2**20
 _LARGEST_NETWORK_BYTES: Final = 2**30
 _VALUES: Final = ("hounsfield", "magnitude", "raw")
 _LABELS: Final = ("labels",)
+_CLASSES: Final = "classes"
+"""Channels that stand for themselves, as the probability of the only label does: "labels" has the background too."""
 _MULTIPLE: Final = re.compile(r"(?:(\d{1,4})|2\*\*(\d))\*[a-z]|[a-z]\*(\d{1,4})")
 _FILE: Final = "model.onnx"
 _NOT_IN_METADATA: Final = (
@@ -100,9 +102,11 @@ def export_monai(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         )
     if any(folder.iterdir()):
         raise BundleError(f"{folder.name} is not empty", "write a bundle into a folder of its own")
+    network = bundle.networks[0].read_bytes()
+    channels = channels_of(network, card.stages[0])[card.stages[0].outputs[0].tensor]
     for path, content in (
-        (METADATA, json.dumps(_as_metadata(bundle), indent=2).encode()),
-        (NETWORK, bundle.networks[0].read_bytes()),
+        (METADATA, json.dumps(_as_metadata(bundle, channels), indent=2).encode()),
+        (NETWORK, network),
         (Path("docs", "README.md"), (bundle.folder / "CARD.md").read_bytes()),
         (Path("docs", "license.txt"), f"{bundle.provenance.licence}\n".encode()),
     ):
@@ -110,6 +114,7 @@ def export_monai(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         (folder / path).write_bytes(content)
     return (
         *_residual_words(bundle),
+        *_channel_words(bundle, channels),
         "MONAI asks for models/model.pt, the weights as PyTorch pickles them: only who trained them can add it",
         "the scale before and after the network is said in the description alone: MONAI wants it as transforms",
         "the envelope, the limits, the golden test, the digests and the signature have no place there",
@@ -239,7 +244,8 @@ def _provenance(metadata: Mapping[str, Any]) -> Provenance:
     )
 
 
-def _as_metadata(bundle: Bundle) -> dict[str, Any]:
+def _as_metadata(bundle: Bundle, given_channels: int) -> dict[str, Any]:
+    """`given_channels` of the network's output; 0: its file does not say."""
     card, stage = bundle.card, bundle.card.stages[0]
     (taken,), (given,) = card.inputs.values(), card.outputs.values()
     channels = sum(2 * entry.adjacent + 1 for entry in stage.inputs)
@@ -248,8 +254,8 @@ def _as_metadata(bundle: Bundle) -> dict[str, Any]:
     spatial = ["*", "*"] if multiple == 1 else [f"{multiple}*n", f"{multiple}*m"]
     common: dict[str, object] = {"type": "image", "modality": modality, "spatial_shape": spatial, "dtype": "float32"}
     common |= {"value_range": [], "is_patch_data": False}
-    labels = dict(enumerate(("background", *given.labels))) if given.kind == "mask" else {0: "image"}
-    output = {"format": "labels" if given.kind == "mask" else _format(given.unit), "num_channels": len(labels)}
+    meanings, written = _meanings(given, given_channels)
+    output = {"format": written, "num_channels": len(meanings)}
     seen = f"The network sees (value - {scale.offset:g}) / {scale.divisor:g}."
     seen = " ".join((seen, *_residual_words(bundle)))
     return {
@@ -273,9 +279,29 @@ def _as_metadata(bundle: Bundle) -> dict[str, Any]:
                     "channel_def": {str(channel): "slice" for channel in range(channels)},
                 }
             },
-            "outputs": {"pred": {**common, **output, "channel_def": {str(key): text for key, text in labels.items()}}},
+            "outputs": {
+                "pred": {**common, **output, "channel_def": {str(key): text for key, text in enumerate(meanings)}}
+            },
         },
     }
+
+
+def _meanings(given: Port, channels: int) -> tuple[tuple[str, ...], str]:
+    """What each channel of the output means, and the format of them all."""
+    if given.kind != "mask":
+        return ("image",), _format(given.unit)
+    if channels == 1 == len(given.labels):
+        return given.labels, _CLASSES
+    return ("background", *given.labels), "labels"
+
+
+def _channel_words(bundle: Bundle, channels: int) -> tuple[str, ...]:
+    (given,) = bundle.card.outputs.values()
+    if given.kind != "mask" or channels:
+        return ()
+    return (
+        "its network does not say how many channels it gives: see that metadata.json is right to count the background",
+    )
 
 
 def _residual_words(bundle: Bundle) -> tuple[str, ...]:

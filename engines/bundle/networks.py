@@ -51,6 +51,13 @@ def names_of(content: bytes, file: str) -> tuple[tuple[str, ...], tuple[str, ...
     return inputs, tuple(value.name for value in graph.output)
 
 
+def channels_of(content: bytes, stage: Stage) -> dict[str, int]:
+    """How many channels each output of a network has, as its file says; 0 where it leaves that open."""
+    outputs = _parsed(content, stage.file).graph.output
+    shapes = {value.name: _shape(stage.file, value.name, value.type) for value in outputs}
+    return {name: shape[1] if len(shape) > 1 else 0 for name, shape in shapes.items()}
+
+
 def parsed(content: bytes, file: str) -> Any:
     """A model that ONNX's own checker passes; raises BundleError. What a bundle may not have is for `check_network`."""
     import onnx  # slow, and needed only where a bundle is taken in

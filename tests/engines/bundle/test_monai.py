@@ -16,7 +16,7 @@ from onnx.helper import make_attribute
 from dicomnode.operations.monai import import_from_monai
 from dicomnode.testing import networks
 from dicomnode.testing.bundles import made_bundle
-from engines.bundle.folder import golden, load_bundle
+from engines.bundle.folder import Bundle, golden, load_bundle
 from engines.bundle.monai import METADATA, NETWORK, export_monai, import_monai
 from engines.card import Scale
 from engines.errors import BundleError, EngineError
@@ -77,6 +77,42 @@ def test_an_export_maps_back(tmp_path: Path) -> None:
     assert (back.card.task, back.card.inputs, back.card.version) == ("image", bundle.card.inputs, bundle.card.version)
     (taken,), (ours,) = back.card.stages[0].inputs, bundle.card.stages[0].inputs
     assert (taken.tensor, taken.adjacent) == (ours.tensor, ours.adjacent)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "written"),
+    [
+        (["batch", 1, "rows", "columns"], ["lesion"], "classes"),
+        (["batch", 2, "rows", "columns"], ["background", "lesion"], "labels"),
+        (["batch", None, "rows", "columns"], ["background", "lesion"], "labels"),
+    ],
+)
+def test_an_export_claims_the_channels_that_the_network_gives(
+    tmp_path: Path, shape: list[str | int | None], channels: list[str], written: str
+) -> None:
+    source = monai_bundle(tmp_path / "monai", metadata(), _one_label(shape))
+    content = metadata()
+    _tensor("outputs", num_channels=2, channel_def={"0": "background", "1": "lesion"})(content)
+    found = import_monai(monai_bundle(source, content, _one_label(shape)), "ct-lesion", KILO)
+    stage = found.card.stages[0]
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / stage.file).write_bytes(found.network)
+    (tmp_path / "ours" / "CARD.md").write_text("words")
+    bundle = Bundle(tmp_path / "ours", found.card, found.provenance, "0a" * 32, None)
+    (tmp_path / "out").mkdir()
+    lost = export_monai(bundle, tmp_path / "out")
+    given = json.loads((tmp_path / "out" / METADATA).read_text())["network_data_format"]["outputs"]["pred"]
+    assert (given["num_channels"], given["format"]) == (len(channels), written)
+    assert given["channel_def"] == {str(index): name for index, name in enumerate(channels)}
+    assert any("does not say how many channels" in sentence for sentence in lost) == (shape[1] is None)
+
+
+def _one_label(shape: list[str | int | None]) -> bytes:
+    """A network that calls its output so large, whatever it computes."""
+    model = onnx.load_model_from_string(networks.segmenter(inputs=1, thresholds=(0.1,)))
+    kind = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, shape)
+    model.graph.output[0].type.CopyFrom(kind)
+    return bytes(model.SerializeToString())
 
 
 def _tensor(place: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
