@@ -53,7 +53,7 @@ def names_of(content: bytes, file: str) -> tuple[tuple[str, ...], tuple[str, ...
 
 def channels_of(content: bytes, stage: Stage) -> dict[str, int]:
     """How many channels each output of a network has, as its file says; 0 where it leaves that open."""
-    outputs = _parsed(content, stage.file).graph.output
+    outputs = parsed(content, stage.file).graph.output
     shapes = {value.name: _shape(stage.file, value.name, value.type) for value in outputs}
     return {name: shape[1] if len(shape) > 1 else 0 for name, shape in shapes.items()}
 
