@@ -576,7 +576,7 @@ class DerivedSettings(Section):
         default=700,
         ge=1,
         le=9999,
-        description="a derived series is numbered source * 1000 + this + the place of its engine in the chain "
+        description="a derived series is numbered source * 1000 + this + the place of its output in the chain "
         "(leading digits dropped if too long)",
     )
     content_qualification: Literal["PRODUCT", "RESEARCH", "SERVICE"] = Field(

@@ -14,6 +14,7 @@ from dicomnode.core.figures import figures_of
 from dicomnode.core.scanners import SCANNER_KEYWORDS, Lineage, device_of, protocol_of
 from dicomnode.core.types import Header
 from dicomnode.flow.rooms import Rooms
+from dicomnode.flow.taking import Digests
 from dicomnode.store.index import jobs as job_index
 from dicomnode.store.index import quality
 from dicomnode.store.index.quality import Measured
@@ -50,7 +51,7 @@ class Measurer:
         if not measured:
             return []
         scanner = self._scanner(job)
-        sources = _digest_of(report.get("digests", ()))
+        sources = _digest_of(Digests(report.get("digests", []), report.get("others", {})).told)
         return [_of_output(job, one, scanner, sources) for one in measured]
 
     def of_phantom(self, job: Job, instances: Sequence[Instance]) -> PhantomSeen:

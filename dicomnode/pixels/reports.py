@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicomnode.core.derive.derivation import ContentQualification, Equipment
 from dicomnode.core.derive.document import ObjectReference
 from dicomnode.core.derive.elements import ascii_text
+from dicomnode.core.derive.grid import factor_of
 from dicomnode.core.derive.image import series_number
 from dicomnode.core.derive.quality import QualityDocument, quality_capture, quality_sr
 from dicomnode.core.headers import value
@@ -80,11 +82,19 @@ def _reference(path: Path) -> ObjectReference:
 
 def _page(report: Mapping[str, Any], source: str, place: int, folder: str) -> Canvas:
     before = slice_values(Path(source))
-    after = np.array(load_volume(Path(folder)).voxels[place]) if folder else None
+    after = _seen_by(load_volume(Path(folder)).voxels[place], before.values) if folder else None
     told = Told(
         report["heading"], tuple(report["subjects"]), report["report"], report["figures"], tuple(report["notes"])
     )
     return draw(page_of(told, Shown(place, before.values, after, before.unit, before.window)))
+
+
+def _seen_by(after: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A slice as the pixels of its source see it: means over those that each became."""
+    factor = factor_of((before.shape[0], before.shape[1]), after.shape)
+    rows, columns = before.shape
+    seen: NDArray[np.float32] = after.reshape(rows, factor, columns, factor).mean(axis=(1, 3))
+    return seen
 
 
 def _written(path: Path, dataset: Dataset) -> dict[str, str]:

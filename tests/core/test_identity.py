@@ -11,6 +11,7 @@ from dicomnode.core.identity import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     INSTANCE_CREATOR_UID,
+    OtherSeries,
     SourceInstance,
     StageIdentity,
     chain_influence,
@@ -169,3 +170,27 @@ def test_constants_fit_their_fields() -> None:
     assert is_valid_uid(INSTANCE_CREATOR_UID)
     assert is_valid_uid(IMPLEMENTATION_CLASS_UID)
     assert 1 <= len(IMPLEMENTATION_VERSION_NAME) <= 16
+
+
+@settings(deadline=None)
+@given(stacks, stacks, chains)
+def test_other_series_enter_by_their_input(
+    stack: list[SourceInstance], other: list[SourceInstance], chain: list[StageIdentity]
+) -> None:
+    """Which input it was counts, and each of its slices that can influence the object; none keeps the old UIDs."""
+    portal = OtherSeries("portal", ("1.2.4", "axial"), tuple(other))
+    delayed = replace(portal, input="delayed")
+    changed = replace(portal, stack=(replace(other[0], digest="f" * 64), *other[1:]))
+
+    def both(*others: OtherSeries) -> tuple[str, str]:
+        return (
+            derived_sop_instance_uid(stack[0], stack, IMAGE_ROLE, chain, others),
+            derived_series_instance_uid(SERIES, stack, IMAGE_ROLE, chain, others),
+        )
+
+    assert both() == _both(stack, chain)
+    found = [both(), both(portal), both(delayed), both(portal, delayed)]
+    assert len({one for one, _ in found}) == len({series for _, series in found}) == len(found)
+    assert both(portal, delayed) == both(delayed, portal)
+    assert both(changed)[0] != both(portal)[0]
+    assert (both(changed)[1] == both(portal)[1]) == (chain_influence(chain) == "slice")

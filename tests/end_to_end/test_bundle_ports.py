@@ -28,7 +28,10 @@ RULES = [
         "name": "both", "match": {"SeriesDescription": "single"}, "engines": ["random-two-outputs"],
         "deliver": ["random-two-outputs.enhanced", "random-two-outputs"],
     },
-    {"name": "finer", "match": {"SeriesDescription": "single"}, "engines": ["random-super-resolution"]},
+    {
+        "name": "finer", "match": {"SeriesDescription": "single"}, "engines": ["random-super-resolution"],
+        "report": ["capture"],
+    },
 ]  # fmt: skip
 
 
@@ -77,6 +80,7 @@ def _arrived(tmp_path: Path, archive: StoreScp, sent: dict[str, list[Path]]) -> 
 @pytest.mark.peer("dcmtk")
 @pytest.mark.peer("dciodvfy")
 def test_inputs_outputs_and_grids(sent: dict[str, list[Path]], arrived: dict[str, list[Path]]) -> None:
+    assert len(arrived.pop("random-super-resolution@1.0.0 quality page", [])) == 1, list(arrived)
     assert set(arrived) == {
         "Enhanced random-three-inputs native",
         "Enhanced random-two-outputs single",
