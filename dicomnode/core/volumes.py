@@ -167,10 +167,11 @@ def to_stored(values: NDArray[np.float32], source: Stored, pixels: SlicePixels) 
     if not np.isfinite(values).all():
         raise InputError("values that are not finite cannot be stored", "the engine's output is broken: report it")
     low, high = pixels.stored_range
-    # clamped before it is rounded to integers: beyond int32 a cast is undefined
-    stored: Stored = np.rint(((values.astype(np.float64) - pixels.intercept) / pixels.slope).clip(low, high)).astype(
-        np.int32
-    )
+    exact = values.astype(np.float64)  # worked on in place
+    exact -= pixels.intercept
+    exact /= pixels.slope
+    exact.clip(low, high, out=exact)  # before it is rounded to integers: beyond int32 a cast is undefined
+    stored: Stored = np.rint(exact, out=exact).astype(np.int32)
     if pixels.inverted:
         stored = low + high - stored
     paddings = padding_ranges(source, pixels)

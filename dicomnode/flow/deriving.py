@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -30,6 +31,9 @@ from engines.chaining import ordered_outputs
 from engines.tasks.image import STRENGTH
 
 _BUILD_TIMEOUT_S: Final = 1800.0
+_BUILT_TOGETHER: Final = 50
+"""Slices of one call of a pixel worker: so few that the last of two workers ends soon after the other."""
+_WORKERS_AT_MOST: Final = 4
 
 _FLAG: Final = " [gate failed]"
 """After the description of a series that left though a gate did not pass."""
@@ -162,9 +166,8 @@ class Deriver:
         said["series"]["number_offset"] += _place_of(name, stages)
         with self._rooms.database.read() as session:
             replaces = replacing.replaced_series(session, job, leaving)
-        return self._rooms.pixels.call(
-            "derive_stack",
-            _BUILD_TIMEOUT_S,
+        return self._built(
+            len(instances),
             sources=self._rooms.paths(instances),
             digests=result.report["digests"],
             stack_key=job.content["stack_key"],
@@ -177,6 +180,17 @@ class Deriver:
             output="" if name == stages[-1]["output"] else name,
             others=self._others(job, result.report),
         )
+
+    def _built(self, slices: int, **stack: Any) -> Mapping[str, Any]:
+        """What `derive_stack` gives; by several pixel workers, each for a part of the slices."""
+        parts = [(begin, min(begin + _BUILT_TOGETHER, slices)) for begin in range(0, slices, _BUILT_TOGETHER)]
+        with ThreadPoolExecutor(_WORKERS_AT_MOST) as threads:
+            answers = list(
+                threads.map(
+                    lambda part: self._rooms.pixels.call("derive_stack", _BUILD_TIMEOUT_S, part=part, **stack), parts
+                )
+            )
+        return {**answers[0], "instances": [made for answer in answers for made in answer["instances"]]}
 
     def _others(self, job: Job, report: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The other stacks that the engines of a job took, as `derive_stack` takes them."""

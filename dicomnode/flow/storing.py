@@ -17,7 +17,15 @@ def store_built(rooms: Rooms, built: Sequence[Mapping[str, Any]]) -> list[Stored
     """Put built files into the store; of those whose UID is there already the first result stays."""
     with rooms.database.read() as session:
         known = stored_files(session, [made["sop_instance_uid"] for made in built])
-    return [known.get(made["sop_instance_uid"]) or _adopted(rooms, made) for made in built]
+    new = [made for made in built if made["sop_instance_uid"] not in known]
+    adopted = rooms.files.adopt([Path(made["path"]) for made in new])
+    stored = known | {
+        made["sop_instance_uid"]: StoredFile(
+            made["sop_instance_uid"], made["sop_class_uid"], made["transfer_syntax_uid"], file, size_bytes
+        )
+        for made, (file, size_bytes) in zip(new, adopted, strict=True)
+    }
+    return [stored[made["sop_instance_uid"]] for made in built]
 
 
 def drop(rooms: Rooms, files: Sequence[StoredFile]) -> None:
@@ -42,8 +50,3 @@ def identity_of(session: Session, series_row: int, series_instance_uid: str) -> 
         series_instance_uid=series_instance_uid,
         modality=series.modality,
     )
-
-
-def _adopted(rooms: Rooms, made: Mapping[str, Any]) -> StoredFile:
-    file, size_bytes = rooms.files.adopt(Path(made["path"]))
-    return StoredFile(made["sop_instance_uid"], made["sop_class_uid"], made["transfer_syntax_uid"], file, size_bytes)

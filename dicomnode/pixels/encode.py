@@ -119,6 +119,7 @@ def derive_stack(
     replaces: Sequence[str] = (),
     output: str = "",
     others: Sequence[Mapping[str, Any]] = (),
+    part: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Write the derived files of one stack into the existing folder `out`; arguments and result are JSON values.
 
@@ -135,9 +136,11 @@ def derive_stack(
     note        more for the Derivation Description, without PHI; `comment`: more for Image Comments
     replaces    Series Instance UIDs of what was derived of the stack before; the derived series' own is passed over
     others      each other stack that the engines took: input, stack_key, sources and digests, a slice for each source
+    part        the slices to write, from the first to before the second; None: all. Parts may be written side by side
 
     Returns series_instance_uid, and instances: path, sop_instance_uid, sop_class_uid, transfer_syntax_uid and
-    source_sop_instance_uid of each. Raises InputError and UnsupportedError where a source cannot be derived from.
+    source_sop_instance_uid of each that was written; whoever stores the files forces them to the disk. Raises
+    InputError and UnsupportedError where a source cannot be derived from.
     """
     chain = _chain(stages)
     stack = tuple(_source(Path(path), digest) for path, digest in zip(sources, digests, strict=True))
@@ -168,7 +171,8 @@ def derive_stack(
     )
     by_slice = chain_influence(chain.identity) == "slice"
     images, made = DerivedSeries(), []
-    for index, (one, voxels) in enumerate(zip(stack, volume.voxels, strict=True)):
+    for index in range(*(part or (0, len(stack)))):
+        one = stack[index]
         taken = [(other, other.stack[index : index + 1] if by_slice else other.stack) for other in beside]
         identities = [other.identity(slices) for other, slices in taken]
         derivation = replace(
@@ -178,9 +182,8 @@ def derive_stack(
             others=tuple(other.sources(index, slices) for other, slices in taken),
         )
         path = Path(out) / f"{index:06d}.dcm"
-        _write_image(path, one, voxels, derivation, images)
+        _write_image(path, one, volume.voxels[index], derivation, images)
         made.append(_written(path, derivation, one))
-    _sync_folder(Path(out))
     return {"series_instance_uid": common.series_instance_uid, "instances": made}
 
 
@@ -296,11 +299,3 @@ def write_file(image: Dataset, path: Path) -> None:
         dcmwrite(file, image, enforce_file_format=True)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -39,9 +39,13 @@ class FrameShape:
     samples: int = 1
 
     @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+    @property
     def size_bytes(self) -> int:
         """Of the frame uncompressed."""
-        return self.rows * self.columns * self.samples * self.bits_allocated // 8
+        return self.pixels * self.samples * self.bits_allocated // 8
 
 
 def check_shape(shape: FrameShape) -> None:

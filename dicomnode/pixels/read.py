@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset as parse_dataset
 from pydicom.uid import UID
 
-from dicomnode.core.headers import DEFLATED, FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, unreadable
+from dicomnode.core.headers import DEFLATED, FIRST_PIXEL_TAG, encoding_of, inflate, scan_header, scan_start, unreadable
 from dicomnode.core.types import Header
 from dicomnode.errors import InputError, NotFoundError, StoreError, UnsupportedError
 
@@ -31,6 +31,8 @@ _OF_THE_DISK: Final = frozenset({
 """System errors that say nothing of the file: of its disk, of the server that it lies on, of what we are allowed."""
 
 _PREAMBLE_BYTES: Final = 128
+_START_BYTES: Final = 1 << 15
+"""In which most headers lie whole."""
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR", b"OD", b"OF", b"OL", b"OV", b"SV", b"UV"}
 )
@@ -50,7 +52,12 @@ def read_header(path: Path, keywords: Collection[str]) -> Header:
     try:
         with path.open("rb") as stored:
             transfer_syntax_uid = read_meta(stored)
-            return scan_header(stored, transfer_syntax_uid, keywords)
+            begin = stored.tell()
+            found = scan_start((stored.read(_START_BYTES),), transfer_syntax_uid, keywords)
+            if found is None:
+                stored.seek(begin)
+                found = scan_header(stored, transfer_syntax_uid, keywords)
+            return found
     except FileNotFoundError:
         raise NotFoundError("a stored file is gone", "it was deleted outside the node, or by retention") from None
     except OSError as error:

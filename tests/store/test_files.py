@@ -220,7 +220,7 @@ def test_a_finished_file_of_ours_is_adopted_durably(tmp_path: Path, told: list[s
     (tmp_path / "made").mkdir()
     made = tmp_path / "made" / "one.dcm"
     made.write_bytes(b"derived")
-    key, size_bytes = store.adopt(made)
+    ((key, size_bytes),) = store.adopt([made])
     assert size_bytes == 7
     assert store.path(key).read_bytes() == b"derived"
     assert not made.exists()

@@ -26,8 +26,7 @@ from dicomnode.core.derive.elements import (
     put_encoded,
     tag_of,
 )
-from dicomnode.core.derive.grid import factor_of, put_grid
-from dicomnode.core.derive.image import PixelGrid, describe_image, file_meta_of, require_identity, shape_of, shape_of
+from dicomnode.core.derive.image import PixelGrid, describe_image, file_meta_of, require_identity, shape_of
 from dicomnode.core.derive.iod import iod_of, readable_tags
 from dicomnode.core.derive.provenance import OF_THE_SOURCE, put_sources
 
@@ -64,7 +63,6 @@ class _Former:
     encoded  the image's elements
     unreadable  how many of the source's could not be read, which the image counts
     same_grid   see `put_sources`
-    factor   rows and columns of the image for one of the source
     """
 
     common: tuple[object, ...]
@@ -73,7 +71,7 @@ class _Former:
     copied: frozenset[BaseTag]
     encoded: dict[BaseTag, bytes]
     unreadable: int
-    factor: int
+    same_grid: bool
 
     def become(self, source: Dataset, now: dict[BaseTag, Element], derivation: Derivation) -> bool:
         """Say the same of the next slice, whose elements are `now`; False where that cannot be."""
@@ -87,8 +85,7 @@ class _Former:
         require_identity(self.said, derivation)
         own = Dataset()
         put_encoded(own, "SOPInstanceUID", derivation.sop_instance_uid.encode("ascii"))
-        put_sources(own, self.said, derivation, same_grid=self.factor == 1)
-        put_grid(own, self.said, self.factor)
+        put_sources(own, self.said, derivation, same_grid=self.same_grid)
         encoded = encoded_elements(copies)
         self.encoded |= {tag: encoded[tag] for tag in changed & self.copied} | encoded_elements(own)
         self.source = now
@@ -123,9 +120,7 @@ class DerivedSeries:
         ))  # fmt: skip
 
 
-def _common(
-    source: Dataset, tags: frozenset[BaseTag], grid: PixelGrid, derivation: Derivation
-) -> tuple[object, ...]:
+def _common(source: Dataset, tags: frozenset[BaseTag], grid: PixelGrid, derivation: Derivation) -> tuple[object, ...]:
     meta = getattr(source, "file_meta", None)
     return (
         meta.get("TransferSyntaxUID") if meta is not None else None,

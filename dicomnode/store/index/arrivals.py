@@ -115,20 +115,25 @@ def record_derived(
     series.job_row = series.job_row or job_row
     series.state = SeriesState.CLOSED
     series.due_at = None
-    recorded = []
-    gone = without_file(session, [file.sop_instance_uid for file in files])
+    uids = [file.sop_instance_uid for file in files]
+    gone = without_file(session, uids)
+    versions = _versions_of_each(session, uids)
+    active: dict[str, Instance] = {}
+    for uid, known in versions.items():
+        for version in known:
+            if version.active and version.id in gone:
+                version.active = False
+            elif version.active:
+                active[uid] = version
+    session.flush()  # two are never active at once
     for file in files:
-        versions = versions_of(session, file.sop_instance_uid)
-        active = next((version for version in versions if version.active), None)
-        if active is not None and active.id in gone:
-            active.active, active = False, None
-        if active is None:
-            active = Instance(**_derived_values(series.id, file, sender, next_version(versions)))
-            session.add(active)
-            session.flush()
-        recorded.append(active)
+        if file.sop_instance_uid not in active:
+            number = next_version(versions.get(file.sop_instance_uid, ()))
+            active[file.sop_instance_uid] = Instance(**_derived_values(series.id, file, sender, number))
+            session.add(active[file.sop_instance_uid])
+    session.flush()
     series.last_at = sender.received_at
-    return recorded
+    return [active[uid] for uid in uids]
 
 
 def stored_files(session: Session, sop_instance_uids: Collection[str]) -> dict[str, StoredFile]:
@@ -145,6 +150,13 @@ def stored_files(session: Session, sop_instance_uids: Collection[str]) -> dict[s
 def versions_of(session: Session, sop_instance_uid: str) -> list[Instance]:
     """All that came under a SOP Instance UID."""
     return list(session.scalars(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid)))
+
+
+def _versions_of_each(session: Session, sop_instance_uids: Collection[str]) -> dict[str, list[Instance]]:
+    found: dict[str, list[Instance]] = {}
+    for row in session.scalars(select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids))):
+        found.setdefault(row.sop_instance_uid, []).append(row)
+    return found
 
 
 def next_version(versions: Sequence[Instance]) -> int:
