@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -40,6 +41,9 @@ _MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 64 << 20
 _MAPPED_BYTES: Final = 32 << 20
 """The most that glibc takes."""
+
+_ENDING_S: Final = 10.0
+"""How long a process is waited for that was killed."""
 
 _NUMPYS_FULL_DISK: Final = re.compile(r"\d+ requested and \d+ written")
 """What `ndarray.tofile` says where a disk is full, without a number."""
@@ -68,6 +72,7 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._closed = False
 
     @property
     def pid(self) -> int | None:
@@ -76,16 +81,17 @@ class WorkerProcess:
         return process.pid if process is not None and process.returncode is None else None
 
     def call(self, operation: str, timeout_s: float, **arguments: Any) -> Mapping[str, Any]:
+        """What the operation gives. Raises what it raises, and WorkerError where no answer came in time, or no process
+        could be started."""
+        request = json.dumps({"operation": operation, "arguments": arguments}).encode() + b"\n"
         with self._lock:
             channel = self._channel()
             try:
-                channel.settimeout(timeout_s)
-                channel.sendall(json.dumps({"operation": operation, "arguments": arguments}).encode() + b"\n")
-                answer = _read_line(channel)
+                answer = _exchange(channel, request, time.monotonic() + timeout_s)
             except TimeoutError:
                 self._end()
                 raise WorkerError(f"{operation} took longer than {timeout_s:.0f} s and was ended") from None
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 code = self._end()
                 raise WorkerError(
                     f"the {self._module.rpartition('.')[0]} worker died during {operation} (exit status {code})",
@@ -104,7 +110,8 @@ class WorkerProcess:
             self._end()
 
     def close(self) -> None:
-        """End the process. A call that is running fails as one whose worker died."""
+        """End the process for good. A call that is running fails as one whose worker died, and so does any later."""
+        self._closed = True
         process = self._process
         if process is not None:
             process.kill()  # it ends the call, which gives up the lock
@@ -112,17 +119,34 @@ class WorkerProcess:
             self._end()
 
     def _channel(self) -> socket.socket:
-        if self._process is not None and self._process.poll() is None and self._socket is not None:
-            return self._socket
+        is_running = self._process is not None and self._process.poll() is None
+        channel = self._socket if is_running else None
+        try:
+            channel = self._started() if channel is None else channel
+        except OSError as error:  # no process, memory or descriptor is left, or the interpreter is being replaced
+            raise WorkerError(
+                f"no {self._module.rpartition('.')[0]} worker could be started: {os.strerror(error.errno or 0)}",
+                "look at what else runs on this machine, and at its limits of processes, memory and open files",
+            ) from None
+        if self._closed:  # asked only now: `close` ends what it finds started, and else it is seen here
+            self._end()
+            raise WorkerError("the worker was closed", "the node is being stopped; it goes on after its next start")
+        return channel
+
+    def _started(self) -> socket.socket:
         self._end()
         ours, theirs = socket.socketpair()
         settings = (str(theirs.fileno()), str(self._memory_bytes or 0), self._arguments)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, self._module, *settings],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", __name__, self._module, *settings],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                )
+        except BaseException:
+            ours.close()
+            raise
         self._socket = ours
         return ours
 
@@ -132,10 +156,12 @@ class WorkerProcess:
             self._socket = None
         if self._process is None:
             return None
-        self._process.kill()
-        code = self._process.wait()
-        self._process = None
-        return code
+        process, self._process = self._process, None
+        process.kill()
+        try:
+            return process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:  # it hangs in a driver or on a disk, where no signal reaches it
+            return None
 
 
 class WorkerPool:
@@ -166,16 +192,34 @@ class WorkerPool:
             worker.close()
 
 
-def _read_line(channel: socket.socket) -> dict[str, Any]:
-    parts = []
-    while True:
-        chunk = channel.recv(1 << 16)
-        if not chunk:
+def _exchange(channel: socket.socket, request: bytes, deadline_at: float) -> dict[str, Any]:
+    """Send a request and read the answer to it, all in all until `deadline_at`, on the clock `time.monotonic`. Raises
+    TimeoutError, OSError; ValueError or RecursionError where what comes is no answer: what takes over a decoder may
+    write anything."""
+    channel.settimeout(_left_s(deadline_at))
+    channel.sendall(request)
+    parts = [b""]
+    while not parts[-1].endswith(b"\n"):
+        channel.settimeout(_left_s(deadline_at))
+        parts.append(channel.recv(1 << 16))
+        if not parts[-1]:
             raise ConnectionResetError("the worker closed its channel")
-        parts.append(chunk)
-        if chunk.endswith(b"\n"):
-            answer: dict[str, Any] = json.loads(b"".join(parts))
-            return answer
+    answer = json.loads(b"".join(parts))
+    if not isinstance(answer, dict) or not _is_answer(answer):
+        raise ValueError("the worker wrote something that is no answer")
+    return answer
+
+
+def _is_answer(told: Mapping[str, Any]) -> bool:
+    failure = [told.get(name) for name in ("error", "message", "hint")]
+    return all(isinstance(text, str) for text in failure) if "error" in told else isinstance(told.get("result"), dict)
+
+
+def _left_s(deadline_at: float) -> float:
+    left_s = deadline_at - time.monotonic()
+    if left_s <= 0.0:
+        raise TimeoutError
+    return left_s
 
 
 def _answer(operations: Mapping[str, Operation], request: dict[str, Any]) -> dict[str, Any]:

@@ -108,6 +108,58 @@ def test_a_worker_that_dies_fails_its_call_and_no_other(end: str) -> None:
         assert worker.call("echo", 30.0, a=1) == {"a": 1}
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE])
+@pytest.mark.parametrize("call", ["subprocess.Popen", "socket.socketpair"])
+def test_a_worker_that_cannot_be_started_fails_its_call_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/data/Doe^Jane")
+
+    with closing(WorkerProcess(MODULE)) as worker:
+        with monkeypatch.context() as patch:
+            patch.setattr(call, fails)
+            before = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(WorkerError, match="could be started") as caught:
+                worker.call("echo", 30.0)
+            assert len(os.listdir("/proc/self/fd")) == before
+        assert caught.value.transient and caught.value.hint
+        assert "Doe" not in str(caught.value)
+        assert worker.call("echo", 30.0, a=1) == {"a": 1}
+
+
+@pytest.mark.parametrize("line", ["[]", '{"error": []}', '{"result": 5}', "[" * 100_000, "no json"])
+def test_what_a_worker_writes_that_is_no_answer_is_its_end(line: str) -> None:
+    """What takes over a decoder may write anything."""
+    with closing(WorkerProcess(MODULE)) as worker:
+        with pytest.raises(WorkerError, match="died during write"):
+            worker.call("write", 30.0, line=line)
+        assert worker.call("echo", 30.0, a=1) == {"a": 1}
+
+
+def test_a_worker_that_dribbles_has_no_more_time_than_another() -> None:
+    with closing(WorkerProcess(MODULE)) as worker, pytest.raises(WorkerError, match="longer than"):
+        worker.call("dribble", 0.7)
+
+
+def test_a_worker_that_was_closed_is_started_by_nobody() -> None:
+    worker = WorkerProcess(MODULE)
+    worker.call("echo", 30.0)
+    worker.close()
+    with pytest.raises(WorkerError, match="was closed") as caught:
+        worker.call("echo", 30.0)
+    assert caught.value.transient
+    assert worker.pid is None
+
+
+def test_a_worker_that_was_ended_is_started_again() -> None:
+    with closing(WorkerProcess(MODULE)) as worker:
+        before = pid_of(worker)
+        worker.end()
+        assert worker.pid is None
+        assert pid_of(worker) != before
+
+
 def test_a_worker_that_died_between_two_calls_is_replaced() -> None:
     with closing(WorkerProcess(MODULE)) as worker:
         dead = pid_of(worker)

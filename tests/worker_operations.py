@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +26,8 @@ def operations() -> Mapping[str, Operation]:
         "no_json": lambda: {"no": object()},
         "disk_full": _disk_full,
         "meet": _meet,
+        "write": _write,
+        "dribble": _dribble,
     }
 
 
@@ -42,6 +46,23 @@ def _sleep(seconds: float, marker: str = "") -> Mapping[str, Any]:
 
 def _disk_full(number: int) -> Mapping[str, Any]:
     raise OSError(number, os.strerror(number), "/data/Doe^Jane")
+
+
+def _write(line: str) -> Mapping[str, Any]:
+    """Writes to the parent what a process that was taken over might."""
+    _channel().sendall(line.encode() + b"\n")
+    return {}
+
+
+def _dribble() -> Mapping[str, Any]:
+    channel = _channel()
+    while True:
+        channel.sendall(b" ")
+        time.sleep(0.1)
+
+
+def _channel() -> socket.socket:
+    return socket.socket(fileno=os.dup(int(sys.argv[2])))
 
 
 def _meet(mine: str, other: str) -> Mapping[str, Any]:
