@@ -46,7 +46,8 @@ class Prepared:
 
     @property
     def link(self) -> Link:
-        return Link(self.engine, self.kinds("inputs"), self.kinds("outputs"), self.leaving)
+        reference = f"{self.card['name']}@{self.card['version']}"
+        return Link(reference, self.kinds("inputs"), self.kinds("outputs"), self.leaving)
 
     def kinds(self, side: str) -> dict[str, str]:
         """The kind of each of its "inputs" or "outputs"."""

@@ -58,8 +58,16 @@ def test_a_mask_goes_its_own_way_and_the_image_on(registry: Registry, tmp_path: 
 @pytest.mark.parametrize(
     ("names", "chain", "said"),
     [
-        (["image", "portal"], [("three-inputs", [""])], "takes 'delayed', and nothing gives it"),
-        (["image", "portal", "delayed"], [("segment", [""])], "gives a mask, and no DICOM object is made of that yet"),
+        (
+            ["image", "portal"],
+            [("three-inputs", [""])],
+            "^random-three-inputs@1.0.0 takes 'delayed', and nothing gives it",
+        ),
+        (
+            ["image", "portal", "delayed"],
+            [("segment", [""])],
+            "^random-segment@1.0.0 gives a mask, and no DICOM object is made of that yet",
+        ),
         (["image"], [("segment-marked", [])], "wants marks that a person drew, as 'marks'"),
         (["image"], [("two-outputs", ["sharper"])], "has no output 'sharper'"),
     ],
