@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,8 @@ from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.check_engine import bundle_of
 from dicomnode.operations.terminal import printable_lines
+from dicomnode.settings import LimitSettings
+from dicomnode.workers import Operation, WorkerProcess
 from engines.base import Value
 from engines.bundle import monai
 from engines.bundle.folder import write_bundle
@@ -24,6 +27,7 @@ from engines.runtimes.base import Resources
 from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import Volume
 
+_IMPORT_TIMEOUT_S: Final = 600.0
 _SLICES: Final = 3
 _SIDE_PX: Final = 96
 _NOISE: Final = 50.0
@@ -49,10 +53,27 @@ class Converted:
 
 
 def import_from_monai(source: Path, target: Path, name: str, scale: Scale) -> Converted:
-    """Make a bundle of a MONAI bundle. Its golden test is what ONNX Runtime computes here, of noise.
+    """Make a bundle of a MONAI bundle, in a process of its own: nobody knows yet how much memory its network asks for.
 
-    Raises BundleError where it does not map; UsageError where `target` is not empty.
+    Raises BundleError where it does not map; UsageError where `target` is not empty; WorkerError, RuntimeFailedError.
     """
+    with closing(WorkerProcess(__name__, LimitSettings().worker_memory_mb << 20)) as worker:
+        given = {"source": str(source.absolute()), "target": str(target.absolute()), "name": name}
+        made = worker.call("convert", _IMPORT_TIMEOUT_S, **given, offset=scale.offset, divisor=scale.divisor)
+    return Converted(made["engine"], str(target), tuple(made["lost"]))
+
+
+def operations() -> Mapping[str, Operation]:
+    """Of that process (see `dicomnode.workers`)."""
+    return {"convert": _convert}
+
+
+def _convert(source: str, target: str, name: str, offset: float, divisor: float) -> Mapping[str, Any]:
+    """`import_from_monai`, here. The golden test is what ONNX Runtime computes of noise."""
+    return _converted(Path(source), Path(target), name, Scale(offset, divisor)).to_json()
+
+
+def _converted(source: Path, target: Path, name: str, scale: Scale) -> Converted:
     found = monai.import_monai(source, name, scale)
     _make_empty(target)
     file = found.card.stages[0].file

@@ -5,10 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 from sqlalchemy.orm import Session
 
 from dicomnode.config import Config, load_config
@@ -21,6 +18,7 @@ from dicomnode.testing.bundles import made_bundle
 from engines.bundle.folder import golden, load_bundle, seal
 from engines.bundle.golden import Golden, Tolerance, write_golden
 from tests.cli.conftest import Command
+from tests.engines.greedy import greedy
 
 NAME = "random-adjacent"
 RULE = "[[rule]]\nname = 'thin'\nmatch = {{ Modality = 'CT' }}\nengines = ['{engine}']\nsend = ['pacs']\n"
@@ -160,7 +158,7 @@ def test_a_network_that_asks_for_all_memory_is_an_error(
     command: Command, site: Path, sources: Path, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(sources / "1.0.0", tmp_path / "greedy"))
-    (source / "net.onnx").write_bytes(_greedy((source / "net.onnx").read_bytes()))
+    (source / "net.onnx").write_bytes(greedy((source / "net.onnx").read_bytes()))
     seal(source)
     checked = command("engines", "check", source, "--runtime", "onnxruntime", "--json")
     (trial,) = checked.json["trials"]
@@ -168,23 +166,6 @@ def test_a_network_that_asks_for_all_memory_is_an_error(
     assert "the network failed at" in trial["found"] or "worker died" in trial["found"]
     refused = command("engines", "add", source, "--allow-unsigned")
     assert "golden test" in refused.error_lines[0] and "onnxruntime" in refused.error_lines[0]
-
-
-def _greedy(network: bytes) -> bytes:
-    """The network, with the sum of 160 GB of zeros added to what it gives."""
-    model = onnx.load_model_from_string(network)
-    graph, (output,) = model.graph, model.graph.output
-    last = next(node for node in graph.node if output.name in node.output)
-    last.output[list(last.output).index(output.name)] = "before"
-    graph.initializer.append(numpy_helper.from_array(np.array([200_000, 200_000], np.int64), "size"))
-    graph.node.extend(
-        [
-            helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
-            helper.make_node("ReduceSum", ["zeros"], ["nothing"], keepdims=0),
-            helper.make_node("Add", ["before", "nothing"], [output.name]),
-        ]
-    )
-    return bytes(model.SerializeToString())
 
 
 def test_check_runs_the_golden_test_in_each_runtime(command: Command, sources: Path) -> None:

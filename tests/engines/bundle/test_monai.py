@@ -13,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx.helper import make_attribute
 
+from dicomnode.errors import WorkerError
 from dicomnode.operations.monai import import_from_monai
 from dicomnode.testing import networks
 from dicomnode.testing.bundles import made_bundle
 from engines.bundle.folder import Bundle, golden, load_bundle
 from engines.bundle.monai import METADATA, NETWORK, export_monai, import_monai
 from engines.card import Scale
-from engines.errors import BundleError, EngineError
+from engines.errors import BundleError, EngineError, RuntimeFailedError
+from tests.engines.greedy import greedy
 
 KILO = Scale(divisor=1000.0)
 
@@ -59,6 +61,14 @@ def test_a_segmentation_of_slices_maps(tmp_path: Path) -> None:
     assert (bundle.provenance.maker, bundle.card.envelope.modalities) == ("Somebody", ("CT",))
     assert "mask" in golden(bundle).outputs
     assert any("transforms" in sentence for sentence in converted.lost)
+
+
+def test_a_network_that_asks_for_all_memory_is_an_error(tmp_path: Path) -> None:
+    source = monai_bundle(tmp_path / "monai", metadata(), greedy(networks.segmenter(inputs=1)))
+    with pytest.raises((WorkerError, RuntimeFailedError)) as failed:
+        import_from_monai(source, tmp_path / "ours", "ct-liver", KILO)
+    assert failed.value.hint
+    assert list((tmp_path / "ours").iterdir()) == []
 
 
 def test_an_export_maps_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dicomnode.testing.bundles import made
 from engines.card import Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.base import Resources, Session
-from engines.runtimes.choice import Wish, choose, share
+from engines.runtimes.choice import Wish, choices, choose, share
 
 CARD = made("denoise").card
 DETECTOR = made("detect").card
@@ -64,6 +64,14 @@ def test_the_fastest_that_card_machine_and_site_allow(
     chosen = choose(replace(CARD, precisions=precisions), wish, (TENSORRT, ONNXRUNTIME, openvino))
     assert f"{chosen.runtime.name} {chosen.device} {chosen.precision}" == expected
     assert chosen.precision in chosen.reason
+
+
+def test_the_next_best_follow_in_order() -> None:
+    card, runtimes = replace(CARD, precisions=("float32", "bfloat16")), (TENSORRT, ONNXRUNTIME, OPENVINO)
+    found = [f"{one.runtime.name} {one.precision}" for one in choices(card, Wish(), runtimes)]
+    assert found == ["openvino bfloat16", "onnxruntime float32", "openvino float32"]
+    assert [one.runtime.name for one in choices(card, Wish(devices=("cuda:0", "cpu")), runtimes)][-1] == "openvino"
+    assert len(list(choices(card, Wish("onnxruntime"), runtimes))) == 1
 
 
 def test_a_device_that_was_passed_over_is_told_of() -> None:
