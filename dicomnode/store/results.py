@@ -11,10 +11,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+_Stamp = tuple[tuple[int, int, int], ...]
 
 MANIFEST: Final = "manifest.json"
 """Written last: a folder that has one is whole."""
@@ -34,6 +36,7 @@ class ResultStore:
     def __init__(self, folder: Path, machine: str = "") -> None:
         self._results = folder / "results"
         self._scratch = folder / "scratch" / machine
+        self._whole: dict[str, _Stamp] = {}
         shutil.rmtree(self._scratch, ignore_errors=True)
         for made in (self._results, self._scratch):
             made.mkdir(parents=True, exist_ok=True)
@@ -49,8 +52,12 @@ class ResultStore:
         folder = self._results / key
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
-            whole = all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
-            return (folder, manifest["report"]) if whole else None
+            stamp = _stamp(folder, manifest["files"])
+            if self._whole.get(key) != stamp:  # neither made nor checked here, or changed since
+                if any(_digest(folder / name) != digest for name, digest in manifest["files"].items()):
+                    return None
+                self._whole[key] = stamp
+            return folder, manifest["report"]
         except (OSError, ValueError, TypeError, LookupError):
             return None
 
@@ -70,9 +77,11 @@ class ResultStore:
             shutil.rmtree(target, ignore_errors=True)  # a damaged one
             made.rename(target)
             _sync(self._results)
+            self._whole[key] = _stamp(target, files)
         return target
 
     def forget(self, key: str) -> None:
+        self._whole.pop(key, None)
         shutil.rmtree(self._results / key, ignore_errors=True)
 
 
@@ -84,6 +93,12 @@ def result_key(digests: list[str], chain: list[Mapping[str, Any]]) -> str:
 def input_of(key: str) -> str:
     """Of a result's name JOB-KEY, the part that tells what it was computed from, whoever computed or released it."""
     return key.partition("-")[2].removesuffix("-released")
+
+
+def _stamp(folder: Path, names: Iterable[str]) -> _Stamp:
+    """What changes where one of the files is written to or exchanged."""
+    found = [(folder / name).stat() for name in sorted(names)]
+    return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
 
 
 def _digest(path: Path) -> str:

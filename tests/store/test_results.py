@@ -55,14 +55,30 @@ def test_what_was_not_kept_or_was_forgotten_is_not_found(results: ResultStore) -
     ],
     ids=["changed", "lost", "no manifest", "half a manifest", "no table", "no report", "no text"],
 )  # fmt: skip
-def test_a_damaged_result_is_not_found_and_can_be_kept_anew(results: ResultStore, damage: object) -> None:
+def test_a_damaged_result_is_not_found_and_can_be_kept_anew(
+    results: ResultStore, damage: object, tmp_path: Path
+) -> None:
     damage(keep(results))  # type: ignore[operator]
+    results = ResultStore(tmp_path)  # as after a restart: times of files are too coarse to tell of this
     assert results.find("key") is None
     keep(results)
     assert results.find("key") is not None
 
 
 @pytest.mark.parametrize("bucket_of", ["folder"], indirect=True)
+def test_what_was_kept_here_is_read_again_only_where_it_was_touched(
+    results: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = keep(results) / "0-ct-nlm-image" / "voxels.npy"
+    read: list[Path] = []
+    monkeypatch.setattr("dicomnode.store.results._digest", read.append)
+    assert results.find("key") is not None
+    assert read == []
+    os.utime(voxels, (1, 1))
+    results.find("key")
+    assert read == [voxels]
+
+
 def test_a_result_has_its_name_only_once_it_is_on_the_disk(
     results: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
