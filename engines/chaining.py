@@ -89,12 +89,12 @@ def _check_taken(link: Link, name: str, kind: str, available: Mapping[str, str])
         raise EngineInputError(f"{link.reference} takes a {kind} as {name!r}, which is a {found}", _TAKEN_FROM)
 
 
-_TAKEN_FROM: Final = "the rule's `needs` name the series for each input, by the input's name"
+_TAKEN_FROM: Final = "`needs` of the rule names the series for each input, by the input's name"
 
 
 def _nearest_to(name: str, available: Mapping[str, str]) -> str:
     others = [one for one in available if one != IMAGE]
-    return f"{nearest(name, others)}; " if others else ""
+    return f"{nearest(name, others)} " if others else ""
 
 
 def _check_leaving(link: Link, name: str) -> None:

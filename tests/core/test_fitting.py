@@ -38,7 +38,7 @@ def test_each_input_is_the_need_of_its_name_and_the_first_need_the_main_one(need
 @pytest.mark.parametrize(
     ("engines", "needs", "reason", "hint"),
     [
-        (["phases"], [], "phases takes 'portal', and nothing gives it", "`needs` name the series"),
+        (["phases"], [], "phases takes 'portal', and nothing gives it", "`needs` of the rule names the series"),
         (["phases"], ["image", "portl", "delayed"], "phases takes 'portal'", "did you mean 'portl'"),
         (["phases"], ["image", "portal"], "phases takes 'delayed'", ""),
         (["phases"], ["portal", "image", "delayed"], "the first series is 'portal'", "goes in as 'image'"),
