@@ -157,6 +157,47 @@ def keygen(
     return OK
 
 
+@engines_app.command("new")
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="For the card; made where it is missing.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the engine is to be called.")],
+    task: Annotated[
+        str, typer.Option("--task", metavar="TASK", help="image, contrast, super-resolution, segment, detect.")
+    ] = "image",
+    network: Annotated[
+        Path | None,
+        typer.Option("--network", metavar="FILE", help="Its ONNX file, which is copied there.", exists=True),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Begin a bundle: write a card.toml with comments, for you to complete."""
+    from dicomnode.operations.make_engine import new_card
+
+    show(new_card(folder, name, task, network), as_json)
+    return OK
+
+
+@engines_app.command("make")
+def make(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With card.toml and its networks.", exists=True, file_okay=False)
+    ],
+    slices: Annotated[
+        Path | None,
+        typer.Option("--slices", metavar="PATH", help="DICOM images, or an .npz, for the golden test.", exists=True),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Sign it with this private key, of `keygen`.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Make a bundle of a card and its networks, or make it anew after any change: golden test, CARD.md, digests."""
+    from dicomnode.operations.make_engine import make_engine
+
+    show(make_engine(folder, slices, key), as_json)
+    return OK
+
+
 @engines_app.command("sign")
 def sign(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An engine bundle.", exists=True, file_okay=False)],

@@ -9,11 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
-import numpy as np
-from scipy import ndimage
-
 from dicomnode.testing import networks
-from engines.base import Value
+from engines.bundle.examples import example_inputs
 from engines.bundle.folder import Bundle, write_bundle
 from engines.bundle.golden import Golden, Tolerance
 from engines.bundle.provenance import Provenance, Training
@@ -33,10 +30,9 @@ from engines.classical.glcae import ContrastGlcae
 from engines.model.chain import DEFAULT_PORTIONS, Portions
 from engines.model.engine import ModelEngine
 from engines.model.slabs import Allocate, in_memory
-from engines.prompt import Box, Prompt, Recist
 from engines.runtimes.base import Resources
 from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.volume import ARBITRARY, HU, Volume
+from engines.volume import ARBITRARY, HU
 
 Shape = Literal[
     "denoise", "denoise-large", "adjacent", "three-inputs", "two-stages", "two-outputs", "super-resolution", "segment",
@@ -128,41 +124,6 @@ def engine_of(
         yield engine
     finally:
         engine.close()
-
-
-def example_inputs(card: EngineCard, shape: tuple[int, int, int] = (3, 61, 67)) -> Mapping[str, Value]:
-    """Something for each input of a card: a noisy body with bright spots in HU, padded at its left, and two marks."""
-    slices = shape[0]
-    marks = (
-        Box(0, (20.0, 24.0, 29.0, 31.0)),
-        Recist(slices - 1, ((30.0, 30.0), (38.0, 33.0)), ((33.0, 34.0), (35.0, 29.0))),
-    )
-    return {
-        name: Prompt(marks) if port.kind == "prompt" else example_volume(shape, seed)
-        for seed, (name, port) in enumerate(card.inputs.items())
-    }
-
-
-def example_volume(shape: tuple[int, int, int], seed: int = 0) -> Volume:
-    """A disc of water with some spots of 1200 HU in air, noise of 15 HU, and three columns of padding."""
-    _, rows, columns = shape
-    down, across = np.indices((rows, columns), dtype=np.float32)
-    inside = np.hypot(down / rows - 0.5, across / columns - 0.5) < 0.45
-    pixels = np.where(inside, np.float32(40.0), np.float32(-1000.0))
-    for top, left in ((rows // 3, columns // 2), (rows // 2, columns // 3)):
-        pixels[_spot(top), _spot(left)] = 1200.0
-    noise = np.random.default_rng(seed).normal(0.0, 15.0, shape)
-    voxels = np.rint(ndimage.gaussian_filter(pixels, 0.3) + noise).astype(np.float32)
-    valid = np.ones(shape, dtype=np.bool_)
-    valid[:, :, :3] = False
-    voxels[~valid] = -2000.0
-    return Volume(voxels, np.diag([0.7, 0.7, 1.25, 1.0]), HU, valid)
-
-
-def _spot(near: int) -> slice:
-    """Four pixels that are one place of the detector."""
-    first = near // 4 * 4
-    return slice(first, first + 4)
 
 
 def _tolerances(card: EngineCard, precision: Precision) -> dict[str, Tolerance]:

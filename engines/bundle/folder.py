@@ -32,7 +32,8 @@ from engines.bundle.provenance import Provenance
 from engines.bundle.signing import SIGNATURE, Signature, read_signature
 from engines.bundle.soundness import check_card
 from engines.bundle.tables import as_table, nearest, read_table, write_toml
-from engines.card import EngineCard
+from engines.bundle.words import in_words
+from engines.card import EngineCard, Stage
 from engines.errors import BundleError
 from engines.tasks.image import with_strength
 
@@ -48,6 +49,7 @@ _LARGEST_BYTES: Final = {
 }  # fmt: skip
 _LARGEST_NETWORK_BYTES: Final = 1024 * _MIB
 _MOST_FILES: Final = 64
+_CHANGED: Final = "copy the bundle again from its source; or if you changed it yourself: dicomnode engines make FOLDER"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -83,20 +85,23 @@ class _DigestsFile:
     files: Mapping[str, str]
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path | str) -> Bundle:
     """The bundle in `folder`, every file of it checked against its digest.
 
     Raises BundleError, which says what is wrong with which file. `check_networks` and `golden` look into the files
     that this only weighs.
     """
+    folder = Path(folder)
     names = _names(folder)
+    if CARD in names and DIGESTS not in names:
+        raise BundleError(f"{folder.name} has no {DIGESTS} yet", f"is it yours? dicomnode engines make {folder}")
     files = read_table(_DigestsFile, _json(folder, DIGESTS), DIGESTS).files
     _check_files(names, files)
-    engine, provenance = _read_card(folder)
+    engine, provenance = read_card(folder)
     _check_wanted(files, engine)
     for name, digest in files.items():
         if _digest(folder / name, _largest(name)) != digest:
-            raise BundleError(f"{name} is not the file that {DIGESTS} names", "copy the bundle again from its source")
+            raise BundleError(f"{name} is not the file that {DIGESTS} names", _CHANGED)
     digest = digest_of(files)
     signature = read_signature(_json(folder, SIGNATURE)) if SIGNATURE in names else None
     return Bundle(folder, replace(with_strength(engine), bundle=digest), provenance, digest, signature)
@@ -104,18 +109,27 @@ def load_bundle(folder: Path) -> Bundle:
 
 def check_networks(bundle: Bundle) -> None:
     """Raises BundleError where a network is malformed, or is not what the card and its task want of it."""
+    check_networks_of(bundle.card, bundle.folder)
+
+
+def check_networks_of(card: EngineCard, folder: Path) -> None:
+    """The same of a folder that is no bundle yet."""
     from engines.tasks.wiring import check_chain  # knows every task, which takes long to import
 
-    check_chain(bundle.card)
-    for stage in bundle.card.stages:
-        content = read_file(bundle.folder / stage.file, _LARGEST_NETWORK_BYTES)
-        check_network(content, stage, quantised="int8" in bundle.card.precisions)
+    check_chain(card)
+    for stage in card.stages:
+        check_network(network_of(folder, stage), stage, quantised="int8" in card.precisions)
+
+
+def network_of(folder: Path, stage: Stage) -> bytes:
+    """The ONNX file of a stage; raises BundleError."""
+    return read_file(folder / stage.file, _LARGEST_NETWORK_BYTES)
 
 
 def golden(bundle: Bundle) -> Golden:
     """The bundle's golden test. Raises BundleError where it does not fit the card."""
     test = read_golden(read_file(bundle.folder / GOLDEN, _LARGEST_BYTES[GOLDEN]))
-    _check_golden(bundle.card, test)
+    check_golden(bundle.card, test)
     return test
 
 
@@ -131,7 +145,7 @@ def write_bundle(
         raise BundleError(f"{folder.name} is not empty", "write a bundle into a folder of its own")
     card = with_strength(card)
     check_card(card)
-    _check_golden(card, test)
+    check_golden(card, test)
     files = {
         CARD: write_toml({"format": FORMAT, "engine": as_table(card, _NOT_IN_FILE), "provenance": provenance}).encode(),
         WORDS: in_words(card, provenance).encode(),
@@ -147,8 +161,10 @@ def write_bundle(
     return bundle
 
 
-def seal(folder: Path) -> None:
-    """Write the digests of all files of a bundle anew, as after a change of its CARD.md. A signature is taken away."""
+def seal(folder: Path | str) -> None:
+    """Write the digests of all files of a bundle anew; a signature is taken away. Nothing is checked, and CARD.md stays
+    what it is: `engines.making.make` does both."""
+    folder = Path(folder)
     (folder / SIGNATURE).unlink(missing_ok=True)
     names = sorted(_names(folder) - {DIGESTS})
     files = {name: _digest(folder / name, _largest(name)) for name in names}
@@ -160,22 +176,14 @@ def digest_of(files: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
 
 
-def in_words(card: EngineCard, provenance: Provenance) -> str:
-    """CARD.md: what a person reads before it is used."""
-    training = [f"Run `{provenance.training.run}`. {provenance.training.recipe}".strip()]
-    data = [f"- {item.name} ({item.role}, {item.licence}). {item.attribution}".rstrip() for item in provenance.data]
-    metrics = [f"- {item.name}, {item.subgroup}: {item.value:g} {item.unit}".rstrip() for item in provenance.metrics]
-    known = [f"- {sentence}" for sentence in provenance.limitations]
-    parts = {
-        "Intended use": [card.intended_use],
-        "Maker and licence": [f"{provenance.maker}; {provenance.licence}"],
-        "Training": training,
-        "Images": data,
-        "Measured": metrics,
-        "Known limits": known,
-    }
-    text = "\n\n".join(f"## {title}\n" + "\n".join(lines) for title, lines in parts.items() if lines)
-    return f"# {card.reference}\n\n{text}\n"
+def check_wanted(folder: Path, card: EngineCard) -> None:
+    """Raises BundleError where a folder that is to become a bundle lacks a network, or holds what is no part of one."""
+    names = _names(folder)
+    networks = {stage.file for stage in card.stages}
+    for name in sorted(networks - names):
+        raise BundleError(f"{name} is missing", nearest(name, (name for name in names if name.endswith(".onnx"))))
+    for name in sorted(names - networks - {*_LARGEST_BYTES, *_LEGAL}):
+        raise BundleError(f"{name[:80]!r} is no part of a bundle", "take it away: what is in it is signed and given on")
 
 
 def _names(folder: Path) -> set[str]:
@@ -216,7 +224,8 @@ def _check_wanted(files: Mapping[str, str], card: EngineCard) -> None:
         raise BundleError(f"{name[:80]!r} is no part of a bundle", "its networks are the files of the card's stages")
 
 
-def _check_golden(card: EngineCard, test: Golden) -> None:
+def check_golden(card: EngineCard, test: Golden) -> None:
+    """Raises BundleError where a golden test does not fit the card."""
     if set(test.inputs) != set(card.inputs) or set(test.outputs) != set(card.outputs):
         raise BundleError(f"{GOLDEN} has other inputs or outputs than the card", "give one value for each of them")
     for precision in card.precisions:
@@ -225,7 +234,8 @@ def _check_golden(card: EngineCard, test: Golden) -> None:
     card.resolve(test.settings)
 
 
-def _read_card(folder: Path) -> tuple[EngineCard, Provenance]:
+def read_card(folder: Path) -> tuple[EngineCard, Provenance]:
+    """What a folder's card.toml says. Raises BundleError with what is wrong, and where."""
     try:
         table = tomllib.loads(read_file(folder / CARD, _LARGEST_BYTES[CARD]).decode())
     except (ValueError, RecursionError) as error:

@@ -22,7 +22,7 @@ FARTHEST_PX: Final = 1024
 
 _LENGTH_PX: Final = 2 * FARTHEST_PX + 256
 _MOST_NODES: Final = 4000
-_MOST_STEPS: Final = 50_000_000
+_MOST_STEPS: Final = 20_000_000
 """Places that are looked at: a graph comes from outside."""
 
 _CHANNELS: Final = 1
@@ -70,10 +70,13 @@ class Reach:
 
     px       on each side, in pixels of the input; None where that cannot be told, or is the whole slice
     unknown  name of the operator that could not be followed, or ""
+    coarsest how many pixels of the input one of the network's coarsest tensor is for: rows and columns should be a
+             multiple of it
     """
 
     px: int | None
     unknown: str = ""
+    coarsest: int = 1
 
     @property
     def is_whole(self) -> bool:
@@ -85,11 +88,13 @@ def reach_of(content: bytes, stage: Stage) -> Reach:
     """How far the network of a stage looks. Raises BundleError where it is none."""
     model = parsed(content, stage.file)
     length = -(-_LENGTH_PX // stage.multiple_px) * stage.multiple_px
+    graphs = [_Graph(model.graph, axis, length) for axis in (2, 3)]
     try:
-        px = max(_Graph(model.graph, axis, length).reach() for axis in (2, 3))
+        px = max(graph.reach() for graph in graphs)
     except _UnknownError as unknown:
         return Reach(None, str(unknown)[:60])
-    return Reach(px) if px <= FARTHEST_PX else Reach(None)
+    coarsest = max(graph.coarsest for graph in graphs)
+    return Reach(px if px <= FARTHEST_PX else None, coarsest=coarsest)
 
 
 class _Graph:
@@ -111,6 +116,11 @@ class _Graph:
             self._follow(node)
         return max((self._looks(self._places[one.name]) for one in self._graph.output if one.name in self._places),
                    default=0)  # fmt: skip
+
+    @property
+    def coarsest(self) -> int:
+        """Pixels of the input for one of the coarsest tensor that is an image still."""
+        return self._length // min(len(places) for places in self._places.values() if len(places) > 1)
 
     def _follow(self, node: Any) -> None:
         if node.op_type == "Constant":

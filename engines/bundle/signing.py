@@ -30,6 +30,7 @@ SIGNATURE: Final = "signature.json"
 _PREAMBLE: Final = b"dicomnode engine bundle 1\n"
 """Signed before the digest, so that a signature of anything else never passes for one of a bundle."""
 
+_PUBLIC: Final = b"-----BEGIN PUBLIC KEY-----"
 _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
 _LARGEST_KEY_FILE_BYTES: Final = 4096
@@ -83,16 +84,14 @@ def make_keys(private: Path, public: Path) -> str:
     return fingerprint(key.public_key().public_bytes_raw())
 
 
-def sign(folder: Path, digest: str, private: Path) -> Signature:
+def check_private(path: Path) -> None:
+    """Raises BundleError where a file is no private key to sign with."""
+    _private_key(path)
+
+
+def sign(folder: Path | str, digest: str, private: Path | str) -> Signature:
     """Write the signature of a bundle's digest into its folder. Raises BundleError where the key cannot be used."""
-    if private.exists() and private.stat().st_mode & _READABLE_BY_OTHERS:
-        raise BundleError(f"{private} can be read by others", f"chmod 600 {private}, or make a new key")
-    try:
-        key = load_pem_private_key(_key_file(private), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise BundleError(f"{private} is no private key without a passphrase", "make one: engines keygen") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise BundleError(f"{private} is no key of Ed25519", "make one: dicomnode engines keygen")
+    folder, key = Path(folder), _private_key(Path(private))
     signature = Signature(
         base64.b64encode(key.public_key().public_bytes_raw()).decode(),
         base64.b64encode(key.sign(_PREAMBLE + digest.encode())).decode(),
@@ -110,6 +109,23 @@ def read_public_key(path: Path) -> bytes:
     if not isinstance(key, Ed25519PublicKey):
         raise BundleError(f"{path} is no key of Ed25519", "give the .pub file that engines keygen wrote")
     return key.public_bytes_raw()
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    content = _key_file(path)
+    if _PUBLIC in content:
+        raise BundleError(
+            f"{path} is a public key", f"sign with the private one that belongs to it: {path.with_suffix('')}"
+        )
+    if path.stat().st_mode & _READABLE_BY_OTHERS:
+        raise BundleError(f"{path} can be read by others", f"chmod 600 {path}, or make a new key")
+    try:
+        key = load_pem_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise BundleError(f"{path} is no private key without a passphrase", "make one: engines keygen") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BundleError(f"{path} is no key of Ed25519", "make one: dicomnode engines keygen")
+    return key
 
 
 def is_genuine(digest: str, signature: Signature) -> bool:

@@ -41,10 +41,23 @@ def read_table(kind: type[T], table: object, where: str, without: Sequence[str] 
             raise BundleError(f"{where} has no key {_said(key)}", nearest(str(key), known))
     hints = get_type_hints(kind)
     given = {key: _read(hints[key], value, f"{where}.{key}") for key, value in table.items()}
-    for name, field in known.items():
-        if name not in given and field.default is MISSING and field.default_factory is MISSING:
-            raise BundleError(f"{where} lacks {name!r}", "add it; docs/engines.md lists all keys")
+    required = [name for name, field in known.items() if _is_required(field)]
+    missing = [name for name in required if name not in given]
+    if missing:
+        hint = f"required there: {', '.join(_with_own(name, hints[name]) for name in required)}; see docs/engines.md"
+        raise BundleError(f"{where} lacks {', '.join(map(repr, missing))}", hint)
     return kind(**given)
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _with_own(name: str, wanted: Any) -> str:
+    """A required key, and where it is a table those that are required in it."""
+    is_table = isinstance(wanted, type) and is_dataclass(wanted)
+    own = [field.name for field in _fields(wanted) if _is_required(field)] if is_table else []
+    return f"{name} ({', '.join(own)})" if own else name
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -173,6 +186,9 @@ def _key(key: str) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_plain, value))}]"
-    if isinstance(value, float):
-        return repr(value)
+    return repr(value) if isinstance(value, float) else quoted(value)
+
+
+def quoted(value: object) -> str:
+    """A text, a whole number, or yes and no, as TOML."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

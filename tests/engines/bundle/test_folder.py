@@ -126,7 +126,7 @@ def _many_files(folder: Path) -> None:
     ("spoil", "message", "hint"),
     [
         (lambda folder: (folder / GOLDEN).unlink(), "golden.npz", ""),
-        (lambda folder: (folder / DIGESTS).unlink(), "digests.json cannot be read", ""),
+        (lambda folder: (folder / DIGESTS).unlink(), "has no digests.json yet", "engines make"),
         (lambda folder: (folder / WORDS).write_text("changed"), "CARD.md is not the file", "copy"),
         (lambda folder: (folder / "run.py").touch(), "'run.py' is under no digest", ""),
         (lambda folder: (folder / "more").mkdir(), "'more' is a link, a folder or a device", "flat"),

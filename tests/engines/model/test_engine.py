@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from dicomnode.testing.bundles import Made, Shape, engine_of, example_inputs, example_volume, made, made_bundle
+from dicomnode.testing.bundles import Made, Shape, engine_of, made, made_bundle
 from engines.base import Value
+from engines.bundle.examples import example_inputs, example_volume
 from engines.bundle.folder import golden
 from engines.bundle.golden import compare
 from engines.card import EngineCard, Port, Setting, TensorInput, TensorOutput
