@@ -113,13 +113,13 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         ),
         "dicomnode_quality_figure": Metric(
             "gauge",
-            "the latest figure of a scanner, protocol and engine (the 50 that were measured last)",
-            ("peer", "device", "protocol", "engine", "figure"),
+            "the latest figure of a scanner, protocol, engine and preset (the 50 that were measured last)",
+            ("peer", "device", "protocol", "engine", "preset", "figure"),
         ),
         "dicomnode_quality_drifting": Metric(
             "gauge",
             "how many of its figures drift",
-            ("peer", "device", "protocol", "engine"),
+            ("peer", "device", "protocol", "engine", "preset"),
         ),
         "dicomnode_certificate_end_timestamp_seconds": Metric("gauge", "when our TLS certificate ends"),
     }

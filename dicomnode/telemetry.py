@@ -250,6 +250,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             "warning", "an output failed a safety gate and is delivered all the same, marked as such",
             "job_id series_id engine reason",
         ),
+        "phantom_out_of_limits": Event(
+            "warning", "a phantom did not measure what it should", "job_id series_id reason hint",
+        ),
         "quality_drift": Event(
             "warning", "a figure of one scanner, protocol and engine has moved away from what it was",
             "job_id series_id reason hint",

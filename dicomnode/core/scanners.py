@@ -7,8 +7,10 @@ tell two scanners or protocols apart, not enough to read it back.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from dicomnode.core.headers import number, value
 from dicomnode.core.types import Header
@@ -20,26 +22,36 @@ _MODALITIES: Final = frozenset({"CT", "MR", "CR", "DX", "PT", "XA", "MG"})
 SCANNER_KEYWORDS: Final = frozenset({"Modality", "KVP", "SliceThickness", *_DEVICE, *_PROTOCOL})
 """What `scanner_of` and `protocol_of` read of a header."""
 
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Lineage:
-    """What may be compared: one scanner, one protocol, one engine.
+    """What may be compared: one scanner, one protocol, one engine in one preset.
 
     peer      configured name of the sender, or ""
     device    hash of what the device says of itself: one peer may send for several
     protocol  modality, tube voltage, slice thickness, and a hash of kernel, body part and protocol name
     engine    name@version, or "" for a phantom as it was scanned
+    preset    the engine's settings, as `preset_of` writes them: what is weaker leaves more noise, and does not drift
     """
 
     peer: str
     device: str
     protocol: str
     engine: str
+    preset: str = ""
 
     @property
     def key(self) -> str:
-        """The four in one line, without spaces: how a person names it."""
-        return "/".join((self.peer or "-", self.device, self.protocol, self.engine or "constancy"))
+        """All of it in one line, without spaces: how a person names it."""
+        engine = f"{self.engine}+{self.preset}" if self.preset else self.engine or "constancy"
+        return "/".join((self.peer or "-", self.device, self.protocol, engine))
+
+
+def preset_of(settings: Mapping[str, Any]) -> str:
+    """Resolved settings in one word, such as `strength=0.5`; text that is no plain word is given as a hash."""
+    return "+".join(f"{name}={_plain(settings[name])}" for name in sorted(settings))
 
 
 def device_of(header: Header) -> str:
@@ -60,6 +72,11 @@ def protocol_of(header: Header) -> str:
         _digest(told, 6) if any(told) else "",
     )
     return "-".join(part for part in parts if part)
+
+
+def _plain(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if _PLAIN_WORD.fullmatch(text) else _digest([text], 8)
 
 
 def _texts(header: Header, keywords: tuple[str, ...]) -> list[str]:

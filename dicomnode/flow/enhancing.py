@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dicomnode.core.review import DISMISSED, RELEASED, is_flagged
 from dicomnode.flow.computing import ChainRunner, Result
-from dicomnode.flow.measuring import Measurer, is_constancy, tell_drifts
+from dicomnode.flow.measuring import Measurer, is_constancy, tell_drifts, tell_phantom
 from dicomnode.flow.reusing import Former, FormerJobs
 from dicomnode.flow.rooms import Rooms
 from dicomnode.store.index import jobs as job_index
@@ -54,6 +54,7 @@ class Enhancer:
             job_index.end_job(session, job.id, state, seen.refused, time.time())
         told = {"state": "refused" if seen.measured is None else "done", "reasons": list(seen.refused)}
         _tell(job, told, time.monotonic() - started)
+        tell_phantom(job, seen)
         tell_drifts(job, drifts)
         return seen.measured is not None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from dicomnode.core.figures import figures_of
-from dicomnode.core.scanners import SCANNER_KEYWORDS, Lineage, device_of, protocol_of
+from dicomnode.core.scanners import SCANNER_KEYWORDS, Lineage, device_of, preset_of, protocol_of
 from dicomnode.core.types import Header
 from dicomnode.flow.rooms import Rooms
 from dicomnode.flow.taking import Digests
@@ -94,6 +94,14 @@ def tell_drifts(job: Job, told: Sequence[str]) -> None:
         event("quality_drift", job_id=job.id, series_id=job.series_row, reason=reason, hint="dicomnode quality trends")
 
 
+def tell_phantom(job: Job, seen: PhantomSeen) -> None:
+    """Say which figures of a phantom are out of their limits."""
+    if seen.measured is not None and not seen.measured.passed:
+        reason = "; ".join(seen.measured.reasons)
+        hint = "dicomnode quality show; calibrate the scanner, or scan the phantom again"
+        event("phantom_out_of_limits", job_id=job.id, series_id=job.series_row, reason=reason, hint=hint)
+
+
 def is_constancy(job: Job) -> bool:
     """Whether a job measures a phantom, and runs no engine."""
     return bool(job.content.get("kind") == "constancy")
@@ -110,7 +118,7 @@ def _of_output(job: Job, one: tuple[int, Mapping[str, Any], str], scanner: Linea
         stage=index,
         output=name,
         kind="shadow" if job.content.get("kind") == "shadow" else "job",
-        lineage=Lineage(scanner.peer, scanner.device, scanner.protocol, engine),
+        lineage=replace(scanner, engine=engine, preset=preset_of(stage["settings"])),
         passed=bool(gate["passed"]),
         reasons=tuple(one["sentence"] for one in gate["findings"] if not one["passed"]),
         report=report,

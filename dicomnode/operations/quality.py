@@ -29,8 +29,8 @@ from dicomnode.store.index import quality as index
 from dicomnode.store.schema import QualityRow, Series
 
 _COLUMNS = (
-    "series", "stack", "job", "stage", "output", "kind", "engine", "runtime", "peer", "device", "protocol", "at",
-    "passed", *FIGURES,
+    "series", "stack", "job", "stage", "output", "kind", "engine", "preset", "runtime", "peer", "device", "protocol",
+    "at", "passed", *FIGURES,
 )  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class Measurement:
     peer: str
     device: str
     protocol: str
+    preset: str
     at: float
     passed: bool
     reasons: tuple[str, ...]
@@ -64,7 +65,7 @@ class Measurement:
     def subjects(self) -> tuple[str, ...]:
         """What was measured, and when."""
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
-        lineage = Lineage(self.peer, self.device, self.protocol, self.engine)
+        lineage = Lineage(self.peer, self.device, self.protocol, self.engine, self.preset)
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         computed = f"job {self.job}, {self.runtime}" if self.runtime else f"job {self.job}"
         return (
@@ -136,6 +137,7 @@ def measurement(session: Session, row: QualityRow) -> Measurement:
         peer=row.peer,
         device=row.device,
         protocol=row.protocol,
+        preset=row.preset,
         at=row.at,
         passed=row.passed,
         reasons=tuple(row.reasons),

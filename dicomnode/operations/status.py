@@ -21,7 +21,7 @@ from dicomnode.operations.telling.completeness import held_series
 from dicomnode.operations.telling.delivery import destination_notes
 from dicomnode.operations.telling.late import WithdrawnStatus, withdrawn_status
 from dicomnode.operations.telling.needs import held_needs
-from dicomnode.operations.telling.quality import drifting
+from dicomnode.operations.telling.quality import drifting, failed_phantoms
 from dicomnode.operations.telling.retrieval import RetrievalStatus, retrieval_status, unfetched
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import counted
@@ -151,6 +151,7 @@ def _status(config: Config, session: Session, disk: tuple[int, int]) -> Status:
             *_problems(session),
             *_unproved(session),
             *(Problem("drift", about, reason) for about, reason in drifting(session)),
+            *(Problem("phantom", about, reason) for about, reason in failed_phantoms(session)),
         ),
         free_bytes=disk[0],
         reserve_bytes=disk[1],

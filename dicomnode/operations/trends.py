@@ -53,6 +53,7 @@ class Trends:
     """All that is charted, what was added to last first."""
 
     trends: tuple[Trend, ...]
+    none: str = "nothing was measured yet"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -68,9 +69,7 @@ class Trends:
         }
 
     def lines(self) -> Sequence[str]:
-        return printable_lines(
-            [line for trend in self.trends for line in trend.lines()] or ("nothing was measured yet",)
-        )
+        return printable_lines([line for trend in self.trends for line in trend.lines()] or (self.none,))
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,9 @@ def trends(config: Config, *, drifting_only: bool = False) -> Trends:
             Trend(lineage, index.reports_charted(session, lineage), index.lineage_charts(session, lineage))
             for lineage in lineages
         ]
-    return Trends(tuple(trend for trend in found if trend.drifting or not drifting_only))
+    if drifting_only and found:
+        return Trends(tuple(trend for trend in found if trend.drifting), "nothing drifts")
+    return Trends(tuple(found))
 
 
 def rebase(config: Config, key: str, reason: str) -> Rebased:
@@ -136,13 +137,17 @@ def rebase(config: Config, key: str, reason: str) -> Rebased:
 def compare_versions(config: Config, old: str, new: str, since: float = 0.0) -> Comparison:
     """Compare two versions (name@version) on the stacks that both have worked on since a time.
 
-    Raises NotFoundError where there is none.
+    Raises InputError where a version is not named, NotFoundError where there is no such stack.
     """
+    for engine in (old, new):
+        if "@" not in engine:
+            raise InputError(f"{engine!r} names no version", "write it like ct-denoise@1.2.0: dicomnode engines list")
     with reading(config) as session:
         pairs = index.pairs(session, old, new, since)
     if not pairs:
         raise NotFoundError(
-            "there is no series on which both have run", f'try one beside the other: shadow = "{new}" in a rule'
+            "there is no series on which both have run",
+            f'try one beside the other: shadow = "{new}" in a rule',
         )
     return Comparison(
         old,

@@ -148,7 +148,7 @@ def _quality(latest: Sequence[QualityRow]) -> Iterator[GaugeMetricFamily]:
     """The trends: figures and drifts of each scanner, protocol and engine. All labels are ours, numbers or hashes."""
     figures, drifting = _family("dicomnode_quality_figure"), _family("dicomnode_quality_drifting")
     for row in latest:
-        labels = [row.peer or STRANGER, row.device, row.protocol, row.engine or "constancy"]
+        labels = [row.peer or STRANGER, row.device, row.protocol, row.engine or "constancy", row.preset]
         drifting.add_metric(labels, len(row.drifts))
         for name in (name for name in TRENDED if name in row.figures):
             figures.add_metric([*labels, name], row.figures[name])

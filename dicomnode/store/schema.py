@@ -431,9 +431,9 @@ class Job(Base):
 class QualityRow(Base):
     """Figures of one output of an engine on one stack (`dicomnode.core.figures`), or of a phantom as it was scanned.
 
-    `kind` is "job", "shadow" (a version that is only tried out) or "constancy". `peer`, `device` and `protocol` are
-    what trends are kept by (`dicomnode.core.scanners.Lineage`): hashes, no text of a data set. `engine` is
-    name@version, with :output behind it where that is not the main one; "" of a phantom. `report` is the
+    `kind` is "job", "shadow" (a version that is only tried out) or "constancy". `peer`, `device`, `protocol`, `engine`
+    and `preset` are what trends are kept by (`dicomnode.core.scanners.Lineage`): hashes, no text of a data set.
+    `engine` is name@version, with :output behind it where that is not the main one; "" of a phantom. `report` is the
     QualityReport as JSON, `figures` the flat ones, `passed` what the gate said, `reasons` its sentences; `drifts`
     what the control charts said when it was recorded.
     """
@@ -441,7 +441,7 @@ class QualityRow(Base):
     __tablename__ = "quality_report"
     __table_args__ = (
         UniqueConstraint("job_row", "stage", "output"),
-        Index(None, "peer", "device", "protocol", "engine", "at"),
+        Index(None, "peer", "device", "protocol", "engine", "preset", "at"),
         Index(None, "engine", "series_row"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -455,6 +455,7 @@ class QualityRow(Base):
     device: Mapped[str]
     protocol: Mapped[str]
     engine: Mapped[str]
+    preset: Mapped[str]
     card_digest: Mapped[str]
     runtime: Mapped[str]
     settings: Mapped[dict[str, Any]]

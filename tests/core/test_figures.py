@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.core.figures import FIGURES, TRENDED, figures_of, shown
-from dicomnode.core.scanners import Lineage, device_of, protocol_of
+from dicomnode.core.scanners import Lineage, device_of, preset_of, protocol_of
 from engines import quality
 from engines.volume import HU, Volume
 
@@ -55,3 +56,11 @@ def test_devices_and_protocols_are_told_apart() -> None:
     assert protocol_of(header) != protocol_of({**header, "ConvolutionKernel": ("B60f",)})
     assert (device_of({}), protocol_of({})) == ("unknown", "other")
     assert protocol_of({"Modality": ("DOE^JANE",), "KVP": ("1e9",)}) == "other"
+
+
+def test_a_preset_is_one_plain_word() -> None:
+    assert preset_of({}) == ""
+    assert preset_of({"strength": 0.5, "mode": "soft", "passes": 2}) == "mode=soft+passes=2+strength=0.5"
+    hostile = preset_of({"mode": "a/b\n DROP"})
+    assert re.fullmatch(r"mode=[0-9a-f]{8}", hostile)
+    assert Lineage("", "d", "p", "e@1.0.0", "strength=0.5").key == "-/d/p/e@1.0.0+strength=0.5"

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.core.rules import RuleSpec
 from dicomnode.inference import service as inference_service
+from dicomnode.operations.telling.quality import failed_phantoms
 from dicomnode.store.index import reviews
 from dicomnode.store.schema import Instance, QualityRow, Series
 from tests.flow.rooms import DENOISE, Flow, flowing, phantom
@@ -21,13 +22,13 @@ from tests.store.receiving import routing
 PHANTOM = RuleSpec("phantom", {"Modality": "CT"}, constancy=True, report=("sr", "capture"), send_results=("pacs",))
 
 
-def cylinder(slices: int = 2) -> list[Dataset]:
+def cylinder(slices: int = 2, water_hu: float = 0.0) -> list[Dataset]:
     """A water phantom of 128 px, 180 mm wide."""
     study = phantom(slices)
     down, across = np.mgrid[:128, :128] - 63.5
     noise = np.random.default_rng(1)
     for dataset in study:
-        image = np.where(np.hypot(down, across) * 1.4 < 90, 0.0, -1000.0) + noise.normal(0, 10, (128, 128))
+        image = np.where(np.hypot(down, across) * 1.4 < 90, water_hu, -1000.0) + noise.normal(0, 10, (128, 128))
         dataset.PixelData = np.rint(image + 1024).astype("<i2").tobytes()
     return study
 
@@ -120,6 +121,16 @@ def test_a_phantom_is_measured_and_reported(tmp_path: Path) -> None:
         assert [one.Modality for name in ("SR", "OT") for one in derived_images(flow, name)] == ["SR", "OT"]
         assert flow.engines.counts.get("run_chain", 0) == 0
         assert len(flow.derived_outbox()) == 2
+
+
+def test_a_phantom_out_of_its_limits_is_told(tmp_path: Path) -> None:
+    with flowing(tmp_path, routing(PHANTOM)) as flow:
+        flow.receive(cylinder(water_hu=7.0))
+        flow.run()
+        (row,) = flow.reception.rows(QualityRow)
+        assert not row.passed
+        with flow.reception.database.read() as session:
+            assert [reason for _, reason in failed_phantoms(session)] == ["; ".join(row.reasons)]
 
 
 def test_what_is_no_phantom_is_refused_with_the_reason(tmp_path: Path) -> None:

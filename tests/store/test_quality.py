@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,42 @@ def test_versions_are_compared_on_the_stacks_that_both_have_seen(tmp_path: Path)
             assert (pair.old, pair.new) == ({"noise_before": 10.0}, {"noise_before": 8.0})
             assert quality.pairs(session, OLD.engine, NEW.engine, since=5.5) == []
             assert [row.engine for row in quality.latest_of_lineages(session, 10)] == [OLD.engine], "no shadows"
+
+
+def test_presets_of_an_engine_have_charts_of_their_own(tmp_path: Path) -> None:
+    weak = replace(OLD, preset="strength=0.5")
+    with receiving(tmp_path) as reception:
+        planned(reception, 6)
+        with reception.database.write() as session:
+            for number in range(3):
+                record(session, 2 * number + 1, measured(OLD, 5.0), number)
+                record(session, 2 * number + 2, measured(weak, 8.0), number)
+            assert [quality.reports_charted(session, one) for one in (OLD, weak)] == [3, 3]
+            assert {row.preset for row in quality.latest_of_lineages(session, 10)} == {"", "strength=0.5"}
+
+
+def test_versions_are_compared_in_the_same_preset_only(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        planned(reception, 4)
+        with reception.database.write() as session:
+            for number, (lineage, strength) in enumerate([(OLD, 1.0), (OLD, 0.5), (NEW, 0.5), (NEW, 0.25)]):
+                session.get_one(Job, number + 1).content = {**session.get_one(Job, 1).content}
+                what = measured(replace(lineage, preset=f"strength={strength}"), 10 * strength)
+                record(session, number + 1, replace(what, settings={"strength": strength}), 5.0 + number)
+            (pair,) = quality.pairs(session, OLD.engine, NEW.engine)
+            assert pair.old == pair.new == {"noise_before": 5.0}
+
+
+def test_a_stack_counts_once_and_what_is_tried_out_not_at_all(tmp_path: Path) -> None:
+    with receiving(tmp_path) as reception:
+        planned(reception, 3)
+        with reception.database.write() as session:
+            session.get_one(Job, 2).content = {**session.get_one(Job, 1).content}
+            record(session, 1, measured(OLD, 10.0), 5.0)
+            record(session, 2, measured(OLD, 12.0), 6.0)  # the same stack again
+            record(session, 3, measured(OLD, 50.0, kind="shadow"), 7.0)
+            assert quality.reports_charted(session, OLD) == 1
+            assert quality.lineage_charts(session, OLD)["noise_before"].values == 1
 
 
 def test_a_drift_is_told_with_the_report_and_ends_with_a_new_baseline(tmp_path: Path) -> None:

@@ -26,6 +26,13 @@ def drifting(session: Session) -> Iterator[tuple[str, str]]:
             yield quality.lineage_of(row).key, "; ".join(row.drifts)
 
 
+def failed_phantoms(session: Session) -> Iterator[tuple[str, str]]:
+    """(lineage, what is out of its limits) of each scanner whose last phantom did not measure what it should."""
+    for row in quality.latest_of_lineages(session, _LISTED):
+        if row.kind == "constancy" and not row.passed:
+            yield quality.lineage_of(row).key, "; ".join(row.reasons)
+
+
 def _row_lines(row: QualityRow) -> Iterator[str]:
     told = ", ".join(shown(name, row.figures[name]) for name in _TOLD if name in row.figures)
     if told:

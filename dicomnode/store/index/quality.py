@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from dicomnode.core.drift import PHANTOM, SERIES, Chart, Charting, charts, sentence
@@ -72,17 +72,14 @@ def record(session: Session, job: Job, measured: Measured, now: float) -> Qualit
     row.stack_key = job.content["stack_key"]
     row.kind = measured.kind
     row.peer, row.device = measured.lineage.peer, measured.lineage.device
-    row.protocol, row.engine = measured.lineage.protocol, measured.lineage.engine
+    row.protocol, row.engine, row.preset = measured.lineage.protocol, measured.lineage.engine, measured.lineage.preset
     row.card_digest, row.runtime, row.settings = measured.card_digest, measured.runtime, dict(measured.settings)
     row.passed, row.reasons = measured.passed, list(measured.reasons)
     row.figures, row.report = dict(measured.figures), dict(measured.report)
     row.seconds, row.drifts = measured.seconds, []
     session.flush()
-    row.drifts = [
-        sentence(FIGURES[name].meaning, FIGURES[name].unit, chart)
-        for name, chart in lineage_charts(session, measured.lineage).items()
-        if chart.state == "drifting"
-    ]
+    if row.kind != "shadow":
+        row.drifts = _drifts(lineage_charts(session, measured.lineage))
     return row
 
 
@@ -106,18 +103,20 @@ def _latest(session: Session, lineage: Lineage) -> QualityRow | None:
 
 
 def lineage_of(row: QualityRow) -> Lineage:
-    return Lineage(row.peer, row.device, row.protocol, row.engine)
+    return Lineage(row.peer, row.device, row.protocol, row.engine, row.preset)
 
 
 def reports_charted(session: Session, lineage: Lineage) -> int:
-    """How many reports a lineage has since its baseline began."""
-    return session.scalar(select(func.count()).select_from(QualityRow).where(_since_baseline(session, lineage))) or 0
+    """How many stacks were reported on in a lineage since its baseline began."""
+    return session.scalar(select(func.count()).select_from(_charted(session, lineage).subquery())) or 0
 
 
 def lineage_charts(session: Session, lineage: Lineage) -> dict[str, Chart]:
     """The control charts of a lineage by the figures' names: of its first reports, which are the baseline, and of its
-    latest, which is as far as the smoothing remembers."""
-    own = select(QualityRow.id, QualityRow.figures).where(_since_baseline(session, lineage)).limit(_CHARTED)
+    latest, which is as far as the smoothing remembers. A stack that was done again, as after a late slice or when it
+    was sent twice, counts once."""
+    charted = _charted(session, lineage).subquery()
+    own = select(QualityRow.id, QualityRow.figures).where(QualityRow.id.in_(select(charted.c.id))).limit(_CHARTED)
     first = session.execute(own.order_by(QualityRow.at, QualityRow.id)).all()
     latest = session.execute(own.order_by(QualityRow.at.desc(), QualityRow.id.desc())).all()
     figures = {row: one for row, one in (*first, *reversed(latest))}  # noqa: C416  a Row is no tuple to mypy
@@ -145,7 +144,7 @@ def latest_of_lineages(session: Session, limit: int) -> list[QualityRow]:
     latest = (
         select(func.max(QualityRow.id))
         .where(QualityRow.kind != "shadow")
-        .group_by(QualityRow.peer, QualityRow.device, QualityRow.protocol, QualityRow.engine)
+        .group_by(QualityRow.peer, QualityRow.device, QualityRow.protocol, QualityRow.engine, QualityRow.preset)
         .order_by(func.max(QualityRow.id).desc())
         .limit(limit)
     )
@@ -153,16 +152,19 @@ def latest_of_lineages(session: Session, limit: int) -> list[QualityRow]:
 
 
 def pairs(session: Session, old: str, new: str, since: float = 0.0) -> list[Pair]:
-    """Stacks that two versions (name@version) have both worked on, in the order of the series.
+    """Stacks that two versions (name@version) have both worked on with the same settings, in the order of the series.
 
-    Where one did so several times, as after a late slice, its last report counts.
+    Where one did so several times, as after a late slice, its last report counts. A setting that only one of the
+    versions has makes no difference.
     """
     by_engine = {engine: _latest_by_stack(session, engine, since) for engine in (old, new)}
     both = sorted(by_engine[old].keys() & by_engine[new].keys())
     return [
-        Pair(*place, row_old.figures, row_new.figures, row_old.passed, row_new.passed)
+        Pair(*place, one.figures, other.figures, one.passed, other.passed)
         for place in both
-        for row_old, row_new in [(by_engine[old][place], by_engine[new][place])]
+        for one in by_engine[old][place].values()
+        for other in by_engine[new][place].values()
+        if all(one.settings[name] == other.settings[name] for name in one.settings.keys() & other.settings.keys())
     ]
 
 
@@ -194,9 +196,21 @@ def series_uid(session: Session, row: QualityRow) -> str:
     return session.get_one(Series, row.series_row).series_instance_uid
 
 
-def _latest_by_stack(session: Session, engine: str, since: float) -> dict[tuple[int, str], QualityRow]:
+def _latest_by_stack(session: Session, engine: str, since: float) -> dict[tuple[int, str], dict[str, QualityRow]]:
+    """By stack and preset."""
     rows = select(QualityRow).where(QualityRow.engine == engine, QualityRow.at >= since).order_by(QualityRow.id)
-    return {(row.series_row, row.stack_key): row for row in session.scalars(rows)}
+    found: dict[tuple[int, str], dict[str, QualityRow]] = {}
+    for row in session.scalars(rows):
+        found.setdefault((row.series_row, row.stack_key), {})[row.preset] = row
+    return found
+
+
+def _drifts(charted: Mapping[str, Chart]) -> list[str]:
+    return [
+        sentence(FIGURES[name].meaning, FIGURES[name].unit, chart)
+        for name, chart in charted.items()
+        if chart.state == "drifting"
+    ]
 
 
 def _of(lineage: Lineage) -> ColumnElement[bool]:
@@ -205,7 +219,15 @@ def _of(lineage: Lineage) -> ColumnElement[bool]:
         QualityRow.device == lineage.device,
         QualityRow.protocol == lineage.protocol,
         QualityRow.engine == lineage.engine,
+        QualityRow.preset == lineage.preset,
+        QualityRow.kind != "shadow",  # what is only tried out is compared, not charted
     )
+
+
+def _charted(session: Session, lineage: Lineage) -> Select[int]:
+    """Of each stack the last report since the baseline began."""
+    last = select(func.max(QualityRow.id).label("id")).where(_since_baseline(session, lineage))
+    return last.group_by(QualityRow.series_row, QualityRow.stack_key)
 
 
 def _since_baseline(session: Session, lineage: Lineage) -> ColumnElement[bool]:

@@ -449,6 +449,7 @@ def upgrade() -> None:
         sa.Column("device", sa.String(), nullable=False),
         sa.Column("protocol", sa.String(), nullable=False),
         sa.Column("engine", sa.String(), nullable=False),
+        sa.Column("preset", sa.String(), nullable=False),
         sa.Column("card_digest", sa.String(), nullable=False),
         sa.Column("runtime", sa.String(), nullable=False),
         sa.Column("settings", sa.JSON(), nullable=False),
@@ -467,8 +468,8 @@ def upgrade() -> None:
     with op.batch_alter_table("quality_report", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_quality_report_engine_series_row"), ["engine", "series_row"], unique=False)
         batch_op.create_index(
-            batch_op.f("ix_quality_report_peer_device_protocol_engine_at"),
-            ["peer", "device", "protocol", "engine", "at"],
+            batch_op.f("ix_quality_report_peer_device_protocol_engine_preset_at"),
+            ["peer", "device", "protocol", "engine", "preset", "at"],
             unique=False,
         )
         batch_op.create_index(batch_op.f("ix_quality_report_series_row"), ["series_row"], unique=False)
@@ -637,7 +638,7 @@ def downgrade() -> None:
     op.drop_table("derivation")
     with op.batch_alter_table("quality_report", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_quality_report_series_row"))
-        batch_op.drop_index(batch_op.f("ix_quality_report_peer_device_protocol_engine_at"))
+        batch_op.drop_index(batch_op.f("ix_quality_report_peer_device_protocol_engine_preset_at"))
         batch_op.drop_index(batch_op.f("ix_quality_report_engine_series_row"))
 
     op.drop_table("quality_report")
