@@ -41,7 +41,7 @@ _OWN_MEMORY_BYTES: Final = 4 << 30
 
 
 def describe(engine: str) -> dict[str, Any]:
-    """The card of an engine (`name` or `name@version`, or a bundle's folder) as JSON, with its digest; raises
+    """The card of an engine (what `engines.registry.Registry.source` gives) as JSON, with its digest; raises
     EngineNotFoundError."""
     return _own_process().describe(engine)
 

@@ -36,7 +36,8 @@ class Keeping:
 
 
 class WarmEngines:
-    """Open engines by what was asked for: `name` or `name@version`.
+    """Open engines by what was asked for (`engines.registry.Registry.source`): another bundle under the same name and
+    version is another engine.
 
     opener          opens one; what it raises is passed on
     resident_bytes  memory that this process has
