@@ -216,15 +216,19 @@ def import_bundle(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A MONAI bundle.", exists=True, file_okay=False)],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the engine bundle; new or empty.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the engine is to be called.")],
-    offset: Annotated[float, typer.Option("--offset", help="Its network sees (value - offset) / divisor.")] = 0.0,
-    divisor: Annotated[float, typer.Option("--divisor", help="As for --offset.")] = 1.0,
+    offset: Annotated[
+        float | None, typer.Option("--offset", help="Its network sees (value - offset) / divisor.")
+    ] = None,
+    divisor: Annotated[float | None, typer.Option("--divisor", help="As for --offset.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Make an engine bundle of a MONAI bundle, as far as it maps. Tells what it does not say, and you have to."""
     from dicomnode.operations.monai import import_from_monai
     from engines.card import Scale
 
-    show(import_from_monai(source, target, name, Scale(offset, divisor)), as_json)
+    is_said = offset is not None or divisor is not None
+    scale = Scale(offset or 0.0, 1.0 if divisor is None else divisor) if is_said else None
+    show(import_from_monai(source, target, name, scale), as_json)
     return OK
 
 

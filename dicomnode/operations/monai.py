@@ -9,32 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from dicomnode.config import Config
 from dicomnode.errors import UsageError
 from dicomnode.operations.check_engine import bundle_of
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.settings import LimitSettings
 from dicomnode.workers import Operation, WorkerProcess
-from engines.base import Value
 from engines.bundle import monai
+from engines.bundle.examples import example_inputs, example_shape
 from engines.bundle.folder import write_bundle
-from engines.bundle.golden import Golden, Tolerance
+from engines.bundle.golden import Golden
 from engines.card import EngineCard, Scale
-from engines.model.engine import ModelEngine
-from engines.runtimes.base import Resources
-from engines.runtimes.onnxruntime import OnnxRuntime
-from engines.volume import Volume
+from engines.making import golden_of
 
 _IMPORT_TIMEOUT_S: Final = 600.0
-_SLICES: Final = 3
-_SIDE_PX: Final = 96
-_NOISE: Final = 50.0
-"""Standard deviation of the golden test's input, in units of the engine's; its mean is 0."""
-
-_TOLERANCE: Final = Tolerance(0.01, 0.2, 2.0)
-"""Of labels a share of 1 % may differ; of HU the mean by 0.01."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +40,14 @@ class Converted:
         return printable_lines((f"{self.engine} is written to {self.folder}; but:", *(f"- {one}" for one in self.lost)))
 
 
-def import_from_monai(source: Path, target: Path, name: str, scale: Scale) -> Converted:
+def import_from_monai(source: Path, target: Path, name: str, scale: Scale | None = None) -> Converted:
     """Make a bundle of a MONAI bundle, in a process of its own: nobody knows yet how much memory its network asks for.
 
     Raises BundleError where it does not map; UsageError where `target` is not empty; WorkerError, RuntimeFailedError.
     """
     with closing(WorkerProcess(__name__, LimitSettings().worker_memory_mb << 20)) as worker:
         given = {"source": str(source.absolute()), "target": str(target.absolute()), "name": name}
-        made = worker.call("convert", _IMPORT_TIMEOUT_S, **given, offset=scale.offset, divisor=scale.divisor)
+        made = worker.call("convert", _IMPORT_TIMEOUT_S, **given, scale=scale and asdict(scale))
     return Converted(made["engine"], str(target), tuple(made["lost"]))
 
 
@@ -68,12 +56,13 @@ def operations() -> Mapping[str, Operation]:
     return {"convert": _convert}
 
 
-def _convert(source: str, target: str, name: str, offset: float, divisor: float) -> Mapping[str, Any]:
-    """`import_from_monai`, here. The golden test is what ONNX Runtime computes of noise."""
-    return _converted(Path(source), Path(target), name, Scale(offset, divisor)).to_json()
+def _convert(source: str, target: str, name: str, scale: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """`import_from_monai`, here. The golden test is what ONNX Runtime computes of made inputs."""
+    given = None if scale is None else Scale(scale["offset"], scale["divisor"])
+    return _converted(Path(source), Path(target), name, given).to_json()
 
 
-def _converted(source: Path, target: Path, name: str, scale: Scale) -> Converted:
+def _converted(source: Path, target: Path, name: str, scale: Scale | None) -> Converted:
     found = monai.import_monai(source, name, scale)
     _make_empty(target)
     file = found.card.stages[0].file
@@ -97,21 +86,7 @@ def _make_empty(folder: Path) -> None:
 
 
 def _golden(card: EngineCard, network: bytes) -> Golden:
-    inputs: dict[str, Value] = {"image": _noise(card)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / card.stages[0].file
-        path.write_bytes(network)
-        engine = ModelEngine(card, [OnnxRuntime().open(path, Resources())])
-        try:
-            outputs = engine.run(inputs, card.resolve({}))
-        finally:
-            engine.close()
-    return Golden(inputs, outputs, {"float32": dict.fromkeys(outputs, _TOLERANCE)})
-
-
-def _noise(card: EngineCard) -> Volume:
-    """White noise of a fixed seed, of a size that the card takes."""
-    low, high = card.envelope.rows_columns
-    side = min(max(_SIDE_PX, low), high)
-    values = np.random.default_rng(0).normal(0.0, _NOISE, (_SLICES, side, side)).astype(np.float32)
-    return Volume(values, np.eye(4), card.inputs["image"].unit)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / card.stages[0].file).write_bytes(network)
+        return golden_of(card, folder, example_inputs(card, example_shape(card)))[0]

@@ -12,16 +12,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from engines.bundle.folder import Bundle, read_file
 from engines.bundle.networks import channels_of, check_network, names_of
 from engines.bundle.provenance import Provenance, Training
+from engines.bundle.reach import reach_of
 from engines.bundle.soundness import check_card
+from engines.bundle.tables import read_table
 from engines.card import EngineCard, Envelope, Limits, Port, Scale, Stage, TensorInput, TensorOutput
 from engines.errors import BundleError
+from engines.tiling import DEFAULT_TILE_PX
 from engines.volume import ARBITRARY, HU
 
 METADATA: Final = Path("configs", "metadata.json")
@@ -34,11 +37,16 @@ _CLASSES: Final = "classes"
 """Channels that stand for themselves, as the probability of the only label does: "labels" has the background too."""
 _MULTIPLE: Final = re.compile(r"(?:(\d{1,4})|2\*\*(\d))\*[a-z]|[a-z]\*(\d{1,4})")
 _FILE: Final = "model.onnx"
+_AS_IT_IS: Final = Scale()
+_OURS: Final = "dicomnode"
+"""Key of metadata.json for what the specification has no place for; readers pass over keys that they do not know."""
+
 _NOT_IN_METADATA: Final = (
     "its transforms (spacing, orientation, intensity, inverse) are expressions of Python, and were not read: see that "
     "the scale given is theirs, and that the envelope keeps out what they would have resampled",
     "it has no golden test of its maker's: the one written here holds other machines to this one, not to its training",
-    "it says nothing of an envelope, of limits after the engine, or of settings: write them into card.toml",
+    "it says nothing of an envelope, or of limits after the engine (those of the house hold; the noise is not "
+    "judged): write them into card.toml",
     "only float32 is allowed; allow others after a look at the golden test in them",
 )
 
@@ -64,11 +72,22 @@ class _Tensor:
     meanings: tuple[str, ...]
 
 
-def import_monai(folder: Path, name: str, scale: Scale) -> Imported:
+@dataclass(frozen=True)
+class _Ours:
+    """How values enter the network and leave it, how far it looks, and whether it gives what is to be taken away."""
+
+    enters: Scale = _AS_IT_IS
+    leaves: Scale = _AS_IT_IS
+    halo_px: int = 0
+    residual: bool = False
+
+
+def import_monai(folder: Path, name: str, scale: Scale | None = None) -> Imported:
     """Read a MONAI bundle.
 
     name   what the engine is to be called
-    scale  how values enter its network; of an image they leave it by the same
+    scale  how values enter its network; of an image they leave it by the same. None: as an export of ours has kept it,
+           else as they are
     Raises BundleError where it has no ONNX file, works on volumes instead of slices, or does what no task here does.
     """
     metadata = _metadata(folder)
@@ -78,10 +97,39 @@ def import_monai(folder: Path, name: str, scale: Scale) -> Imported:
     if taken.format not in _VALUES:
         raise BundleError(f"its input is of the format {taken.format[:40]!r}", f"mapped are: {', '.join(_VALUES)}")
     card = _card(metadata, (taken, given), name)
-    card = replace(card, stages=(_stage(names_of(network, _FILE), (taken, given), card, scale),))
+    ours, said = _ours(metadata, scale)
+    card = replace(card, stages=(_stage(names_of(network, _FILE), (taken, given), card, ours),))
     check_card(card)
     check_network(network, card.stages[0])
-    return Imported(card, _provenance(metadata), network, (*_NOT_IN_METADATA, *_shape_words(taken)))
+    card, looks = _with_reach(card, network)
+    return Imported(card, _provenance(metadata), network, (*said, *looks, *_NOT_IN_METADATA, *_shape_words(taken)))
+
+
+def _ours(metadata: Mapping[str, Any], scale: Scale | None) -> tuple[_Ours, tuple[str, ...]]:
+    """What an export of ours has kept, with the scale that was asked for; and what had to be assumed."""
+    kept = read_table(_Ours, metadata[_OURS], f"metadata.json: {_OURS}") if _OURS in metadata else None
+    if scale is not None:
+        return replace(kept or _Ours(), enters=scale, leaves=scale), ()
+    if kept is not None:
+        return kept, ()
+    return _Ours(), (
+        "no --divisor was given: its network gets values as they are (HU, undivided). Is it made for that?",
+    )
+
+
+def _with_reach(card: EngineCard, network: bytes) -> tuple[EngineCard, tuple[str, ...]]:
+    """The card with a halo that is no smaller than its network looks, as far as that can be told."""
+    (stage,) = card.stages
+    reach = reach_of(network, stage)
+    if reach.px is not None:
+        halo_px = max(stage.halo_px, reach.px)
+        return replace(card, stages=(replace(stage, halo_px=halo_px),)), ()
+    if reach.unknown:
+        return card, (f"how far its network looks cannot be told ({reach.unknown}): write it as halo_px",)
+    low, high = card.envelope.rows_columns
+    envelope = replace(card.envelope, rows_columns=(min(low, DEFAULT_TILE_PX), min(high, DEFAULT_TILE_PX)))
+    told = f"its network looks at whole slices: the card takes none larger than {DEFAULT_TILE_PX} px, which go in whole"
+    return replace(card, envelope=envelope), (told,)
 
 
 def export_monai(bundle: Bundle, folder: Path) -> tuple[str, ...]:
@@ -116,7 +164,7 @@ def export_monai(bundle: Bundle, folder: Path) -> tuple[str, ...]:
         *_residual_words(bundle),
         *_channel_words(bundle, channels),
         "MONAI asks for models/model.pt, the weights as PyTorch pickles them: only who trained them can add it",
-        "the scale before and after the network is said in the description alone: MONAI wants it as transforms",
+        f"the scale before and after the network is under a key of ours ({_OURS}): MONAI wants it as transforms",
         "the envelope, the limits, the golden test, the digests and the signature have no place there",
     )
 
@@ -186,7 +234,7 @@ def _card(metadata: Mapping[str, Any], tensors: tuple[_Tensor, _Tensor], name: s
 
 
 def _stage(
-    names: tuple[Sequence[str], Sequence[str]], tensors: tuple[_Tensor, _Tensor], card: EngineCard, scale: Scale
+    names: tuple[Sequence[str], Sequence[str]], tensors: tuple[_Tensor, _Tensor], card: EngineCard, ours: _Ours
 ) -> Stage:
     """The network's own names count: those of metadata.json are for people."""
     taken, _ = tensors
@@ -197,11 +245,14 @@ def _stage(
         )
     if taken.channels % 2 == 0:
         raise BundleError(f"its network takes {taken.channels} channels", "one slice, or as many before it as after it")
-    leaving = Scale(scale.offset, scale.divisor) if card.task == "image" else Scale()
+    is_image = card.task == "image"
+    leaving = Scale(ours.leaves.offset, ours.leaves.divisor) if is_image else Scale()
+    residual_of = "image" if is_image and ours.residual else ""
     return Stage(
         _FILE,
-        (TensorInput(inputs[0], "image", scale, adjacent=taken.channels // 2),),
-        (TensorOutput(outputs[0], next(iter(card.outputs)), leaving),),
+        (TensorInput(inputs[0], "image", ours.enters, adjacent=taken.channels // 2),),
+        (TensorOutput(outputs[0], next(iter(card.outputs)), leaving, residual_of),),
+        halo_px=ours.halo_px,
         multiple_px=_multiple(taken),
     )
 
@@ -250,7 +301,7 @@ def _as_metadata(bundle: Bundle, given_channels: int) -> dict[str, Any]:
     (taken,), (given,) = card.inputs.values(), card.outputs.values()
     channels = sum(2 * entry.adjacent + 1 for entry in stage.inputs)
     modality = card.envelope.modalities[0] if card.envelope.modalities else "n/a"
-    scale, multiple = stage.inputs[0].scale, stage.multiple_px
+    scale, output_scale, multiple = stage.inputs[0].scale, stage.outputs[0].scale, stage.multiple_px
     spatial = ["*", "*"] if multiple == 1 else [f"{multiple}*n", f"{multiple}*m"]
     common: dict[str, object] = {"type": "image", "modality": modality, "spatial_shape": spatial, "dtype": "float32"}
     common |= {"value_range": [], "is_patch_data": False}
@@ -267,9 +318,10 @@ def _as_metadata(bundle: Bundle, given_channels: int) -> dict[str, Any]:
         "task": card.operation,
         "description": f"{card.reference}. {seen} {card.source}".strip(),
         "authors": bundle.provenance.maker,
-        "copyright": bundle.provenance.licence,
+        "license": bundle.provenance.licence,
         "intended_use": card.intended_use,
         "data_source": "; ".join(f"{item.name} ({item.licence})" for item in bundle.provenance.data),
+        _OURS: asdict(_Ours(scale, output_scale, stage.halo_px, bool(stage.outputs[0].residual_of))),
         "network_data_format": {
             "inputs": {
                 "image": {

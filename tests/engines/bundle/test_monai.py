@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,11 @@ def test_an_export_maps_back(tmp_path: Path) -> None:
     assert any("model.pt" in sentence for sentence in lost)
     assert "taken away" in lost[0]
     assert lost[0] in json.loads((tmp_path / "monai" / METADATA).read_text())["description"]
-    back = import_monai(tmp_path / "monai", "random-adjacent", KILO)
+    back = import_monai(tmp_path / "monai", "random-adjacent")
+    assert (back.card.stages[0], back.provenance.licence) == (
+        replace(bundle.card.stages[0], file="model.onnx"),
+        bundle.provenance.licence,
+    )
     assert back.network == bundle.networks[0].read_bytes()
     assert (back.card.task, back.card.inputs, back.card.version) == ("image", bundle.card.inputs, bundle.card.version)
     (taken,), (ours,) = back.card.stages[0].inputs, bundle.card.stages[0].inputs
@@ -123,6 +128,24 @@ def _one_label(shape: list[str | int | None]) -> bytes:
     kind = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, shape)
     model.graph.output[0].type.CopyFrom(kind)
     return bytes(model.SerializeToString())
+
+
+def test_a_halo_is_filled_in_and_an_assumed_scale_is_told_of(tmp_path: Path) -> None:
+    source = monai_bundle(tmp_path, metadata(), networks.segmenter(inputs=1))
+    found = import_monai(source, "ct-liver")
+    assert (found.card.stages[0].halo_px, found.card.stages[0].inputs[0].scale) == (2, Scale())
+    assert "no --divisor was given" in found.unmapped[0]
+    assert not any("--divisor was" in sentence for sentence in import_monai(source, "ct-liver", KILO).unmapped)
+
+
+@pytest.mark.parametrize(
+    "ours", [3, {"halo_px": -1}, {"enters": {"divisor": 0}}, {"enters": {"clip": [2, 1]}}, {"x": 1}]
+)
+def test_what_is_wrong_under_our_own_key_is_refused(tmp_path: Path, ours: object) -> None:
+    source = monai_bundle(tmp_path, metadata(dicomnode=ours), networks.segmenter(inputs=1))
+    with pytest.raises(BundleError) as error:
+        import_monai(source, "ct-liver")
+    assert error.value.hint
 
 
 def _tensor(place: str, **changes: Any) -> Callable[[dict[str, Any]], None]:

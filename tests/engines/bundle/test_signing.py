@@ -79,7 +79,7 @@ def test_a_file_that_is_no_key_is_refused(content: bytes, tmp_path: Path) -> Non
     path.chmod(0o600)
     with pytest.raises(BundleError, match="no public key"):
         read_public_key(path)
-    with pytest.raises(BundleError, match="no private key|is a public key"):
+    with pytest.raises(BundleError, match=r"no private key|is a public key"):
         sign(tmp_path, DIGEST, path)
 
 
