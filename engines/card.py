@@ -140,7 +140,7 @@ class Limits:
     clipped_bone        largest share of a slice's bone voxels that are cut off flat
     """
 
-    bias_hu: float | None = None
+    bias_hu: float | None = 4.0
     slice_bias_hu: float | None = 8.0
     noise_ratio: tuple[float, float] | None = None
     nps_excess: float | None = 1.0
@@ -195,6 +195,12 @@ class EngineCard:
     def digest(self) -> str:
         """SHA-256 of the whole card. An engine whose output changes must change its version, and so its digest."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """The digest that everything derived carries: of a bundle its own, which is over its networks too, and which no
+        limit of the house changes; else that of the card."""
+        return self.bundle or self.digest
 
     def resolve(self, settings: Mapping[str, SettingValue]) -> dict[str, SettingValue]:
         """Defaults overlaid with `settings`; raises SettingError on an unknown name or a value out of bounds."""

@@ -56,7 +56,7 @@ class ContrastGlcae:
         inputs={"image": Port()},
         outputs={"image": Port(unit=ARBITRARY, presentation=True)},
         envelope=Envelope(modalities=("CT", "CR", "DX", "MR"), rows_columns=(64, 16384)),
-        limits=Limits(clipped_fraction=None),
+        limits=Limits(bias_hu=None, clipped_fraction=None),
         settings={
             "window": Setting("source", "values to show", choices=("source", "soft", "lung", "bone", "custom")),
             "window_center": Setting(40.0, "centre of the custom window, in the image's unit", -32768.0, 65535.0),
