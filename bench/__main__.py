@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             associations=(1, 4, 16) if asked.full else (1, 4),
             flow=FlowExtent(asked.stored or (STORED_FULL if asked.full else STORED), asked.series, 2 * asked.series),
             slices=asked.slices,
+            cases=asked.networks or tuple(enhance.CASES),
         )
         for part in asked.only:
             print(f"{part} ...", file=sys.stderr, flush=True)
@@ -80,6 +81,9 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--stored", type=int, action="append", help="series stored before; may be repeated")
     parser.add_argument("--slices", type=int, default=300, help="of the series that is enhanced")
+    parser.add_argument(
+        "--networks", action="append", choices=enhance.CASES, help="that enhance it: GFLOP a slice, and precision"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to, on the disk to measure")
     return parser.parse_args(arguments)
 

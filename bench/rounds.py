@@ -50,6 +50,7 @@ class Surroundings:
     disk, memory  empty folders on the disk and on tmpfs (on the disk too where there is none)
     instances     of one visit; images of CT size, of MR size three times as many
     slices        of the series that is enhanced
+    cases         of `bench.enhance.CASES`
     """
 
     disk: Path
@@ -60,6 +61,7 @@ class Surroundings:
     associations: Sequence[int]
     flow: FlowExtent
     slices: int = 300
+    cases: Sequence[str] = ()
 
     def load(self, kind: Kind, associations: int, instances: int | None = None) -> Load:
         """A load of about so many instances; its files are written when they are first needed."""

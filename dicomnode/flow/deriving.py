@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +32,9 @@ from engines.chaining import ordered_outputs
 from engines.tasks.image import STRENGTH
 
 _BUILD_TIMEOUT_S: Final = 1800.0
-_BUILT_TOGETHER: Final = 50
-"""Slices of one call of a pixel worker: so few that the last of two workers ends soon after the other."""
-_WORKERS_AT_MOST: Final = 4
+_PARTS: Final = 4
+"""Into which a series is divided among the pixel workers: of each part the headers of all sources are read."""
+_LEAST_SLICES: Final = 16
 
 _FLAG: Final = " [gate failed]"
 """After the description of a series that left though a gate did not pass."""
@@ -183,8 +184,9 @@ class Deriver:
 
     def _built(self, slices: int, **stack: Any) -> Mapping[str, Any]:
         """What `derive_stack` gives; by several pixel workers, each for a part of the slices."""
-        parts = [(begin, min(begin + _BUILT_TOGETHER, slices)) for begin in range(0, slices, _BUILT_TOGETHER)]
-        with ThreadPoolExecutor(_WORKERS_AT_MOST) as threads:
+        step = max(_LEAST_SLICES, math.ceil(slices / _PARTS))
+        parts = [(begin, min(begin + step, slices)) for begin in range(0, slices, step)]
+        with ThreadPoolExecutor(_PARTS) as threads:
             answers = list(
                 threads.map(
                     lambda part: self._rooms.pixels.call("derive_stack", _BUILD_TIMEOUT_S, part=part, **stack), parts
