@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dicomnode.config import Config
 from dicomnode.core.rules import RuleSet
@@ -15,35 +15,46 @@ from dicomnode.operations.terminal import printable_lines
 from engines.bundle.folder import Bundle
 from engines.bundle.installed import Accepted, Installed, read_state
 from engines.bundle.provenance import Metric
+from engines.bundle.words import limits_in_words
 from engines.card import EngineCard, Setting, SettingValue
-from engines.errors import BundleError
+from engines.errors import BundleError, RuntimeFailedError
 from engines.registry import Registry, default_registry
+from engines.runtimes.choice import choose
 from engines.runtimes.tensorrt.plans import Known, PlanStore
 
+_ENVELOPE: Final = {
+    "modalities": "modality", "body_parts": "body part", "kvp": "tube voltage in kV", "kernels": "kernel",
+    "slice_thickness_mm": "slice thickness in mm", "pixel_spacing_mm": "pixel spacing in mm",
+    "rows_columns": "rows and columns", "minimum_slices": "at least so many slices:",
+    "contrast_agent": "contrast agent:",
+}  # fmt: skip
 _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
-    """One engine: its card, or why it cannot be used; where it is a bundle, the versions there are."""
+    """One engine: its card, or why it cannot be used; where it is a bundle, the versions there are, and of those that
+    are damaged why."""
 
     name: str
     card: EngineCard | None
     installed: Installed | None
     problem: str = ""
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         card = {"name": self.name} if self.card is None else _card_json(self.card)
-        versions = (
-            [] if self.installed is None else [_version_json(self.installed, each) for each in self.installed.versions]
-        )
+        installed = Installed() if self.installed is None else self.installed
+        versions = [
+            {**_version_json(installed, each), "damaged": self.damaged.get(each, "")} for each in installed.versions
+        ]
         return {**card, "versions": versions, "problem": self.problem}
 
     def lines(self) -> Sequence[str]:
-        card = [f"{self.name}: cannot be used: {self.problem}"] if self.card is None else _card_lines(self.card)
+        card = _card_lines(self.card) if self.card is not None else [f"{self.name}: cannot be used: {self.problem}"]
         if self.installed is None:
             return card
-        return [*card, *(f"    {_version_line(self.installed, version)}" for version in self.installed.versions)]
+        return [*card, *_versions_lines(self.installed, self.damaged)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +81,25 @@ class EngineList:
 class EngineShown:
     """Everything that is known of one version of an engine; `bundle` is None for one that comes with the node.
 
-    plans  that TensorRT has built of its networks on this machine
+    computed  what would compute it here, in which precision and why, or why nothing does
+    plans     that TensorRT has built of its networks on this machine
+    damaged   why, by version
     """
 
     card: EngineCard
     bundle: Bundle | None
     installed: Installed
+    computed: str = ""
     plans: tuple[Known, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        facts = {"card": asdict(self.card), "digest": self.card.digest}
+        facts = {"card": _card_facts(self.card), "digest": self.card.identity, "computed": self.computed}
         if self.bundle is None:
             return facts
         return {
             **facts,
-            "bundle": self.bundle.digest,
+            "damaged": dict(self.damaged),
             "provenance": asdict(self.bundle.provenance),
             **_version_json(self.installed, self.card.version),
             "history": [asdict(change) for change in self.installed.history],
@@ -93,13 +108,18 @@ class EngineShown:
 
     def lines(self) -> Sequence[str]:
         bundle = [] if self.bundle is None else self._bundle_lines(self.bundle)
-        return printable_lines((*_card_lines(self.card), *_envelope_lines(self.card), *bundle))
+        limits = (f"    held to {line}" for line in limits_in_words(self.card))
+        computed = f"    computed here by {self.computed}"
+        digest = f"    digest {self.card.identity}, which all that is derived carries"
+        return printable_lines(
+            (*_card_lines(self.card), *_envelope_lines(self.card), *limits, *_stage_lines(self.card), computed, digest,
+             *bundle)
+        )  # fmt: skip
 
     def _bundle_lines(self, bundle: Bundle) -> list[str]:
         made = bundle.provenance
         return [
-            f"    {_version_line(self.installed, self.card.version)}",
-            f"    bundle {bundle.digest}",
+            *_versions_lines(self.installed, self.damaged),
             f"    made by {made.maker}, run {made.training.run}; its weights are under {made.licence}",
             *(f"    {item.role}: {item.name} ({item.licence}) {item.attribution}" for item in made.data),
             *(f"    measured: {_metric(item)}" for item in made.metrics),
@@ -122,15 +142,24 @@ def describe_engines(config: Config | None) -> EngineList:
     )
 
 
-def show_engine(config: Config | None, reference: str) -> EngineShown:
-    """One engine, as `name` or `name@version`. Raises EngineNotFoundError, BundleError."""
+def show_engine(config: Config | None, reference: str) -> EngineShown | EngineEntry:
+    """One engine, as `name` or `name@version`; where the version in use is damaged, what is left to say of the others.
+
+    Raises EngineNotFoundError; BundleError where the version that is named is damaged.
+    """
     registry = registry_of(config)
-    card = registry.card(reference)
-    bundle = registry.bundle(reference)
+    try:
+        card, bundle = registry.card(reference), registry.bundle(reference)
+    except BundleError:
+        if config is None or "@" in reference:
+            raise
+        return _entry(registry, reference, config.bundles)
     if config is None or bundle is None:
-        return EngineShown(card, bundle, Installed())
+        return EngineShown(card, bundle, Installed(), _computed(config, card, None))
     plans = PlanStore(config.compiled).known(bundle.digest)
-    return EngineShown(card, bundle, read_state(config.bundles / card.name), plans)
+    installed = read_state(config.bundles / card.name)
+    damaged = _damaged(registry, card.name, installed)
+    return EngineShown(card, bundle, installed, _computed(config, card, bundle), plans, damaged)
 
 
 def registry_of(config: Config | None) -> Registry:
@@ -154,9 +183,35 @@ def _entry(registry: Registry, name: str, folder: Path | None) -> EngineEntry:
     try:
         if folder is not None and (folder / name).is_dir():
             installed = read_state(folder / name)
-        return EngineEntry(name, registry.card(name), installed)
+        return EngineEntry(name, registry.card(name), installed, damaged=_damaged(registry, name, installed))
     except BundleError as error:
-        return EngineEntry(name, None, installed, str(error))
+        return EngineEntry(name, None, installed, str(error), _damaged(registry, name, installed))
+
+
+def _damaged(registry: Registry, name: str, installed: Installed | None) -> dict[str, str]:
+    """Why, by version, of those that cannot be used any more."""
+    damaged = {}
+    for version in () if installed is None else installed.versions:
+        try:
+            registry.bundle(f"{name}@{version}")
+        except BundleError as error:
+            damaged[version] = f"{error}; {error.hint}"
+    return damaged
+
+
+def _computed(config: Config | None, card: EngineCard, bundle: Bundle | None) -> str:
+    """What the node would compute an engine by, before it has passed its golden test there."""
+    if bundle is None:
+        return card.runtime
+    from dicomnode.inference.opening import Place, runtimes_for  # slow: with all runtimes
+    from dicomnode.operations.bench_engines import wish_of
+
+    wish = wish_of(config)
+    try:
+        chosen = choose(card, wish, runtimes_for(bundle, Place(wish, 1, None if config is None else config.compiled)))
+    except RuntimeFailedError as error:
+        return f"NOTHING: {error}; {error.hint}"
+    return f"{chosen.runtime.name} in {chosen.precision} on {chosen.device}: {chosen.reason}"
 
 
 def _users(ruleset: RuleSet | None) -> Mapping[str, Sequence[str]]:
@@ -196,7 +251,7 @@ def _card_json(card: EngineCard) -> Mapping[str, Any]:
         "modalities": list(card.envelope.modalities),
         "influence": card.influence,
         "runtime": card.runtime,
-        "digest": card.digest,
+        "digest": card.identity,
         "settings": {
             name: {"default": spec.default, "meaning": spec.meaning, "minimum": spec.minimum, "maximum": spec.maximum}
             for name, spec in card.settings.items()
@@ -210,10 +265,23 @@ def _card_lines(card: EngineCard) -> Sequence[str]:
     return [f"{card.reference} ({modalities}): {card.intended_use}", *settings]
 
 
+def _card_facts(card: EngineCard) -> dict[str, Any]:
+    """The card as its maker wrote it: of a bundle the machine fills the runtime in when it computes."""
+    return {
+        key: value for key, value in asdict(card).items() if key != "bundle" and (key != "runtime" or not card.bundle)
+    }
+
+
+def _stage_lines(card: EngineCard) -> Sequence[str]:
+    allowed = [f"    may be computed in {', '.join(card.precisions)}"] if card.stages else []
+    sizes = (f"a halo of {stage.halo_px} px, sizes in multiples of {stage.multiple_px} px" for stage in card.stages)
+    return [*allowed, *(f"    {stage.file}: {size}" for stage, size in zip(card.stages, sizes, strict=True))]
+
+
 def _envelope_lines(card: EngineCard) -> Sequence[str]:
     """What it was made for, as far as it is restricted."""
     bounds = {key: value for key, value in asdict(card.envelope).items() if value not in ((), None, "any")}
-    return [f"    made for {key} {_bound(value)}" for key, value in bounds.items()]
+    return [f"    made for {_ENVELOPE.get(key, key)} {_bound(value)}" for key, value in bounds.items()]
 
 
 def _bound(value: object) -> str:
@@ -237,6 +305,13 @@ def _version_line(installed: Installed, version: str) -> str:
     accepted = installed.versions[version]
     use = "in use" if version == installed.in_use else "not in use"
     return f"version {version}, {use}, {_vouched(accepted)}, added by {accepted.by} {_when(accepted.at)}"
+
+
+def _versions_lines(installed: Installed, damaged: Mapping[str, str]) -> list[str]:
+    return [
+        f"    {_version_line(installed, version)}" + (f"; DAMAGED: {damaged[version]}" if version in damaged else "")
+        for version in installed.versions
+    ]
 
 
 def _vouched(accepted: Accepted) -> str:

@@ -116,6 +116,19 @@ def test_versions_are_switched_and_given_back(installed: Command, index: Config)
         assert _done(session, f"{NAME}@1.1.0")[-1] == ("engines use", "before: 1.0.0")
 
 
+def test_a_bundle_has_one_digest_and_its_limits_are_told(installed: Command, sources: Path) -> None:
+    digest = load_bundle(sources / "1.0.0").digest
+    shown = installed("engines", "show", NAME)
+    assert digest in shown.out
+    assert "computed here by" in shown.out and "a halo of 5 px" in shown.out
+    assert "held to bias_hu: at most 2 HU: mean change" in shown.out
+    told = installed("engines", "show", NAME, "--json").json
+    assert told["digest"] == digest and "runtime" not in told["card"]
+    checked = installed("engines", "check", NAME, "--json").json
+    listed = {one["name"]: one["digest"] for one in installed("engines", "list", "--json").json["engines"]}
+    assert checked["digest"] == listed[NAME] == digest
+
+
 def test_what_a_rule_names_is_not_removed(installed: Command, site: Path) -> None:
     assert "in use" in installed("engines", "remove", f"{NAME}@1.0.0").error_lines[0]
     before = site.read_text()
@@ -150,6 +163,12 @@ def test_a_damaged_bundle_is_told_of_and_hides_no_other(installed: Command, site
     out = installed("engines", "list").out
     assert f"{NAME}: cannot be used" in out
     assert "ct-nlm@1.0.0" in out
+    for shown in (out, installed("engines", "show", NAME).out):
+        (damaged,) = [line for line in shown.splitlines() if "DAMAGED" in line]
+        assert "version 1.0.0" in damaged and "version 1.1.0" in shown
+    assert installed("engines", "show", f"{NAME}@1.0.0").code == 1
+    whole = installed("engines", "show", f"{NAME}@1.1.0", "--json").json
+    assert "net.onnx" in whole["damaged"]["1.0.0"]
     assert installed("engines", "check", NAME).code == 1
     assert installed("engines", "check", f"{NAME}@1.1.0").code == 0
 
