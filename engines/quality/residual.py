@@ -26,7 +26,10 @@ _SIGMA_OF_DIAMETER: Final = 0.3  # of the Gaussian that matches a sphere's proje
 _WIDE_PX: Final = 1.8  # sigma, in px of half resolution, from which on a quarter is enough
 _SURROUNDING: Final = 2.0  # the wider Gaussian that is subtracted, in sigmas
 _TOUCHED: Final = 0.05  # share of a structure of the source that an engine may take away unremarked
+_OF_NOISE: Final = 0.015  # share of the source's own noise, at a blob's size, that makes none: it is noise that goes
 _QUIET: Final = 0.5  # places much less noisy than the slice count as if they had this share of its noise
+_MEDIAN_TO_SIGMA: Final = 1.4826
+_EVERY: Final = 4  # of the places in a body: its median is known well enough
 _NEGLIGIBLE: Final = 1e-3  # of the spread of the source: what no eye sees
 
 
@@ -162,10 +165,15 @@ class _Filter:
         return Blob(found, height, self._size_mm, at.index, self._scale * int(row), self._scale * int(column))
 
     def _expected(self, residual: Pixels, source: Pixels, at: _Filtered) -> Pixels:
-        """What noise and the engine's usual touch of structure make of the filter's answer at each place."""
+        """What noise and the engine's usual touch of structure make of the filter's answer at each place.
+
+        Of a residual that is next to nothing any trace stands out: so the source's noise counts too, by the median of
+        what the filter finds there, which structure moves little.
+        """
         around = _ring_mean(np.square(residual), int(6 * self._sigma_px), int(16 * self._sigma_px))
         usual = cv2.mean(np.square(residual), at.body.astype(np.uint8))[0]
-        least = np.float32((_NEGLIGIBLE * at.spread) ** 2 + 1e-12)
+        noise = _MEDIAN_TO_SIGMA * float(np.median(np.abs(source[at.body][::_EVERY])))
+        least = np.float32((_OF_NOISE * noise) ** 2 + (_NEGLIGIBLE * at.spread) ** 2 + 1e-12)
         expected: Pixels = np.sqrt(np.maximum(around, _QUIET**2 * usual) + np.square(_TOUCHED * source) + least)
         return expected
 

@@ -103,3 +103,16 @@ def test_a_nodule_that_stays_is_not_seen() -> None:
 def test_an_engine_that_does_nothing_leaves_nothing() -> None:
     assert correlation(source(), source()).worst is None
     assert blob(source(), source()).strength == 0.0
+
+
+def test_a_trace_stands_out_less_where_the_source_is_noisy() -> None:
+    """Of a residual that is next to nothing any trace stands out, and nobody sees it beside the noise of the source."""
+    trace = np.zeros((192, 192), np.float32)
+    trace[96, 140] = 1.0
+    trace = ndimage.gaussian_filter(trace, 0.3 * 6 / MM)
+    strengths = []
+    for noise_hu in (2.0, 400.0):
+        before = volume(*(noisy(body(192), noise_hu, seed, grain_px=0.7) for seed in range(7)))
+        removed = np.float32(10.0 / trace.max()) * trace
+        strengths.append(blob(before, before.with_voxels(before.voxels - removed)).strength)
+    assert strengths[1] < 0.7 * strengths[0]
