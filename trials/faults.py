@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engines.quality import tissue_cores
+from engines.quality import measured_places, tissue_cores
 from engines.quality.slices import Pair
 from engines.volume import HU, Volume
 
@@ -74,13 +74,12 @@ def flipped(case: Case, draw: np.random.Generator, at: range) -> Case | None:
 
 
 def no_number(case: Case, draw: np.random.Generator, at: range) -> Case | None:
-    """NaN in a square of 32 px."""
-    rows, columns = case.output.shape[1:]
-    row, column = int(draw.integers(rows - 32)), int(draw.integers(columns - 32))
+    """NaN in a square of 32 px, about a place that was measured."""
+    measured = np.argwhere(measured_places(case.source, at[0]))
+    row, column = (max(int(middle) - 16, 0) for middle in measured[draw.integers(len(measured))])
     made = case.output.voxels.copy()
     made[at[0] : at[-1] + 1, row : row + 32, column : column + 32] = np.nan
-    planted = _made(case, made)
-    return planted if np.isnan(planted.output.voxels).any() else None  # all of it fell into padding
+    return _made(case, made)
 
 
 def clipped(case: Case, draw: np.random.Generator, at: range) -> Case | None:

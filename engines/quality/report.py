@@ -44,6 +44,7 @@ class QualityReport:
     slice_fit          misfit of an output slice to its own source slice, as a share of that to the next best (the slice
                        before, the slice after, itself flipped), where it is worst: 1 and more is another slice
     slice_fit_slice    index of that slice
+    slices_alike       how many slices differ from those around them by noise alone: nothing tells their order
     nps                noise power spectra before and after
     """
 
@@ -64,6 +65,7 @@ class QualityReport:
     blob: Blob | None = None
     slice_fit: float | None = None
     slice_fit_slice: int | None = None
+    slices_alike: int = 0
     nps: NoisePower | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -126,6 +128,7 @@ class Measuring:
             blob=told.blobs.strongest,
             slice_fit=told.fit.worst,
             slice_fit_slice=told.fit.index,
+            slices_alike=told.fit.alike,
             nps=noise_power(self._sampled, self._before.pixel_spacing_mm),
         )
 

@@ -62,13 +62,13 @@ def test_every_fault_alters_what_it_should_and_no_more(body: Volume, name: str) 
 
 
 def test_the_gate_catches_them_all_on_a_phantom(body: Volume) -> None:
-    """Slices of a phantom differ by noise alone, and its spheres are as faint as nodules may be: only the coarse
-    faults are asked for here."""
+    """Slices of a phantom differ by noise alone, so their order is not judged, and its spheres are as faint as nodules
+    may be: only the coarse faults are asked for here."""
     trials, _ = run(Slab("phantom", 0, body, doses=(0.5,), engines=("guided",)))
     by_fault: dict[str, list[bool]] = defaultdict(list)
     for trial in trials:
         by_fault[trial.fault].append(bool(trial.reasons))
-    for name in ("HU offset of 30", "flipped axis", "NaN", "swapped slices", "blurred (Gaussian, 1 px)"):
+    for name in ("HU offset of 30", "flipped axis", "NaN", "blurred (Gaussian, 1 px)"):
         assert np.mean(by_fault[name]) > 0.95, name
     assert set(by_fault) >= {CLEAN, *FAULTS} - {"bone clipped at 600 HU"}
 

@@ -103,7 +103,7 @@ def test_comparing_a_volume_with_itself_finds_no_change_and_is_json() -> None:
     assert report.edge_width_before_px == report.edge_width_after_px
     assert set(report.bias_hu.values()) == set(report.slice_bias_hu.values()) == {0.0}
     assert report.edge_modulation == pytest.approx(1.0)
-    assert (report.edge_correlation, report.slice_fit) == (None, 0.0)
+    assert (report.edge_correlation, report.slice_fit, report.slices_alike) == (None, None, 2)
     assert report.blob is not None
     assert report.blob.strength == 0.0
     assert json.loads(json.dumps(report.as_json()))["clipped_fraction"] == 0.0
