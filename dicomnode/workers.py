@@ -122,13 +122,14 @@ class WorkerProcess:
         is_running = self._process is not None and self._process.poll() is None
         channel = self._socket if is_running else None
         try:
-            channel = self._started() if channel is None else channel
+            if channel is None and not self._closed:
+                channel = self._started()
         except OSError as error:  # no process, memory or descriptor is left, or the interpreter is being replaced
             raise WorkerError(
                 f"no {self._module.rpartition('.')[0]} worker could be started: {os.strerror(error.errno or 0)}",
                 "look at what else runs on this machine, and at its limits of processes, memory and open files",
             ) from None
-        if self._closed:  # asked only now: `close` ends what it finds started, and else it is seen here
+        if self._closed or channel is None:  # again: `close` ends only what it finds started
             self._end()
             raise WorkerError("the worker was closed", "the node is being stopped; it goes on after its next start")
         return channel

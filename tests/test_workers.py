@@ -42,6 +42,10 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def pid_of(worker: WorkerProcess) -> int:
     return int(worker.call("pid", 30.0)["pid"])
 
@@ -119,10 +123,10 @@ def test_a_worker_that_cannot_be_started_fails_its_call_and_no_other(
     with closing(WorkerProcess(MODULE)) as worker:
         with monkeypatch.context() as patch:
             patch.setattr(call, fails)
-            before = len(os.listdir("/proc/self/fd"))
+            before = open_files()
             with pytest.raises(WorkerError, match="could be started") as caught:
                 worker.call("echo", 30.0)
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert open_files() == before
         assert caught.value.transient and caught.value.hint
         assert "Doe" not in str(caught.value)
         assert worker.call("echo", 30.0, a=1) == {"a": 1}

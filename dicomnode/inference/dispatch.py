@@ -1,7 +1,8 @@
 """Engine processes, and the threads that give them slabs: `ordering` decides which, this does it.
 
-A process that dies loses no job: its slabs are given out again, each alone, and only what took down several fails. A
-call that hangs is ended with its process. What a job has computed so far stays in its files.
+A process that dies, or cannot be started, loses no job: its slabs are given out again, each alone, and only what took
+down several fails. A call that hangs is ended with its process. What a job has computed so far stays in its files.
+Nobody waits longer than until a deadline.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ from engines.errors import RuntimeFailedError
 MODULE: Final = "dicomnode.inference.process"
 SLAB_TIMEOUT_S: Final = 600.0
 """A slab that takes longer hangs: it is a second or two of work."""
+
+OPENING_TIMEOUT_S: Final = 600.0
+"""Reading and compiling the networks of an engine; a TensorRT plan is built before, by `engines build`."""
 
 Findings = Mapping[str, Sequence[Mapping[str, Any]]]
 """By output name, what a detector found in one slab."""
@@ -97,12 +101,15 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Question:
-    """A call of a process that is no slab."""
+    """A call of a process that is no slab; `answer` is cancelled where nobody waits for it any more."""
 
     operation: str
-    timeout_s: float
     arguments: Mapping[str, Any]
     answer: Future[Mapping[str, Any]] = field(default_factory=Future)
+
+
+Batch = Sequence[tuple[Ticket, Slab]]
+"""Slabs that are computed together."""
 
 
 class Dispatcher:
@@ -135,20 +142,24 @@ class Dispatcher:
         """Jobs that are not over."""
         return len(self._tickets)
 
-    def ask(self, operation: str, engine: str, timeout_s: float, **arguments: Any) -> Mapping[str, Any]:
+    def ask(self, operation: str, engine: str, deadline_at: float, **arguments: Any) -> Mapping[str, Any]:
         """Ask the process that has the engine open, else an idle one, about it; a busy one answers when its slab is
-        done. Raises what the operation raises."""
-        question = Question(operation, timeout_s, {"engine": engine, **arguments})
+        done. Raises what the operation raises, and WorkerError where there is no answer at `deadline_at` (on the clock
+        `time.monotonic`): an engine that is being opened by then is opened all the same, for who needs it next."""
+        question = Question(operation, {"engine": engine, **arguments})
         with self._condition:
-            if self._closed:
-                raise _stopping()
+            self._check_open()
             self._questions[self._best(engine)].append(question)
             self._condition.notify_all()
+        wait((question.answer,), max(0.0, deadline_at - time.monotonic()))
+        if question.answer.cancel() or not question.answer.done():
+            raise late()
         return question.answer.result()
 
     def submit(self, work: Work) -> Ticket:
         """Hand in a job of which no slice can be read yet."""
         with self._condition:
+            self._check_open()
             ticket = Ticket(next(self._numbers), work, Progress(work.slices, work.halo), time.monotonic())
             self._tickets[ticket.number] = ticket
             self._condition.notify_all()
@@ -189,8 +200,10 @@ class Dispatcher:
             process.close()
         for thread in self._threads:
             thread.join()
-        for process in self._processes:
-            process.close()  # one that a thread was about to ask may have been started anew
+
+    def _check_open(self) -> None:
+        if self._closed:  # nobody would end what is handed in from now on
+            raise _stopping()
 
     def _best(self, engine: str) -> int:
         """The process to ask about an engine."""
@@ -199,14 +212,28 @@ class Dispatcher:
 
     def _serve(self, number: int) -> None:
         while (task := self._next(number)) is not None:
-            if isinstance(task, Question):
-                self._answer(number, task)
-            elif task:
-                self._compute(number, task)
-            else:
-                self._processes[number].close()
+            try:
+                self._do(number, task)
+            except Exception as error:  # noqa: BLE001  without this thread, all that waits for its process would wait on
+                self._failed(number, task, error)
 
-    def _next(self, number: int) -> Question | tuple[tuple[Ticket, Slab], ...] | None:
+    def _do(self, number: int, task: Question | Batch) -> None:
+        if isinstance(task, Question):
+            self._answer(number, task)
+        elif task:
+            self._compute(number, task)
+        else:
+            self._processes[number].end()
+
+    def _failed(self, number: int, task: Question | Batch, error: Exception) -> None:
+        """What is wrong with an answer, or with us, is a loss like another. The error's text may hold PHI."""
+        told = WorkerError(f"an engine process could not be served ({type(error).__name__})", "report it, with the log")
+        if not isinstance(task, Question):
+            self._lost(number, [(ticket, slab) for ticket, slab in task if slab in ticket.progress.running], told)
+        elif not task.answer.done():
+            task.answer.set_exception(told)
+
+    def _next(self, number: int) -> Question | Batch | None:
         """What to do; nothing where the process has been idle for long; None at the end."""
         idle_since = time.monotonic()
         with self._condition:
@@ -224,12 +251,15 @@ class Dispatcher:
                     return ()
                 self._condition.wait(self._pause_s(now, idle_since if is_running else None))
             for question in self._questions[number]:
-                question.answer.set_exception(_stopping())
+                if question.answer.set_running_or_notify_cancel():
+                    question.answer.set_exception(_stopping())
         return None
 
     def _answer(self, number: int, question: Question) -> None:
+        if not question.answer.set_running_or_notify_cancel():
+            return
         try:
-            answer = self._processes[number].call(question.operation, question.timeout_s, **question.arguments)
+            answer = self._processes[number].call(question.operation, OPENING_TIMEOUT_S, **question.arguments)
         except (DicomNodeError, EngineError) as error:
             question.answer.set_exception(error)
             return
@@ -238,7 +268,7 @@ class Dispatcher:
             self._warm[number] = (*(name for name in self._warm[number] if name != engine), engine)
         question.answer.set_result(answer)
 
-    def _given(self, number: int, now: float) -> tuple[tuple[Ticket, Slab], ...]:
+    def _given(self, number: int, now: float) -> Batch:
         process = Process(number, self._warm[number], len(self._processes) - 1)
         offered = [ticket.waiting for ticket in self._tickets.values() if ticket.ended is None]
         batch = tuple((self._tickets[one.job], slab) for one, slab in choose(offered, process, now))
@@ -257,14 +287,14 @@ class Dispatcher:
     def _end_late(self, now: float) -> None:
         for ticket in self._tickets.values():
             if ticket.ended is None and now >= ticket.work.deadline_at:
-                self._end(ticket, _late())
+                self._end(ticket, late())
 
     def _end(self, ticket: Ticket, error: DicomNodeError | EngineError) -> None:
         if ticket.ended is None and not ticket.progress.is_done:
             ticket.ended = error
         self._condition.notify_all()
 
-    def _compute(self, number: int, batch: Sequence[tuple[Ticket, Slab]]) -> None:
+    def _compute(self, number: int, batch: Batch) -> None:
         work = batch[0][0].work
         parts = [
             {"inputs": dict(one.work.inputs), "outputs": dict(one.work.outputs), "begin": slab.begin, "end": slab.end}
@@ -283,7 +313,7 @@ class Dispatcher:
         else:
             self._finished(number, batch, answer)
 
-    def _finished(self, number: int, batch: Sequence[tuple[Ticket, Slab]], answer: Mapping[str, Any]) -> None:
+    def _finished(self, number: int, batch: Batch, answer: Mapping[str, Any]) -> None:
         seconds: float = answer["seconds"]
         slices = sum(slab.slices for _, slab in batch)
         with self._condition:
@@ -296,23 +326,23 @@ class Dispatcher:
                 ticket.findings.append(made["findings"])
             self._condition.notify_all()
 
-    def _lost(self, number: int, batch: Sequence[tuple[Ticket, Slab]], error: DicomNodeError | EngineError) -> None:
+    def _lost(self, number: int, batch: Batch, error: DicomNodeError | EngineError) -> None:
         """The process died at these slabs, or was ended because the deadline of one of them had passed."""
         with self._condition:
             self._warm[number] = ()
-            self._end_late(time.monotonic())
-            is_late = any(ticket.ended is not None for ticket, _ in batch)
+            self._end_late(now := time.monotonic())
+            is_late = any(now >= ticket.work.deadline_at for ticket, _ in batch)
             for ticket, slab in batch:
                 if is_late:
                     ticket.progress = ticket.progress.given_back(slab)
                 else:
                     self._lose(number, ticket, slab, error)
             self._condition.notify_all()
-        if not is_late:
+        if not is_late and not self._closed:
             metrics.count("dicomnode_engine_processes_lost_total")
             event("engine_process_lost", reason=str(error), instances=sum(slab.slices for _, slab in batch))
 
-    def _refused(self, number: int, batch: Sequence[tuple[Ticket, Slab]], error: DicomNodeError | EngineError) -> None:
+    def _refused(self, number: int, batch: Batch, error: DicomNodeError | EngineError) -> None:
         """The engine raised an error: of several jobs' slabs, nobody knows for which."""
         with self._condition:
             for ticket, slab in batch:
@@ -326,7 +356,8 @@ class Dispatcher:
             self._end(ticket, error)
 
 
-def _late() -> WorkerError:
+def late() -> WorkerError:
+    """A deadline has passed."""
     return WorkerError("the job took longer than it may", "look at what else the engines had to do, or at the device")
 
 

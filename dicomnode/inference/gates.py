@@ -35,7 +35,7 @@ def operations() -> Mapping[str, Operation]:
     """What a gate process serves. One thread for each process: how many run is the node's to decide."""
     cv2.setNumThreads(1)
     gates = Gates()
-    return {"before": before, "follow": gates.follow, "after": gates.after}
+    return {"before": before, "follow": gates.follow, "after": gates.after, "forget": gates.forget}
 
 
 def card_text(card: EngineCard) -> str:
@@ -85,6 +85,12 @@ class Gates:
         made: Value = _findings(findings) if judged.outputs[name].kind == "findings" else _made(judged, name, output)
         measuring = self._measured.pop(output, None)
         return _verdict(guards.after(judged, load_volume(Path(source)), made, name, measuring))
+
+    def forget(self, outputs: Sequence[str]) -> dict[str, Any]:
+        """Give back what was measured of outputs that nobody will ask about, and their sources."""
+        for output in outputs:
+            self._measured.pop(output, None)
+        return {}
 
 
 def _card(text: str) -> EngineCard:

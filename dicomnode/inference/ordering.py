@@ -9,8 +9,8 @@ A job is given out a slab at a time, so every slab's end is a point at which ano
 4. who was admitted first.
 
 Slabs of several jobs are computed as one batch where engine, settings and shape of a slice agree (`Waiting.batch`). A
-slab whose process died is computed alone from then on, so that it takes nobody else's down, and on another process if
-there is one.
+slab whose process died is computed alone from then on, so that it takes nobody else's down, and on a process that has
+not died of it if there is one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Final
 PATIENCE_S: Final = 60.0
 """How long a job waits for its next slab before it goes first whatever its priority."""
 
-ATTEMPTS: Final = 2
-"""How many processes one slab may take down, or lose, before its job fails."""
+ATTEMPTS: Final = 3
+"""How many processes one slab may take down, or lose, before its job fails, and all that was computed of it is lost.
+Where others use up the machine's memory, it loses two in a row through no fault of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _offered(waiting: Sequence[Waiting], process: Process) -> list[Given]:
     found = []
     for one in waiting:
         slab = one.progress.next_slab(one.most)
-        if slab is not None and not (process.others and process.number in slab.lost_on):
+        if slab is not None and (process.number not in slab.lost_on or len({*slab.lost_on}) > process.others):
             found.append((one, slab))
     return found
 

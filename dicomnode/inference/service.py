@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Final
 from dicomnode.core.ports import ChainRequest
 from dicomnode.errors import WorkerError
 from dicomnode.inference import gates
-from dicomnode.inference.dispatch import Dispatcher, Extent, Ticket, Work
+from dicomnode.inference.dispatch import OPENING_TIMEOUT_S, Dispatcher, Extent, Ticket, Work, late
 from dicomnode.inference.gates import Gates, verdict_of
 from dicomnode.inference.opening import Place, open_engine
 from dicomnode.inference.process import EngineProcess
@@ -33,10 +33,8 @@ from engines.errors import EngineInputError
 from engines.runtimes.choice import Wish
 from engines.volume_files import UNFINISHED, read_grid
 
-OPENING_TIMEOUT_S: Final = 600.0
-"""Reading and compiling the networks of an engine; a TensorRT plan is built before, by `engines build`."""
-
 GATE_TIMEOUT_S: Final = 1800.0
+_FORGETTING_S: Final = 30.0
 _OWN_MEMORY_BYTES: Final = 4 << 30
 
 
@@ -156,19 +154,21 @@ class EngineService:
 
     def describe(self, engine: str) -> Mapping[str, Any]:
         """As `describe` of this module."""
-        return self._dispatcher.ask("describe", self._locate(engine), OPENING_TIMEOUT_S)
+        return self._dispatcher.ask("describe", self._locate(engine), time.monotonic() + OPENING_TIMEOUT_S)
 
     @contextmanager
     def admit(self, request: ChainRequest) -> Iterator[AdmittedChain]:
         """Begin a chain whose volumes may still be being decoded; waits for a seat. Left early, it is given up.
 
-        Raises WorkerError where no seat is free before its deadline.
+        From this call on it has `deadline_s` for all: the seat, opening its engines, decoding, computing and judging.
+        Raises WorkerError where no seat is free before, or the service was closed.
         """
+        deadline_at = time.monotonic() + request.deadline_s
         if not self._seats.acquire(timeout=request.deadline_s):
             raise WorkerError("the engines had no time for this job", "see `dicomnode status` for what they work on")
         try:
-            chain = AdmittedChain(request, time.monotonic() + request.deadline_s)
-            chain.future = self._threads.submit(self._run, chain)
+            chain = AdmittedChain(request, deadline_at)
+            self._begin(chain)
             try:
                 yield chain
             finally:
@@ -181,6 +181,13 @@ class EngineService:
         self._dispatcher.close()
         self._gates.close()
         self._threads.shutdown()
+
+    def _begin(self, chain: AdmittedChain) -> None:
+        try:
+            chain.future = self._threads.submit(self._run, chain)
+        except RuntimeError:  # it was shut down, or the machine has no more threads for us
+            chain.forget()
+            raise WorkerError("the engines take no more jobs", "the job is tried again after a while") from None
 
     def _run(self, chain: AdmittedChain) -> Report:
         station = _Station(self._dispatcher, self._gates, chain, self._locate)
@@ -222,10 +229,14 @@ class AdmittedChain:
 
     def give_up(self) -> None:
         """Its caller needs it no more; returns when nothing of it is computed any more."""
+        self.forget()
+        self.future.exception()
+
+    def forget(self) -> None:
+        """Its slices will not come."""
         with self._condition:
             self._given_up = True
             self._condition.notify_all()
-        self.future.exception()
 
     def tell_arrivals(self, listener: Callable[[int], None]) -> None:
         """Call `listener` with the slices that are there now, and with each change."""
@@ -255,7 +266,7 @@ class _Station:
 
     def prepare(self, index: int, engine: str, settings: Mapping[str, Any]) -> Prepared:
         source = self._locate(engine)
-        told = self._dispatcher.ask("prepare", source, OPENING_TIMEOUT_S, settings=dict(settings))
+        told = self._dispatcher.ask("prepare", source, self._chain.deadline_at, settings=dict(settings))
         return Prepared(index, source, **told)
 
     def run(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Ran:
@@ -265,19 +276,28 @@ class _Station:
         try:
             self._await_input(stage, ticket)
             with self._judges.one() as worker:
-                judge = _Judge(worker, stage, inputs[stage.main_input])
+                judge = _Judge(worker, stage, inputs[stage.main_input], self._chain.deadline_at)
                 before = judge.before(self._chain.request.headers, inputs)
                 if not before.passed:
                     return Ran(before, {}, {}, 0.0)
-                done = 0
-                while done < ticket.work.slices:
-                    done = self._dispatcher.wait(ticket, done)
-                    judge.follow(outputs, done)
-                findings = _joined(ticket.findings)
-                after = {name: judge.after(name, output, findings.get(name, [])) for name, output in outputs.items()}
+                try:
+                    findings, after = self._followed(judge, ticket, outputs)
+                finally:
+                    judge.forget()
         finally:
             self._dispatcher.withdraw(ticket)
         return Ran(before, after, findings, ticket.seconds)
+
+    def _followed(
+        self, judge: _Judge, ticket: Ticket, outputs: Mapping[str, str]
+    ) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, Verdict]]:
+        """What was found, and what the gate after the engine says of each output."""
+        done = 0
+        while done < ticket.work.slices:
+            done = self._dispatcher.wait(ticket, done)
+            judge.follow(outputs, done)
+        findings = _joined(ticket.findings)
+        return findings, {name: judge.after(name, output, findings.get(name, [])) for name, output in outputs.items()}
 
     def _await_input(self, stage: Prepared, ticket: Ticket) -> None:
         if stage.index > 0:
@@ -308,10 +328,12 @@ class _Judge:
     """The gates around one stage, in one process: it remembers what it has measured. Where that process dies, another
     one measures all of it at the end."""
 
-    def __init__(self, worker: WorkerProcess, stage: Prepared, source: str) -> None:
+    def __init__(self, worker: WorkerProcess, stage: Prepared, source: str, deadline_at: float) -> None:
         self._worker = worker
         self._stage = stage
         self._source = source
+        self._deadline_at = deadline_at
+        self._followed: set[str] = set()
 
     def before(self, headers: Mapping[str, Mapping[str, Sequence[str]]], inputs: Mapping[str, str]) -> Verdict:
         return verdict_of(self._asked("before", headers=dict(headers), inputs=dict(inputs)))
@@ -320,15 +342,31 @@ class _Judge:
         """Measure the first `slices` slices of the outputs."""
         for name, output in outputs.items():
             if self._stage.card["outputs"][name]["kind"] == "volume":
+                self._followed.add(output)
                 self._asked("follow", name=name, source=self._source, output=output, slices=slices)
 
     def after(self, name: str, output: str, findings: Sequence[Mapping[str, Any]]) -> Verdict:
         told = {"name": name, "source": self._source, "output": output, "findings": list(findings)}
-        return verdict_of(self._asked("after", **told))
+        verdict = verdict_of(self._asked("after", **told))
+        self._followed.discard(output)
+        return verdict
+
+    def forget(self) -> None:
+        """Outputs that were followed and never judged: the process would hold them, with their source, as long as it
+        lives."""
+        if self._followed:
+            with suppress(WorkerError):  # a process that died holds nothing
+                self._worker.call("forget", _FORGETTING_S, outputs=sorted(self._followed))
 
     def _asked(self, gate: str, **arguments: Any) -> Mapping[str, Any]:
         """A gate process that dies takes nothing down: another one is asked once more."""
         try:
-            return self._worker.call(gate, GATE_TIMEOUT_S, card=self._stage.text, **arguments)
+            return self._called(gate, arguments)
         except WorkerError:
-            return self._worker.call(gate, GATE_TIMEOUT_S, card=self._stage.text, **arguments)
+            return self._called(gate, arguments)
+
+    def _called(self, gate: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        left_s = self._deadline_at - time.monotonic()
+        if left_s <= 0.0:
+            raise late()
+        return self._worker.call(gate, min(GATE_TIMEOUT_S, left_s), card=self._stage.text, **arguments)

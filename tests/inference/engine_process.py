@@ -61,7 +61,7 @@ class Plus:
     def _misbehave(self, slices: list[str]) -> None:
         if self.name == "slow":
             time.sleep(0.05)
-        if self.name == "waits":
+        if self.name == "waits" or (self.name == "refuses-second" and int(slices[0]) % 1000 > 0):
             while not (self.folder / "go").exists():
                 time.sleep(0.005)
         if self.name == "hangs":
@@ -74,6 +74,8 @@ class Plus:
             raise RuntimeFailedError("the device fell off the bus", "look at the driver")
         if self.name == "eats-once" and self._is_first():
             bytearray(64 << 30)
+        if self.name == "refuses-second" and int(slices[0]) % 1000 > 0:
+            raise EngineInputError("not this one", "give another")
         if self.name == "refuses-1000" and any(1000 <= int(value) < 2000 for value in slices):
             raise EngineInputError("not this one", "give another")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +77,18 @@ class Site:
         return bool((voxels[:, 0, 0] == 1000 * job + np.arange(len(voxels)) + 0.5).all())
 
 
+class Lent(WorkerPool):
+    """Gate processes that a service does not end with itself."""
+
+    def close(self) -> None:
+        """Other tests go on with them."""
+
+
 @pytest.fixture(scope="module")
 def judges() -> Iterator[WorkerPool]:
-    with closing(WorkerPool("dicomnode.inference.gates", 1)) as pool:
-        yield pool
+    pool = Lent("dicomnode.inference.gates", 1)
+    yield pool
+    WorkerPool.close(pool)
 
 
 def started(folder: Path, judges: WorkerPool, processes: int = 1, idle_s: float = 3600.0, admitted: int = 4) -> Site:
@@ -169,7 +179,7 @@ def test_one_fault_of_a_process_is_nobodys_failure(site: Site, engine: str) -> N
     assert site.is_right(request)
 
 
-def test_what_takes_down_two_processes_fails_as_transient_and_takes_nobody_down(
+def test_what_takes_down_process_after_process_fails_as_transient_and_takes_nobody_down(
     tmp_path: Path, judges: WorkerPool
 ) -> None:
     with closing((site := started(tmp_path, judges, processes=2)).service):
@@ -215,6 +225,53 @@ def test_more_jobs_than_may_be_wait_for_a_seat(tmp_path: Path, judges: WorkerPoo
         with site.service.admit(site.request(1, "plus", 3)), pytest.raises(WorkerError, match="no time"):
             site.done(late)
         assert site.done(site.request(3, "plus", 3))["state"] == "done"
+
+
+def test_the_wait_for_a_seat_is_part_of_a_jobs_time(tmp_path: Path, judges: WorkerPool) -> None:
+    with closing((site := started(tmp_path, judges, admitted=1)).service):
+        first, second = site.request(1, "plus", 3), site.request(2, "plus", 3)
+
+        def time_from_its_call_s() -> float:
+            asked_at = time.monotonic()
+            with site.service.admit(second) as chain:
+                return chain.deadline_at - asked_at
+
+        with ThreadPoolExecutor(1) as threads:
+            with site.service.admit(first):
+                waiting = threads.submit(time_from_its_call_s)
+                time.sleep(1.0)
+            assert waiting.result() < second.deadline_s + 0.9
+
+
+def test_a_service_that_was_closed_takes_no_job(tmp_path: Path, judges: WorkerPool) -> None:
+    site = started(tmp_path, judges)
+    site.service.close()
+    for job in range(5):  # more than it has seats
+        with pytest.raises(WorkerError, match="no more jobs") as caught:
+            site.done(site.request(job, "plus", 3, deadline_s=5.0))
+        assert caught.value.transient
+
+
+def test_a_job_that_fails_leaves_nothing_measured(site: Site, judges: WorkerPool) -> None:
+    """What a gate has measured maps the job's volumes: their memory would not be free when the files are deleted."""
+    with judges.one() as worker:
+        worker.call("forget", 60.0, outputs=[])
+        pid = worker.pid
+    assert pid is not None
+    request = site.request(1, "refuses-second", 128)
+    with site.service.admit(request) as chain:
+        site.decode(request, 0, 128)
+        chain.arrived(128)
+        wait_until(lambda: str(site.folder) in mapped(pid), 20.0, "the first slab is being measured")
+        (site.folder / "go").touch()
+        with pytest.raises(EngineInputError, match="not this one"):
+            chain.report()
+    assert str(site.folder) not in mapped(pid)
+
+
+def mapped(pid: int) -> str:
+    """The files that a process maps."""
+    return Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_a_job_that_is_given_up_leaves_nothing_running(site: Site) -> None:
