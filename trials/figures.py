@@ -34,12 +34,13 @@ def rate(hits: int, of: int) -> str:
 
 
 def caught(trials: Sequence[Trial]) -> list[str]:
-    """A row for each fault and extent; the clean outputs, whose alarms are false, come first."""
-    rows = ["| fault | planted into | trials | caught | most often by |", "|---|---|---|---|---|"]
-    for (fault, extent), group in _grouped(trials, lambda trial: (trial.fault, trial.extent)).items():
-        hits = sum(bool(trial.reasons) for trial in group)
+    """A row for each fault, all its trials together and by how many slices it was planted into; the clean outputs,
+    whose alarms are false, come first."""
+    rows = ["| fault | trials | caught | in one slice | in every slice | most often by |", "|---|---|---|---|---|---|"]
+    for fault, group in _grouped(trials, lambda trial: trial.fault).items():
         what = "**none: false alarms**" if fault == CLEAN else fault
-        rows.append(f"| {what} | {_EXTENTS[extent]} | {len(group)} | {rate(hits, len(group))} | {_commonest(group)} |")
+        parts = " | ".join(_part([trial for trial in group if trial.extent == extent]) for extent in ("one", "all"))
+        rows.append(f"| {what} | {len(group)} | {rate(_hits(group), len(group))} | {parts} | {_commonest(group)} |")
     return rows
 
 
@@ -48,8 +49,9 @@ def alarms(trials: Iterable[Trial]) -> list[str]:
     rows = ["| engine | dose | clean slabs | false alarms | by |", "|---|---|---|---|---|"]
     clean = [trial for trial in trials if trial.fault == CLEAN]
     for (engine, dose), group in sorted(_grouped(clean, lambda trial: (trial.engine, trial.dose)).items()):
-        hits = sum(bool(trial.reasons) for trial in group)
-        rows.append(f"| {engine} | {dose:.0%} | {len(group)} | {rate(hits, len(group))} | {_commonest(group)} |")
+        rows.append(
+            f"| {engine} | {dose:.0%} | {len(group)} | {rate(_hits(group), len(group))} | {_commonest(group)} |"
+        )
     return rows
 
 
@@ -80,7 +82,12 @@ def spread(trials: Sequence[Trial]) -> list[str]:
     return rows
 
 
-_EXTENTS: Final = {"": "", "one": "one slice", "all": "every slice"}
+def _hits(group: Sequence[Trial]) -> int:
+    return sum(bool(trial.reasons) for trial in group)
+
+
+def _part(group: Sequence[Trial]) -> str:
+    return f"{_hits(group)} of {len(group)}" if group else ""
 
 
 def _grouped(all_of_them: Iterable[One], key: Callable[[One], Key]) -> dict[Key, list[One]]:

@@ -95,7 +95,7 @@ def test_tables() -> None:
         Trial("a", 0, 1.0, "ct-nlm", CLEAN, "", (), {"blob": 3.0}),
         Trial("a", 0, 1.0, "ct-nlm", "NaN", "one", ("finite",), {"blob": 9.0}),
     ]
-    assert "| NaN | one slice | 1 | 100.0 % (20.7 % to 100.0 %) | finite 1 |" in caught(trials)
+    assert "| NaN | 1 | 100.0 % (20.7 % to 100.0 %) | 1 of 1 |  | finite 1 |" in caught(trials)
     assert alarms(trials)[2].startswith("| ct-nlm | 100% | 1 | 0.0 %")
     assert any(row.startswith("| blob | NaN one | 9 |") for row in spread(trials))
     seen = [Seen("ct-nlm", 1.0, "lung", True, 6.0, 800.0, 9.0), Seen("ct-nlm", 1.0, "lung", True, 6.0, 800.0, 5.0)]
