@@ -100,9 +100,9 @@ def _grouped(all_of_them: Iterable[One], key: Callable[[One], Key]) -> dict[Key,
 def _commonest(group: Sequence[Trial]) -> str:
     counts: dict[str, int] = defaultdict(int)
     for trial in group:
-        for reason in trial.reasons:
-            counts[reason.partition(":")[0]] += 1
-    first = sorted(counts.items(), key=lambda item: -item[1])[:3]
+        for name in {reason.partition(":")[0] for reason in trial.reasons}:  # of several tissues one
+            counts[name] += 1
+    first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:3]
     return ", ".join(f"{name} {count}" for name, count in first)
 
 
