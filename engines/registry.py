@@ -65,7 +65,10 @@ class Registry:
             return None
         installed = self._installed()
         if name not in installed or self._folder is None:
-            raise EngineNotFoundError(f"there is no engine {name!r}", nearest(name, {*self._makers, *installed}))
+            known = nearest(name, {*self._makers, *installed})
+            raise EngineNotFoundError(
+                f"there is no engine {name!r}", f"{known} (or add its bundle: dicomnode engines add FOLDER)"
+            )
         state = read_state(self._folder / name)
         if not state.versions:
             raise BundleError(f"{name}: its {STATE} is lost", "add its bundles again: dicomnode engines add")

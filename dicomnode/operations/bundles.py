@@ -59,7 +59,9 @@ class Switched:
         return asdict(self)
 
     def lines(self) -> Sequence[str]:
-        meant = f", it was {self.name}@{self.before}" if self.before and self.before != self.in_use else ""
+        if self.before == self.in_use:
+            return printable_lines((f"{self.name} is {self.name}@{self.in_use} already: nothing changed",))
+        meant = f", it was {self.name}@{self.before}" if self.before else ""
         return printable_lines((f"{self.name} is {self.name}@{self.in_use} from now on{meant}",))
 
 
@@ -124,10 +126,10 @@ def remove_engine(config: Config, reference: str) -> Said:
     state = _state(config, name)
     needed = {reference, name} if state.in_use == version else {reference}
     for rule in config.rules().rules:
-        if needed & {*rule.engines, rule.shadow}:
-            raise UsageError(
-                f"rule {rule.name!r} names {reference}", "change the rule first, or switch to another version"
-            )
+        for named in sorted(needed & {*rule.engines, *rule.shadow_chain}):
+            meant = "" if named == reference else f", which is {reference} now"
+            hint = f"switch first: dicomnode engines use {name}@VERSION" if meant else "change the rule first"
+            raise UsageError(f"rule {rule.name!r} names {named}{meant}", hint)
     bundles.remove(config.bundles, name, version, _by())
     _note(config, "engines remove", reference, "")
     event("engine_removed", engine=reference)

@@ -107,7 +107,9 @@ def bundle_of(config: Config | None, what: str) -> Bundle:
         return bundles.load_bundle(Path(what))
     bundle = registry_of(config).bundle(what)
     if bundle is None:
-        raise UsageError(f"{what} is no bundle", "it comes with the node, and needs no check")
+        raise UsageError(
+            f"{what} is no bundle", "it comes with the node: it has no files, and nothing to check, sign or export"
+        )
     return bundle
 
 

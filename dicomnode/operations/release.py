@@ -51,8 +51,9 @@ class Decided:
     def lines(self) -> Sequence[str]:
         kept = " (the node is in commissioning: what is derived stays here)" if self.in_commissioning else ""
         then = f"; their derived objects are made now{kept}" if self.what == RELEASED else ""
-        told = [f"{self.what}: {counted(self.deliveries, 'delivery').replace('deliverys', 'deliveries')}"]
-        told += [f"{self.what}: job {', '.join(map(str, self.jobs))}{then}"] if self.jobs else []
+        told = [f"{self.what}: job {', '.join(map(str, self.jobs))}{then}"] if self.jobs else []
+        if self.deliveries or not self.jobs:
+            told += [f"{self.what}: {counted(self.deliveries, 'delivery').replace('deliverys', 'deliveries')}"]
         return printable_lines((*told, *self.refused))
 
 
@@ -131,7 +132,8 @@ def _discard_series(session: Session, series: Series, reason: str, now: float) -
 
 def _subject(session: Session, subject: str) -> tuple[list[Job], list[Series]]:
     """Withheld jobs and the series that a job's number, a UID or an accession number names."""
-    job = session.get(Job, int(subject)) if subject.isascii() and subject.isdigit() and len(subject) < 10 else None
+    number = subject.removeprefix("job:")  # as the quarantine lists it
+    job = session.get(Job, int(number)) if number.isascii() and number.isdigit() and len(number) < 10 else None
     if job is not None:  # one of an earlier closing of its series was superseded
         return [one for one in reviews.jobs_to_release(session, job.series_row) if one.id == job.id], []
     series = overview.series_about(session, subject)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dicomnode.store import bundles
 from dicomnode.store.bundles import By
 from dicomnode.store.database import index_url, migrate
 from dicomnode.store.index.actions import actions_on
-from dicomnode.testing.bundles import made_bundle
+from dicomnode.testing.bundles import made, made_bundle
 from engines.bundle.folder import golden, load_bundle, seal
 from engines.bundle.golden import Golden, Tolerance, write_golden
 from tests.cli.conftest import Command
@@ -219,3 +220,37 @@ def test_a_bundle_that_computes_something_else_is_not_installed(
 
 def _done(session: Session, subject: str) -> list[tuple[str, str]]:
     return [(action.what, action.reason) for action in actions_on(session, subject)]
+
+
+def test_what_changes_nothing_is_said(installed: Command) -> None:
+    assert "nothing changed" in installed("engines", "use", f"{NAME}@1.0.0").out
+
+
+def test_the_message_names_what_the_rule_names(installed: Command, site: Path) -> None:
+    _write(site, RULE.format(engine=NAME))
+    refused = installed("engines", "remove", f"{NAME}@1.0.0")
+    assert f"names {NAME}, which is {NAME}@1.0.0 now" in refused.error_lines[0]
+    assert "engines use" in refused.error_lines[1]
+
+
+def test_an_engine_that_is_not_there_may_be_added(command: Command, tmp_path: Path) -> None:
+    assert "dicomnode engines add" in command("engines", "check", "nowhere").error_lines[1]
+    exported = command("engines", "export", "ct-nlm", tmp_path / "monai")
+    assert "export" in exported.error_lines[1]
+
+
+def test_a_bundle_is_begun_made_and_signed(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(made("denoise").networks["net.onnx"])
+    begun = command("engines", "new", "mine", "--name", "ct-mine", "--network", "net.onnx")
+    assert "it looks 17 px far" in begun.out
+    assert command("engines", "new", "mine", "--name", "ct-mine").code == 2
+    assert "nothing is said" in command("engines", "make", "mine").error_lines[0]
+    card = tmp_path / "mine" / "card.toml"
+    card.write_text(re.sub(r'^(intended_use|maker|licence|run) = ""', r'\1 = "said"', card.read_text(), flags=re.M))
+    command("engines", "keygen", "maker")
+    refused = command("engines", "make", "mine", "--key", "maker.pub")
+    assert "public key" in refused.error_lines[0] and not (tmp_path / "mine" / "golden.npz").exists()
+    done = command("engines", "make", "mine", "--key", "maker", "--json").json
+    assert done["digest"] == load_bundle(tmp_path / "mine").digest
+    assert any("noise_ratio: NOT judged" in note for note in done["notes"])
+    assert done["signed_by"] in command("engines", "check", "mine", "--runtime", "onnxruntime").out

@@ -264,7 +264,10 @@ def _chain(spec: RuleSpec, known: Collection[str]) -> tuple[str, ...]:
     names = [reference.partition("@")[0] for reference in spec.engines]
     for name in names:
         if name not in known:
-            raise ConfigError(f"engines: there is no engine {name!r}", nearest_word(name, known))
+            raise ConfigError(
+                f"engines: there is no engine {name!r}",
+                f"{nearest_word(name, known)} (or add its bundle: dicomnode engines add FOLDER)",
+            )
         if names.count(name) > 1:
             raise ConfigError(
                 f"engines: {name!r} is in the chain twice", "name it once; two alternatives are two rules"
