@@ -80,7 +80,10 @@ def test_an_error_in_a_rule_stops_no_command_that_uses_no_rules(
 def test_an_unknown_engine_is_answered_with_the_nearest(command: Command) -> None:
     ran = command("enhance", ".", "out", "--engine", "ct-nml")
     assert ran.code == 1
-    assert ran.error_lines == ["error: there is no engine 'ct-nml'", " next: did you mean 'ct-nlm'? (or add its bundle: dicomnode engines add FOLDER)"]
+    assert ran.error_lines == [
+        "error: there is no engine 'ct-nml'",
+        " next: did you mean 'ct-nlm'? (or add its bundle: dicomnode engines add FOLDER)",
+    ]
 
 
 def test_ctrl_c_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
