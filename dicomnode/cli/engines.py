@@ -35,15 +35,22 @@ def enhance(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine; may be repeated.")
     ] = None,
+    quality: Annotated[
+        Path | None, typer.Option("--quality", metavar="FOLDER", help="For pages (PNG) and a table (CSV) of figures.")
+    ] = None,
+    withheld: Annotated[
+        bool, typer.Option("--withheld", help="Write what a gate withholds too, marked [gate failed].")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Enhance files to files, without a server. Of a configuration, if there is one, bundles and [derived] count."""
     from dicomnode.operations.engines import parse_settings
-    from dicomnode.operations.enhance import Site, enhance_folder
+    from dicomnode.operations.enhance import Look, Site, enhance_folder
 
     configuration = configured_if_any(config, rules_matter=False)
-    site = Site() if configuration is None else Site(configuration.derived, configuration.bundles)
+    look = Look(quality, withheld)
+    site = Site(look=look) if configuration is None else Site(configuration.derived, configuration.bundles, look)
     chosen = parse_settings(engine, settings or [], site.bundles)
     with progress() as report:
         answer = enhance_folder(source, target, engine, chosen, report, site)

@@ -45,6 +45,10 @@ def is_flagged(report: Mapping[str, Any], content: Mapping[str, Any], *, is_rele
     return flags(content) and not is_released and bool(report["reasons"])
 
 
+FLAG: Final = " [gate failed]"
+"""What the Series Description of such objects ends in."""
+
+
 def flag_note(report: Mapping[str, Any]) -> str:
     """What a flagged object says of itself: ASCII, the gate's own sentences, no patient data."""
     return f"A safety gate did not pass, and nobody has reviewed it: {'; '.join(report['reasons'])}."

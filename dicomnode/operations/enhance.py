@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomnode.core.guards import HEADER_KEYWORDS
+from dicomnode.core.review import FLAG, flag_note
 from dicomnode.core.rules import is_derived_by_us
 from dicomnode.core.stacks import STACK_KEYWORDS
 from dicomnode.errors import DicomNodeError, EngineError, UsageError
 from dicomnode.inference.service import run_chain
+from dicomnode.operations.enhance_pages import Ran, write_pages
 from dicomnode.operations.stacks import StackFiles, stacks_in
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.operations.wording import gate_sentences
@@ -43,6 +45,7 @@ class StackReport:
     folder: str = ""
     gates: tuple[str, ...] = ()
     seconds: float = 0.0
+    pages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,28 @@ _DERIVED: Final = DerivedSettings()
 
 
 @dataclass(frozen=True)
+class Look:
+    """What a person wants to see beside what passes.
+
+    pages     folder for a page and a table of what was measured; None: none
+    withheld  write what a gate withholds for its figures too, marked as that
+    """
+
+    pages: Path | None = None
+    withheld: bool = False
+
+
+_NOTHING_MORE: Final = Look()
+
+
+@dataclass(frozen=True)
 class Site:
-    """What of a node's configuration is used: what derived series say of themselves, and the folder of its bundles."""
+    """What of a node's configuration is used: what derived series say of themselves, and the folder of its bundles; and
+    what a person wants to see."""
 
     derived: DerivedSettings = _DERIVED
     bundles: Path | None = None
+    look: Look = _NOTHING_MORE
 
 
 _NOWHERE: Final = Site()
@@ -125,7 +145,7 @@ def enhance_folder(
     for done, work in enumerate(works):
         progress(f"{card.reference}", done, len(works))
         stage = {"engine": registry.source(engine), "settings": resolved, "leaving": [""]}
-        reports.append(_enhance(work, stage, site.derived))
+        reports.append(_enhance(work, stage, site))
     progress(f"{card.reference}", len(works), len(works))
     return EnhanceReport(card.reference, tuple(reports), unreadable)
 
@@ -134,7 +154,7 @@ def _works(stacks: Sequence[StackFiles], target: Path) -> list[_Work]:
     return [_Work(one, target / f"series-{number:03d}") for number, one in enumerate(stacks, 1)]
 
 
-def _enhance(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings) -> StackReport:
+def _enhance(work: _Work, stage: Mapping[str, Any], site: Site) -> StackReport:
     started = time.monotonic()
     files, stack = work.files, work.files.stack
     told = {"source_series": files.series, "stack": stack.key, "slices": len(files.paths)}
@@ -147,23 +167,31 @@ def _enhance(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings) ->
         return StackReport(**told, state="skipped", reasons=(reason,))  # type: ignore[arg-type]
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            report = _run(work, stage, derived, Path(scratch))
+            report = _run(work, stage, site, Path(scratch))
     except (DicomNodeError, EngineError) as error:
         return StackReport(**told, state="failed", reasons=(str(error), error.hint))  # type: ignore[arg-type]
     return StackReport(**told, **report, seconds=time.monotonic() - started)  # type: ignore[arg-type]
 
 
-def _run(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings, scratch: Path) -> dict[str, Any]:
+def _run(work: _Work, stage: Mapping[str, Any], site: Site, scratch: Path) -> dict[str, Any]:
     volume, out = scratch / "volume", scratch / "out"
     volume.mkdir()
     out.mkdir()
     paths, stack = [str(path) for path in work.files.paths], work.files.stack
     decoded = decode_stack(paths=paths, out=str(volume))
     header = {keyword: list(values) for keyword, values in stack.header.items()}
-    ran = run_chain(chain=[stage], inputs={IMAGE: str(volume)}, headers={IMAGE: header}, out=str(out))
-    gates = tuple(told for one in ran["stages"] for _, told in gate_sentences(one))
+    look = site.look
+    ran = run_chain(
+        chain=[stage], inputs={IMAGE: str(volume)}, headers={IMAGE: header}, out=str(out), released=look.withheld
+    )
+    told = {
+        "reasons": tuple(ran["reasons"]),
+        "gates": tuple(one for each in ran["stages"] for _, one in gate_sentences(each)),
+    }
+    if look.pages is not None:
+        told["pages"] = write_pages(look.pages, Ran(work.folder.name, work.files.series, stack.key, ran, volume, out))
     if ran["state"] != "done":
-        return {"state": ran["state"], "reasons": tuple(ran["reasons"]), "gates": gates}
+        return {"state": ran["state"], **told}
     work.folder.mkdir(parents=True)
     made = derive_stack(
         sources=paths,
@@ -171,22 +199,33 @@ def _run(work: _Work, stage: Mapping[str, Any], derived: DerivedSettings, scratc
         stack_key=stack.key,
         result=str(out / ran["stages"][-1]["folder"]),
         stages=ran["stages"],
-        series={"description_prefix": derived.description_prefix, "number_offset": derived.series_number_offset},
-        equipment={"manufacturer": derived.manufacturer, "institution": derived.institution},
-        content_qualification=derived.content_qualification,
+        equipment={"manufacturer": site.derived.manufacturer, "institution": site.derived.institution},
         created_at=time.time(),
         out=str(work.folder),
+        **_marks(ran, site.derived),
     )
+    state = "withheld" if ran["reasons"] else "derived"
+    return {"state": state, "derived_series": made["series_instance_uid"], "folder": str(work.folder), **told}
+
+
+def _marks(ran: Mapping[str, Any], derived: DerivedSettings) -> dict[str, Any]:
+    """What derived objects say of themselves; of those that a gate withholds, that it did not pass."""
+    label = {"description_prefix": derived.description_prefix, "number_offset": derived.series_number_offset}
+    if not ran["reasons"]:
+        return {"series": label, "content_qualification": derived.content_qualification}
+    note = flag_note(ran)
     return {
-        "state": "derived",
-        "derived_series": made["series_instance_uid"],
-        "folder": str(work.folder),
-        "gates": gates,
+        "series": {**label, "description_suffix": FLAG},
+        "content_qualification": "RESEARCH",
+        "note": note,
+        "comment": note,
     }
 
 
 def _stack_lines(stack: StackReport) -> Sequence[str]:
     reasons = f": {'; '.join(reason for reason in stack.reasons if reason)}" if stack.reasons else ""
     head = f"{stack.state:<8} {stack.slices} slices of series {stack.source_series}{reasons}"
-    made = (f"  -> {stack.folder} (series {stack.derived_series}, {stack.seconds:.1f} s)",) if stack.folder else ()
-    return (head, *(f"  {gate}" for gate in stack.gates), *made)
+    marked = ", marked [gate failed]: to be looked at, not to be sent" if stack.state == "withheld" else ""
+    where = f"  -> {stack.folder} (series {stack.derived_series}, {stack.seconds:.1f} s){marked}"
+    made = (where,) if stack.folder else ()
+    return (head, *(f"  {gate}" for gate in stack.gates), *made, *(f"  page {page}" for page in stack.pages))

@@ -113,9 +113,14 @@ class Which:
     engine: str = ""
 
     def has(self, entry: Entry) -> bool:
-        named = self.every or entry.id in self.ids
+        named = self.every or entry.id in map(full_id, self.ids)
         engine = not self.engine or self.engine in {name.partition("@")[0] for name in entry.engines} | {*entry.engines}
         return named and engine and self.reason.casefold() in entry.reason.casefold()
+
+
+def full_id(text: str) -> str:
+    """The id of an entry; a number alone is that of a job, as `release` takes it."""
+    return f"job:{text}" if text.isascii() and text.isdigit() else text
 
 
 def quarantine(config: Config) -> Quarantine:
@@ -129,7 +134,7 @@ def quarantine(config: Config) -> Quarantine:
 
 def show(config: Config, wanted: str) -> Shown:
     """All that is known of one entry. Raises NotFoundError."""
-    strays = Strays(config.files)
+    strays, wanted = Strays(config.files), full_id(wanted)
     with reading(config) as session:
         entry = next((one for one in _entries(session, strays) if one.id == wanted), None)
         if entry is None:
@@ -186,7 +191,7 @@ def dismiss(config: Config, which: Which, reason: str) -> Requeued:
 
 def _chosen(session: Session, strays: Strays, which: Which) -> list[Entry]:
     entries = _entries(session, strays)
-    unknown = set(which.ids) - {entry.id for entry in entries}
+    unknown = set(map(full_id, which.ids)) - {entry.id for entry in entries}
     if unknown:
         raise NotFoundError(f"{sorted(unknown)[0]} is not in quarantine", "see what is: dicomnode quarantine list")
     chosen = [entry for entry in entries if which.has(entry)]

@@ -69,7 +69,7 @@ def test_what_is_refused_is_listed_shown_and_done_again(tmp_path: Path) -> None:
         (entry,) = quarantine.quarantine(config).entries
         assert (entry.id, entry.kind, entry.engines, entry.instances) == ("job:1", "refused", ("ct-nlm",), 4)
         assert entry.about == flow.received.series_instance_uid
-        shown = text(quarantine.show(config, "job:1").lines())
+        shown = text(quarantine.show(config, "1").lines())
         assert "row spacing 3 mm" in shown
         assert "rule low-dose chest" in shown
         assert status(config).care.quarantine == {"refused": 1}
@@ -164,7 +164,7 @@ def test_what_is_dismissed_is_off_the_list_and_told(tmp_path: Path) -> None:
         assert "known scanner" in told
 
 
-@pytest.mark.parametrize("by", ["job", "series"])
+@pytest.mark.parametrize("by", ["job", "id", "series"])
 def test_a_withheld_result_is_released_with_a_reason_once(tmp_path: Path, by: str) -> None:
     config = site(tmp_path)
     with index_of(config, engine("withheld", "fat changes", folder="0-ct-nlm-image")) as flow:
@@ -172,10 +172,11 @@ def test_a_withheld_result_is_released_with_a_reason_once(tmp_path: Path, by: st
         flow.run()
         assert len(list((config.files / "results").iterdir())) == 1, "it is kept"
         assert "its result is kept" in text(quarantine.show(config, "job:1").lines())
-        subject = "1" if by == "job" else flow.received.series_instance_uid
+        subject = {"job": "1", "id": "job:1"}.get(by) or flow.received.series_instance_uid
         with pytest.raises(InputError):
             release.release(config, subject, "  ")
         answer = release.release(config, subject, "looked at: a metal implant")
+        assert answer.lines()[0].startswith("released: job")
         assert (answer.jobs, answer.deliveries, answer.refused) == ((1,), 0, ())
         assert [(job.state, job.review) for job in flow.jobs] == [("withheld", "released")]
         with pytest.raises(NotFoundError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,15 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import EngineError, NotFoundError, UsageError
-from dicomnode.operations.enhance import EnhanceReport, Site, enhance_folder
+from dicomnode.operations.enhance import EnhanceReport, Look, Site, enhance_folder
 from dicomnode.settings import DerivedSettings
 from dicomnode.store import bundles
 from dicomnode.store.bundles import By
-from dicomnode.testing.bundles import made_bundle
+from dicomnode.testing.bundles import engine_of, made, made_bundle
+from engines.bundle.examples import example_inputs
+from engines.bundle.folder import write_bundle
+from engines.bundle.golden import Golden, Tolerance
+from engines.bundle.provenance import Provenance, Training
 from tests.flow.rooms import phantom
 
 
@@ -174,3 +180,45 @@ def test_an_installed_bundle_enhances_files(tmp_path: Path) -> None:
     report = enhance_folder(source, tmp_path / "out", bundle.card.reference, {}, lambda *_: None, site)
     assert report.engine == bundle.card.reference
     assert states(report) == ["derived"]
+
+
+@pytest.fixture(name="strict", scope="module")
+def _strict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of bundles of a node with an engine whose gate lets nothing through."""
+    source, installed = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("engines")
+    subject = made("adjacent")
+    card = replace(subject.card, limits=replace(subject.card.limits, noise_ratio=(0.0, 0.001)))
+    with engine_of(replace(subject, card=card)) as engine:
+        inputs = example_inputs(card)
+        test = Golden(inputs, engine.run(inputs, {}), {one: {"image": Tolerance(9, 9, 999)} for one in card.precisions})
+    bundle = write_bundle(source, card, Provenance("Somebody", "MIT", Training("1")), subject.networks, test)
+    bundles.add(installed, bundle, "", By("somebody", 1.7e9))
+    return installed
+
+
+def test_what_a_gate_withholds_can_be_looked_at(tmp_path: Path, strict: Path) -> None:
+    source = write(tmp_path / "in", phantom())
+    look = Look(tmp_path / "pages", withheld=True)
+    site = Site(bundles=strict, look=look)
+    report = enhance_folder(source, tmp_path / "out", "random-adjacent", {}, lambda *_: None, site)
+    (stack,) = report.stacks
+    assert (stack.state, report.failed) == ("withheld", True)
+    assert "marked [gate failed]" in "\n".join(report.lines())
+    image = dcmread(next(Path(stack.folder).iterdir()))
+    assert image.SeriesDescription.endswith("[gate failed]")
+    assert image.ContentQualification == "RESEARCH"
+    assert "noise goes from" in image.DerivationDescription
+    (page,) = stack.pages
+    assert Path(page).read_bytes().startswith(b"\x89PNG")
+    (row,) = csv.DictReader((tmp_path / "pages" / "quality.csv").open())
+    assert (row["page"], row["passed"], float(row["noise_ratio"]) > 0) == (Path(page).name, "False", True)
+    assert "noise goes from" in row["reasons"]
+
+
+def test_what_is_withheld_is_not_written_unless_it_is_asked_for(tmp_path: Path, strict: Path) -> None:
+    source = write(tmp_path / "in", phantom())
+    site = Site(bundles=strict, look=Look(tmp_path / "pages"))
+    report = enhance_folder(source, tmp_path / "out", "random-adjacent", {}, lambda *_: None, site)
+    assert states(report) == ["withheld"]
+    assert list((tmp_path / "out").iterdir()) == []
+    assert len(report.stacks[0].pages) == 1
