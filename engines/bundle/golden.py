@@ -40,6 +40,7 @@ _HEADER: Final = re.compile(
 """What numpy writes before an array (NEP 1, version 1.0). Read as text: numpy's own reader evaluates it."""
 
 _ONE_PLACE_MM: Final = 0.001
+_ANOTHER_FORM: Final = "it is missing, or of another kind, unit, size, place or number of findings than the golden one"
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -74,13 +75,14 @@ class Golden:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one output is from the golden one; infinite where it has another form."""
+    """How far one output is from the golden one; infinitely where they cannot be compared, and then `why` says why."""
 
     output: str
     mean: float
     rms: float
     largest: float
     tolerance: Tolerance
+    why: str = ""
 
     @property
     def passed(self) -> bool:
@@ -88,6 +90,8 @@ class Difference:
         return abs(self.mean) <= bounds.mean and self.rms <= bounds.rms and self.largest <= bounds.largest
 
     def __str__(self) -> str:
+        if self.why:
+            return f"{self.output}: {self.why}"
         bounds = f"at most {self.tolerance.mean:g}, {self.tolerance.rms:g} and {self.tolerance.largest:g}"
         found = f"mean difference {self.mean:.3g}, rms {self.rms:.3g}, largest {self.largest:.3g}"
         return f"{self.output}: {found} ({bounds})"
@@ -107,14 +111,22 @@ def compare(golden: Golden, precision: Precision, outputs: Mapping[str, Value]) 
 
 def _difference(name: str, expected: Value, found: Value | None, tolerance: Tolerance) -> Difference:
     wanted = _numbers(expected)
-    got = _numbers(_paired(found, expected)) if found is not None and _is_alike(found, expected) else wanted[:0]
-    if got.shape != wanted.shape or not np.isfinite(got).all():
-        return Difference(name, math.inf, math.inf, math.inf, tolerance)
+    got = _numbers(_paired(found, expected)) if found is not None and _is_alike(found, expected) else None
+    if got is None or got.shape != wanted.shape:
+        return _incomparable(name, tolerance, _ANOTHER_FORM)
+    numbers = int(np.isfinite(got).sum())
+    if numbers < got.size:
+        why = f"{got.size - numbers} of its {got.size} values are no numbers (NaN or infinite)"
+        return _incomparable(name, tolerance, why)
     if not wanted.size:
         return Difference(name, 0.0, 0.0, 0.0, tolerance)
     apart = got - wanted
     rms = float(np.sqrt(np.square(apart).mean()))
     return Difference(name, float(apart.mean()), rms, float(np.abs(apart).max()), tolerance)
+
+
+def _incomparable(name: str, tolerance: Tolerance, why: str) -> Difference:
+    return Difference(name, math.inf, math.inf, math.inf, tolerance, why)
 
 
 def _is_alike(found: Value, expected: Value) -> bool:

@@ -76,6 +76,22 @@ def test_a_difference_is_held_to_all_tolerances(output: Value | None, passed: bo
     assert [found.passed for found in compare(GOLDEN, "float32", outputs)] == [passed]
 
 
+def test_what_cannot_be_compared_is_said_to_be() -> None:
+    spoilt = VOXELS.copy()
+    spoilt[0, 0, :2] = (np.nan, np.inf)
+    (found,) = compare(GOLDEN, "float32", {"volume": VOLUME.with_voxels(spoilt)})
+    assert str(found) == "volume: 2 of its 24 values are no numbers (NaN or infinite)"
+    (found,) = compare(GOLDEN, "float32", {"volume": Volume(VOXELS[:1], AFFINE, HU)})
+    assert str(found).startswith("volume: it is missing, or of another kind")
+    (found,) = compare(GOLDEN, "float32", {"volume": VOLUME.with_voxels(VOXELS + np.float32(0.5))})
+    assert str(found) == "volume: mean difference 0.5, rms 0.5, largest 0.5 (at most 0.1, 0.3 and 1)"
+
+
+def test_an_output_that_is_missing_is_no_output_without_findings() -> None:
+    golden = replace(GOLDEN, outputs={"f": Findings(())}, tolerance={"float32": {"f": Tolerance(1.0, 1.0, 1.0)}})
+    assert not compare(golden, "float32", {})[0].passed
+
+
 def test_findings_are_compared_in_any_order() -> None:
     one, other = Finding(0, (0.0, 0.0, 1.0, 1.0), "a", 0.5), Finding(1, (0.0, 0.0, 1.0, 1.0), "a", 0.6)
     golden = replace(
