@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from engines.card import Precision
@@ -9,6 +10,18 @@ from engines.errors import RuntimeFailedError
 from engines.runtimes.base import Tensors
 
 _LONGEST: Final = 200
+_LONGEST_READ: Final = 4000
+
+_SOURCE_PLACES: Final = re.compile(
+    r"Exception from \S+:\d+:"
+    r"|Check '[^\n]*?' failed at \S+:\d+:"
+    r"|FrontEnd API failed with \w+:"
+    r"|\[ONNXRuntimeError\] : \d+ : "
+    r"|\b[\w/]+\.(?:h|hpp|cc|cpp):\d+:? "
+)
+"""Where in their own source libraries say that they failed. It tells those who run a node nothing."""
+
+_FOLDERS: Final = re.compile(r"(?:/[^\s/\"']+)+/(?=[^\s/\"'])")
 
 
 def identity(name: str, version: str, precision: Precision) -> str:
@@ -18,8 +31,10 @@ def identity(name: str, version: str, precision: Precision) -> str:
 
 
 def said(error: Exception) -> str:
-    """A library's words, short and on one line. They name nodes and shapes of a network, never values."""
-    text = " ".join(str(error).split())
+    """A library's words, short and on one line, without places in its source and on this disk. They name nodes and
+    shapes of a network, never values."""
+    told = _SOURCE_PLACES.sub(" ", str(error)[:_LONGEST_READ])
+    text = " ".join(_FOLDERS.sub("", told).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
