@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomnode.config import Config
+from dicomnode.inference.compiled import remove_unused
 from dicomnode.inference.dispatch import Extent
 from dicomnode.inference.memory import SharedFolders
 from dicomnode.inference.service import EngineService
@@ -24,6 +25,7 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108  only folders of our own in it a
 
 def engine_service(config: Config, at_once: int) -> EngineService:
     """Resident engines, for so many series at once."""
+    remove_unused(config.compiled)
     extent = Extent(
         arguments=_processes(config, config.engines.devices or devices()),
         idle_s=config.engines.idle_unload_s,
