@@ -617,6 +617,12 @@ class EngineSettings(Section):
     idle_unload_s: float = Field(
         default=600.0, gt=0, description="an engine that nobody has needed for so long is closed"
     )
+    deadline_s: float = Field(
+        default=3600.0,
+        ge=1,
+        le=7 * 86400,
+        description="how long one series may take in the engines, with its wait for them; then it is tried again",
+    )
     shared_mb: int = Field(
         default=4096, ge=0, description="memory for decoded series on their way through engines, then the disk is used"
     )

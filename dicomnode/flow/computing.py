@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dicomnode.core import review
 from dicomnode.core.ports import ChainRequest
@@ -21,8 +21,6 @@ from dicomnode.flow.rooms import Rooms
 from dicomnode.flow.taking import Digests, Inputs, Taker
 from dicomnode.store.results import input_of, result_key
 from dicomnode.store.schema import Instance, Job
-
-_ENGINE_TIMEOUT_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class ChainRunner:
             headers=inputs.headers,
             out=str(out),
             priority=PRIORITIES[job.content["priority"]],
-            deadline_s=_ENGINE_TIMEOUT_S,
+            deadline_s=self._rooms.deadline_s,
             released=_is_released(job) or review.flags(job.content),
         )
         with self._rooms.engines.admit(request) as chain:

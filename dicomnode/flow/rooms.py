@@ -18,7 +18,7 @@ _HEADERS_TIMEOUT_S: Final = 600.0
 
 @dataclass(frozen=True)
 class Rooms:
-    """What the steps work with."""
+    """What the steps work with; `deadline_s`: how long a job may take in the engines."""
 
     database: Database
     files: FileStore
@@ -26,6 +26,7 @@ class Rooms:
     pixels: Worker
     engines: Engines
     shared: SharedFolders
+    deadline_s: float
 
     def paths(self, instances: Sequence[Instance]) -> list[str]:
         """Where the files of instances lie, here."""

@@ -49,7 +49,15 @@ class FlowRole:
         results = wiring.result_store(config)
         self._engines = engine_service(config, cores)
         self._shared = shared_folders(config)
-        self._rooms = Rooms(store.database, store.files, results, self._pixels, self._engines, self._shared)
+        self._rooms = Rooms(
+            store.database,
+            store.files,
+            results,
+            self._pixels,
+            self._engines,
+            self._shared,
+            config.engines.deadline_s,
+        )
         self._pipeline = Pipeline(self._rooms, wiring.routing(config), deriving(config))
         slots = {"route": _ROUTED_AT_ONCE, "enhance": cores, "derive": cores}
         self._workflows = port.Workflows(

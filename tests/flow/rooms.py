@@ -172,7 +172,7 @@ def flowing(
         computing = EngineCalls({"run_chain": run_chain, "describe": describe, **(engines or {})})
         results = ResultStore(folder)
         shared = SharedFolders(None, folder / "scratch", 0)
-        rooms = Rooms(reception.database, reception.files, results, pixels, computing, shared)
+        rooms = Rooms(reception.database, reception.files, results, pixels, computing, shared, 3600.0)
         yield Flow(reception, rooms, Pipeline(rooms, routes, DERIVING), pixels, computing, results)
 
 
