@@ -27,6 +27,9 @@ def why(
     subject: Annotated[
         str, typer.Argument(metavar="UID|ACCESSION|FILE", help="An object, series, study or DICOM file.")
     ],
+    each_check: Annotated[
+        bool, typer.Option("--checks", help="Tell each check of the gates, those that passed too.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -34,7 +37,7 @@ def why(
     from dicomnode.operations.why import why as ask
 
     _refuse_no_file(subject)
-    show(ask(configured(config, rules_matter=False), subject), as_json)
+    show(ask(configured(config, rules_matter=False), subject, each_check=each_check), as_json)
     return OK
 
 

@@ -59,6 +59,9 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
     }
 )
 
+IN_UNIT_OF_THE_IMAGE: Final = ("noise_before", "noise_after")
+"""Figures whose unit is that of the image's values."""
+
 TRENDED: Final = tuple(name for name, figure in FIGURES.items() if figure.trended)
 """Figures that have a control chart."""
 

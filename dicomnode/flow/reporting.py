@@ -18,6 +18,7 @@ from dicomnode.pixels.pages import slice_to_show, subjects_of
 from dicomnode.store.index import quality, replacing
 from dicomnode.store.index.arrivals import StoredFile, record_derived
 from dicomnode.store.schema import Instance, Job, QualityRow
+from engines.tasks.image import STRENGTH
 
 _BUILD_TIMEOUT_S: Final = 600.0
 _OWN_NUMBER: Final = 9
@@ -103,11 +104,11 @@ class Reporter:
 def _told(job: Job, row: QualityRow, series_uid: str, said: Mapping[str, Any]) -> dict[str, Any]:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created_at))
     return {
-        "heading": row.engine or "phantom",
-        "subjects": subjects_of(series_uid, quality.lineage_of(row), when, passed=row.passed),
+        "heading": _heading(row),
+        "subjects": subjects_of(series_uid, quality.lineage_of(row), when, _computed(row), passed=row.passed),
         "report": row.report,
         "figures": row.figures,
-        "notes": [*row.reasons, *row.drifts],
+        "notes": [*quality.checks_of(job, row), *row.drifts],
         "unit": row.report.get("unit", ""),
         "identity": {
             "series": series_uid,
@@ -118,3 +119,14 @@ def _told(job: Job, row: QualityRow, series_uid: str, said: Mapping[str, Any]) -
         },
         "number_offset": said["series"]["number_offset"] + _OWN_NUMBER,
     }
+
+
+def _heading(row: QualityRow) -> str:
+    """What was measured; presets of one engine are told apart in the description of the report's series."""
+    strength = row.settings.get(STRENGTH)
+    chosen = f" {STRENGTH} {strength:g}" if isinstance(strength, int | float) and strength != 1 else ""
+    return f"{row.engine}{chosen}" if row.engine else "phantom"
+
+
+def _computed(row: QualityRow) -> tuple[str, ...]:
+    return (row.runtime, f"digest {row.card_digest}") if row.runtime else ()

@@ -167,7 +167,7 @@ def _stories(config: Config, sent: Path) -> tuple[SeriesStory, SeriesStory]:
     story = why(config, str(sent)).series[0]
     made = [uid for job in story.jobs for uid in job.derived_series]
     if not made:
-        raise NotFoundError("nothing was derived", "; ".join(line.strip() for line in story.lines()))
+        raise NotFoundError("nothing was derived", "; ".join(line.strip() for line in story.lines(each_check=True)))
     return story, why(config, made[0]).series[0]
 
 
@@ -179,7 +179,7 @@ def _tell_story(story: SeriesStory, derived: SeriesStory, tell: Tell) -> None:
     for line in story.decisions:
         if line.strip().startswith("ok "):
             tell(f"          {line.strip()}")
-    passed = sum(": ok " in gate for gate in job.gates)
+    passed = len(job.gates) - len(job.failed_gates)
     tell(f"engine    {', '.join(job.engines)}; {passed} of {len(job.gates)} checks before and after it passed, so:")
     for gate in (gate for gate in job.gates if " HU on the mean" in gate or "noise goes" in gate):
         tell(f"          {gate.partition(': ')[2]}")

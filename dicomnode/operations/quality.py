@@ -26,7 +26,7 @@ from dicomnode.pixels.read import quiet_pydicom
 from dicomnode.pixels.sheet import draw, png
 from dicomnode.store.index import overview
 from dicomnode.store.index import quality as index
-from dicomnode.store.schema import QualityRow, Series
+from dicomnode.store.schema import Job, QualityRow, Series
 
 _COLUMNS = (
     "series", "stack", "job", "stage", "output", "kind", "engine", "preset", "runtime", "peer", "device", "protocol",
@@ -66,12 +66,8 @@ class Measurement:
         """What was measured, and when."""
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.at))
         lineage = Lineage(self.peer, self.device, self.protocol, self.engine, self.preset)
-        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        computed = f"job {self.job}, {self.runtime}" if self.runtime else f"job {self.job}"
-        return (
-            *subjects_of(self.series, lineage, when, passed=self.passed),
-            f"{computed}; {settings}" if settings else computed,
-        )
+        computed = (self.runtime, f"job {self.job}")
+        return subjects_of(self.series, lineage, when, computed, passed=self.passed)
 
     def lines(self) -> Sequence[str]:
         return (
@@ -146,9 +142,10 @@ def measurement(session: Session, row: QualityRow) -> Measurement:
     )
 
 
-def told_of(row: QualityRow, report: Measurement) -> Told:
+def told_of(job: Job, row: QualityRow, report: Measurement) -> Told:
     """What is written on the page of a report."""
-    return Told(report.heading, report.subjects, row.report, row.figures, (*report.reasons, *report.drifts))
+    notes = (*index.checks_of(job, row), *report.drifts)
+    return Told(report.heading, report.subjects, row.report, row.figures, notes)
 
 
 def write_table(path: Path, reports: Sequence[Measurement]) -> None:
@@ -179,5 +176,5 @@ def _rows_of(session: Session, series: Series) -> list[QualityRow]:
 def _write_page(config: Config, session: Session, folder: Path, row: QualityRow, report: Measurement) -> Path:
     job = overview.job_of(session, row.job_row)
     path = folder / f"quality-{row.id}.png"
-    path.write_bytes(png(draw(page_of(told_of(row, report), shown_slice(config, session, job, row)))))
+    path.write_bytes(png(draw(page_of(told_of(job, row, report), shown_slice(config, session, job, row)))))
     return path

@@ -256,7 +256,9 @@ def _plan_details(session: Session, plan: Plan) -> tuple[str, ...]:
 
 def _job_details(job: Job) -> tuple[str, ...]:
     gates = [
-        f"{stage['engine']}, {side} the engine: {told}" for stage in job.stages for side, told in gate_sentences(stage)
+        f"{stage['engine']}, {told.side} the engine: {told.line}"
+        for stage in job.stages
+        for told in gate_sentences(stage)
     ]
     kept = ("its result is kept",) if job.result is not None and job.state == JobState.WITHHELD else ()
     return (f"rule {', '.join(job.content['rules'])}, stack {job.content['stack_key']}", *gates, *kept)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from dicomnode.config import Config
 from dicomnode.core.headers import value
 from dicomnode.core.rules import RoutingPlan
+from dicomnode.core.scanners import preset_of
 from dicomnode.errors import NotFoundError
 from dicomnode.operations.index import reading
 from dicomnode.operations.telling.care import care_lines
@@ -46,6 +47,7 @@ class JobStory:
     state: str
     reasons: tuple[str, ...]
     gates: tuple[str, ...]
+    failed_gates: tuple[str, ...]
     kind: str
     measured: tuple[str, ...]
     derived_series: tuple[str, ...]
@@ -66,11 +68,11 @@ class SeriesStory:
     deliveries: tuple[Delivery, ...]
     proofs: tuple[str, ...]
 
-    def lines(self) -> Sequence[str]:
+    def lines(self, *, each_check: bool) -> Sequence[str]:
         return (
             f"series {self.series_instance_uid} ({self.origin})",
             *(f"  {line}" for line in (*self.arrival, *self.kept_back, *self.completeness, *self.decisions)),
-            *(f"  {line}" for job in self.jobs for line in _job_lines(job)),
+            *(f"  {line}" for job in self.jobs for line in _job_lines(job, each_check=each_check)),
             *(f"  {line}" for delivery in self.deliveries for line in _delivery_lines(delivery)),
             *(f"  {line}" for line in self.proofs),
         )
@@ -78,19 +80,23 @@ class SeriesStory:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The stories of all series that the subject names."""
+    """The stories of all series that the subject names.
+
+    each_check  whether `lines` tells what each gate checked, or of those that passed only how many
+    """
 
     subject: str
     series: tuple[SeriesStory, ...]
+    each_check: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"subject": self.subject, "series": [asdict(story) for story in self.series]}
 
     def lines(self) -> Sequence[str]:
-        return printable_lines(line for story in self.series for line in story.lines())
+        return printable_lines(line for story in self.series for line in story.lines(each_check=self.each_check))
 
 
-def why(config: Config, subject: str) -> Explanation:
+def why(config: Config, subject: str, *, each_check: bool = False) -> Explanation:
     """Explain a study, series or SOP Instance UID, an accession number, or a DICOM file by its SOP Instance UID.
 
     Raises NotFoundError where nothing is known of it.
@@ -103,7 +109,7 @@ def why(config: Config, subject: str) -> Explanation:
             "nothing is known by that UID, accession number or file",
             "check it for a missing digit; an association that was refused is told in the log",
         )
-    return Explanation(named, stories)
+    return Explanation(named, stories, each_check)
 
 
 def _is_file(subject: str) -> bool:
@@ -192,13 +198,15 @@ def _decisions(plans: Sequence[Plan], instances: Sequence[Instance]) -> tuple[st
 
 
 def _job(session: Session, job: Job) -> JobStory:
+    gates = [line for stage in job.stages for line in _gates(stage)]
     return JobStory(
-        engines=tuple(job.content["engines"]),
+        engines=tuple(_engine(job, place) for place in range(len(job.content["engines"]))),
         rules=tuple(job.content["rules"]),
         stack=job.content["stack_key"],
         state=job.state,
         reasons=tuple(job.reasons),
-        gates=tuple(line for stage in job.stages for line in _gates(stage)),
+        gates=tuple(line for line, _ in gates),
+        failed_gates=tuple(line for line, passed in gates if not passed),
         kind=job.content.get("kind", "job"),
         measured=quality_lines(session, job),
         derived_series=tuple(job.derived_series),
@@ -211,16 +219,32 @@ def _deliveries_of_derived(session: Session, series_instance_uid: str) -> tuple[
     return tuple(each for series in found for each in overview.deliveries_of(session, series.id))
 
 
-def _gates(stage: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{stage['engine']}, {side} the engine: {told}" for side, told in gate_sentences(stage))
+def _engine(job: Job, place: int) -> str:
+    """An engine of a job with the version that ran, and the settings that the rule chose."""
+    named = job.content["engines"][place]
+    stage = job.stages[place] if place < len(job.stages) else {}
+    version = f"@{stage['version']}" if "version" in stage and "@" not in named else ""
+    chosen = preset_of(job.content["settings"].get(named, {}))
+    return f"{named}{version}{f' ({chosen})' if chosen else ''}"
 
 
-def _job_lines(job: JobStory) -> tuple[str, ...]:
+def _gates(stage: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
+    return tuple((f"{stage['engine']}, {one.side} the engine: {one.line}", one.passed) for one in gate_sentences(stage))
+
+
+def _checks(job: JobStory, *, each_check: bool) -> tuple[str, ...]:
+    passed = len(job.gates) - len(job.failed_gates)
+    if each_check or not passed:
+        return job.gates
+    return (*job.failed_gates, f"{counted(passed, 'check')} before and after the engine passed (all: --checks)")
+
+
+def _job_lines(job: JobStory, *, each_check: bool) -> tuple[str, ...]:
     engines = ", ".join(job.engines)
     done = {"constancy": "measured as a phantom", "shadow": f"{engines} tried out, nothing leaves"}
     return (
         f"{done.get(job.kind, f'enhanced by {engines}')} (rule {', '.join(job.rules)}), stack {job.stack}: {job.state}",
-        *(f"  {line}" for line in (*job.reasons, *job.gates, *job.measured)),
+        *(f"  {line}" for line in (*job.reasons, *_checks(job, each_check=each_check), *job.measured)),
         *(line for uid in job.derived_series for line in _derived_lines(uid, job.derived_deliveries[uid])),
     )
 

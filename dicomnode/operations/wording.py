@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def counted(number: int, thing: str) -> str:
@@ -11,8 +11,20 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def gate_sentences(stage: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """("before" or "after", what a gate of that side of the engine found) for each finding of a stage."""
+class GateSentence(NamedTuple):
+    """What a gate found on one side of an engine, "before" or "after" it."""
+
+    side: str
+    passed: bool
+    sentence: str
+
+    @property
+    def line(self) -> str:
+        return f"{'ok   ' if self.passed else 'FAILS'} {self.sentence}"
+
+
+def gate_sentences(stage: Mapping[str, Any]) -> Iterator[GateSentence]:
+    """Each finding of the gates around a stage."""
     for side in ("before", "after"):
         for finding in (stage.get(side) or {}).get("findings", ()):
-            yield side, f"{'ok   ' if finding['passed'] else 'FAILS'} {finding['sentence']}"
+            yield GateSentence(side, finding["passed"], finding["sentence"])

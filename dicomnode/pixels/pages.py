@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.core.figures import FIGURES
+from dicomnode.core.figures import FIGURES, IN_UNIT_OF_THE_IMAGE
 from dicomnode.core.scanners import Lineage
 from dicomnode.pixels.sheet import Curve, Picture, Plot, Sheet
 from engines.volume import HU
@@ -43,7 +43,7 @@ class Told:
 
     heading   such as the engine's reference          subjects  lines below it: series, scanner, protocol, time
     report    the QualityReport as JSON               figures   the flat ones
-    notes     sentences of the gate and of the control charts
+    notes     what the gate checked, with its limits, and sentences of the control charts
     """
 
     heading: str
@@ -53,25 +53,31 @@ class Told:
     notes: tuple[str, ...]
 
 
-def subjects_of(series_instance_uid: str, lineage: Lineage, when: str, *, passed: bool) -> tuple[str, ...]:
-    """What a page is about: the measured series, its scanner, when, and what the gate said."""
+def subjects_of(
+    series_instance_uid: str, lineage: Lineage, when: str, computed: Sequence[str], *, passed: bool
+) -> tuple[str, ...]:
+    """What a page is about: the measured series, its scanner, how it was computed, when, and what the gate said."""
     said = "passed" if passed else "DID NOT PASS"
+    known = [f"settings {lineage.preset.replace('+', ', ')}" if lineage.preset else "", *computed]
+    how = ", ".join(one for one in known if one)
     return (
         f"series {series_instance_uid}",
         f"from {lineage.peer or 'no configured peer'}, device {lineage.device}, protocol {lineage.protocol}",
+        *((how,) if how else ()),
         f"{when}, {said}",
     )
 
 
 def page_of(told: Told, shown: Shown | None) -> Sheet:
     """The page. `shown` is None where the images are not there any more: figures are kept longer."""
+    unit = str(told.report.get("unit", ""))
     subtitles = told.subjects if shown is not None else (*told.subjects, "The images are not kept any more.")
     return Sheet(
         title=told.heading,
         subtitles=subtitles,
         pictures=() if shown is None else _pictures(shown, told.figures),
-        plot=_plot(told.report.get("nps")),
-        table=tuple((FIGURES[name].meaning, _value(name, value)) for name, value in told.figures.items()),
+        plot=_plot(told.report.get("nps"), unit),
+        table=tuple((FIGURES[name].meaning, _value(name, value, unit)) for name, value in told.figures.items()),
         notes=told.notes,
     )
 
@@ -87,12 +93,12 @@ def _pictures(shown: Shown, figures: Mapping[str, float]) -> tuple[Picture, ...]
     place = f"slice {shown.index + 1}"
     if shown.after is None:
         return (Picture(place, shown.before, centre, width),)
-    residual = shown.before - shown.after
+    change = shown.after - shown.before
     noise = figures.get("noise_before", 0.0)
     return (
         Picture(f"before, {place}", shown.before, centre, width),
         Picture("after", shown.after, centre, width),
-        Picture("before - after", residual, 0.0, max(_LEAST_RESIDUAL_WIDTH, _NOISES_SHOWN * noise)),
+        Picture("after - before", change, 0.0, max(_LEAST_RESIDUAL_WIDTH, _NOISES_SHOWN * noise)),
     )
 
 
@@ -104,19 +110,19 @@ def _window_of(shown: Shown) -> tuple[float, float]:
     return (low + high) / 2, max(high - low, 1e-6)
 
 
-def _plot(spectrum: object) -> Plot | None:
+def _plot(spectrum: object, unit: str) -> Plot | None:
     if not isinstance(spectrum, Mapping):
         return None
     x = _numbers(spectrum.get("frequency_per_mm"))
     labels = {"before": "before", "after": "after"} if "after" in spectrum else {"before": "as scanned"}
     lines = [(label, _numbers(spectrum.get(name))) for name, label in labels.items()]
     curves = tuple(Curve(label, x, y) for label, y in lines if len(y) == len(x) > 1)
-    return Plot("noise power spectrum, unit^2 mm^2", "cycles per mm", curves) if curves else None
+    return Plot(f"noise power spectrum, {unit or 'unit'}^2 mm^2", "cycles per mm", curves) if curves else None
 
 
 def _numbers(values: object) -> tuple[float, ...]:
     return tuple(float(value) for value in values) if isinstance(values, Sequence) else ()
 
 
-def _value(name: str, value: float) -> str:
-    return f"{value:.4g} {FIGURES[name].unit}".rstrip()
+def _value(name: str, value: float, unit: str) -> str:
+    return f"{value:.4g} {unit if name in IN_UNIT_OF_THE_IMAGE else FIGURES[name].unit}".rstrip()

@@ -53,6 +53,7 @@ def write_reports(
     source = read_dataset(Path(sources[place]), with_pixels=False)
     document = QualityDocument(
         engine=report["heading"],
+        subjects=tuple(report["subjects"]),
         unit=report["unit"],
         figures=report["figures"],
         sentences=tuple(report["notes"]),

@@ -145,7 +145,7 @@ def _draw_plot(page: Canvas, plot: Plot, at: int) -> int:
             for x, y in zip(curve.x, curve.y, strict=True)
         ]
         _draw_line(page, points, dashed=index > 0)
-        legend = (right - 260, top + 20 + index * _LINE)
+        legend = (right - 100 - 200 * (len(plot.curves) - 1 - index), at)  # beside the title: no curve is there
         _draw_line(page, [(legend[0] - 80, legend[1] - 5), (legend[0] - 10, legend[1] - 5)], dashed=index > 0)
         _write(page, curve.label, legend)
     return at + _CURVE_ROWS + _LINE

@@ -97,7 +97,7 @@ def test_a_withheld_result_is_shown_too(config: Config, tmp_path: Path) -> None:
         uid = enhanced(flow)
         assert [job.state for job in flow.jobs] == ["withheld"]
         told = show_quality(config, uid, tmp_path / "pages")
-        assert told.lines()[3].endswith(", DID NOT PASS")
+        assert told.lines()[4].endswith(", DID NOT PASS")
         assert "  noise is out of bounds" in told.lines()
         page = cv2.imread(told.written[0], cv2.IMREAD_GRAYSCALE)
         assert page is not None

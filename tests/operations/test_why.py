@@ -79,7 +79,7 @@ def test_the_story_of_a_received_series(tmp_path: Path) -> None:
     assert "from SCANNER (scanner, 10.0.0.1) calling DICOMNODE" in story.arrival
     assert any("every association that carried it was released" in line for line in story.completeness)
     (job,) = story.jobs
-    assert (job.engines, job.rules, job.state) == (("ct-nlm",), ("low-dose chest",), "derived")
+    assert (job.engines, job.rules, job.state) == (("ct-nlm@1.0.0",), ("low-dose chest",), "derived")
     assert any("before the engine: ok" in gate for gate in job.gates)
     assert any("after the engine: ok" in gate and "HU" in gate for gate in job.gates)
     assert len(job.derived_series) == 1

@@ -17,6 +17,7 @@ from dicomnode.pixels.sheet import COLUMNS, ROWS, Picture, draw, grey, png
 from engines.volume import ARBITRARY, HU
 
 REPORT: dict[str, Any] = {
+    "unit": HU,
     "noise_before": 20.0, "noise_after": 8.0, "edge_modulation": 0.97, "edge_correlation_slice": 2,
     "bias_hu": {"soft tissue": 0.2}, "slice_bias_hu": {"soft tissue": 0.4},
     "nps": {"frequency_per_mm": [0.1, 0.2, 0.3], "before": [100.0, 80.0, 20.0], "after": [40.0, 20.0, 5.0]},
@@ -35,11 +36,11 @@ def ink(page: Any) -> float:
 
 def test_a_page_has_pictures_curves_and_a_table() -> None:
     sheet = page_of(TOLD, shown())
-    assert [picture.caption for picture in sheet.pictures] == ["before, slice 3", "after", "before - after"]
+    assert [picture.caption for picture in sheet.pictures] == ["before, slice 3", "after", "after - before"]
     assert (sheet.pictures[0].centre, sheet.pictures[0].width, sheet.pictures[2].width) == (40.0, 400.0, 120.0)
     assert sheet.plot is not None
     assert [curve.label for curve in sheet.plot.curves] == ["before", "after"]
-    assert ("noise before", "20") in sheet.table
+    assert ("noise before", "20 HU") in sheet.table
     page = draw(sheet)
     assert page.shape == (ROWS, COLUMNS)
     assert page.dtype == np.uint8

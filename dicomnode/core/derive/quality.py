@@ -31,11 +31,12 @@ from dicomnode.core.derive.document import (
 from dicomnode.core.derive.elements import ascii_text, encoded_item, our_text, put_encoded
 from dicomnode.core.derive.image import writable
 from dicomnode.core.derive.provenance import local_time
-from dicomnode.core.figures import FIGURES
+from dicomnode.core.figures import FIGURES, IN_UNIT_OF_THE_IMAGE
 from dicomnode.core.identity import named_uid
 
 TITLE: Final = Code("QUALITY", OWN_SCHEME, "Image quality report")
 ENGINE: Final = Code("ENGINE", OWN_SCHEME, "Engine that was measured")
+SUBJECT: Final = Code("SUBJECT", OWN_SCHEME, "What was measured, and how it was computed")
 GATE: Final = Code("GATE", OWN_SCHEME, "What the gate after the engine says")
 
 UNITS: Final[Mapping[str, Code]] = {
@@ -46,7 +47,6 @@ UNITS: Final[Mapping[str, Code]] = {
 }
 """By the unit of a figure (PS3.16 CID 83)."""
 
-_IN_UNIT_OF_THE_IMAGE: Final = ("noise_before", "noise_after")
 _LO_CHARACTERS: Final = 64
 _UT_CHARACTERS: Final = 1024
 _CODE_CHARACTERS: Final = 16
@@ -58,13 +58,15 @@ class QualityDocument:
     """What a report says, beside whom it is about.
 
     engine     name@version, or "phantom"         unit  of the image's values
+    subjects   how it was computed, and whether the gate passed: without patient data
     figures    by the names of `dicomnode.core.figures`
-    sentences  of the gate, ASCII without patient data
+    sentences  what the gate checked, ASCII without patient data
     sources    the images that were measured
     identity   what the UIDs are made of: sources, engine, settings
     """
 
     engine: str
+    subjects: tuple[str, ...]
     unit: str
     figures: Mapping[str, float]
     sentences: tuple[str, ...]
@@ -139,15 +141,13 @@ def _put_series(made: Dataset, said: Dataset, document: QualityDocument, modalit
 
 def _content(document: QualityDocument) -> Iterator[bytes]:
     yield from observer(document.equipment)
-    engine = named_item("CONTAINS", "TEXT", ENGINE)
-    engine.TextValue = our_text(document.engine, _UT_CHARACTERS)
-    yield encoded_item(engine)
+    yield _text(ENGINE, document.engine)
+    for subject in document.subjects:
+        yield _text(SUBJECT, subject)
     for name, value in document.figures.items():
         yield encoded_item(_measured(document, name, value))
     for sentence in document.sentences:
-        said = named_item("CONTAINS", "TEXT", GATE)
-        said.TextValue = our_text(sentence, _UT_CHARACTERS)
-        yield encoded_item(said)
+        yield _text(GATE, sentence)
     for one in document.sources:
         image = Dataset()
         image.RelationshipType, image.ValueType = "CONTAINS", "IMAGE"
@@ -155,9 +155,15 @@ def _content(document: QualityDocument) -> Iterator[bytes]:
         yield encoded_item(image)
 
 
+def _text(concept: Code, text: str) -> bytes:
+    item = named_item("CONTAINS", "TEXT", concept)
+    item.TextValue = our_text(text, _UT_CHARACTERS)
+    return encoded_item(item)
+
+
 def _measured(document: QualityDocument, name: str, value: float) -> Dataset:
     item = named_item("CONTAINS", "NUM", figure_code(name))
-    unit = document.unit if name in _IN_UNIT_OF_THE_IMAGE else FIGURES[name].unit
+    unit = document.unit if name in IN_UNIT_OF_THE_IMAGE else FIGURES[name].unit
     measured = Dataset()
     put_encoded(measured, "MeasurementUnitsCodeSequence", encoded_code(UNITS.get(unit, UNITS[""])))
     measured.NumericValue = f"{value:.8g}"

@@ -127,6 +127,15 @@ def charting_of(lineage: Lineage) -> Charting:
     return SERIES if lineage.engine else PHANTOM
 
 
+def checks_of(job: Job, row: QualityRow) -> tuple[str, ...]:
+    """A sentence for each thing that the gate after an engine checked of an output; of a phantom what is out of its
+    limits."""
+    stage: Mapping[str, Any] = job.stages[row.stage] if row.stage < len(job.stages) else {}
+    gate = stage.get("outputs", {}).get(row.output, {}).get("after") or {}
+    checks = [f"{'ok' if one['passed'] else 'NOT OK'}: {one['sentence']}" for one in gate.get("findings", ())]
+    return tuple(checks or row.reasons)
+
+
 def reports_of_series(session: Session, series_row: int) -> list[QualityRow]:
     """All reports on a received series, in the order of jobs and stages."""
     rows = select(QualityRow).where(QualityRow.series_row == series_row)

@@ -23,6 +23,7 @@ from tests.core.derive.sources import CREATED_AT, as_read, ct_image, read_back, 
 
 SOURCES = tuple(ObjectReference("1.2.3.4", CTImageStorage, f"1.2.3.4.{number}") for number in (1, 2))
 DOCUMENT = QualityDocument(
+    subjects=("series 1.2.3", "passed"),
     engine="ct-denoise@1.0.0",
     unit="HU",
     figures={name: 1.23456789 + index for index, name in enumerate(FIGURES)},
