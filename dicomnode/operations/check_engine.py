@@ -21,6 +21,7 @@ from engines.bundle import signing
 from engines.bundle.folder import Bundle
 from engines.bundle.installed import BundleSource
 from engines.bundle.tables import nearest
+from engines.making import judge_reach
 from engines.runtimes import choice
 from engines.runtimes.base import Runtime
 from engines.runtimes.devices import CPU, devices
@@ -47,13 +48,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Checked:
-    """`signed_by`: fingerprint of the trusted key; `signature` says in words how it stands with it."""
+    """`signed_by`: fingerprint of the trusted key; `signature` says in words how it stands with it. `warnings`: what
+    may show in images though everything passes."""
 
     engine: str
     digest: str
     signed_by: str
     signature: str
     trials: tuple[Trial, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -67,9 +70,10 @@ class Checked:
     def lines(self) -> Sequence[str]:
         return printable_lines(
             (
-                f"{self.engine}: all files are as digested ({self.digest[:16]}), its networks are what the card says",
+                f"{self.engine}: all files are as digested ({self.digest}), its networks are what the card says",
                 f"signature: {self.signature}",
                 *(trial.line() for trial in self.trials),
+                *(f"warning: {warning}" for warning in self.warnings),
             )
         )
 
@@ -98,7 +102,16 @@ def check_bundle(bundle: Bundle, signed_by: str, limits: LimitSettings, runtime:
     if not wanted:
         raise UsageError(f"there is no runtime {runtime!r}", nearest(runtime, [one.name for one in known]))
     trials = tuple(trial for device in devices() for trial in _trials(bundle, wanted, device, limits))
-    return Checked(bundle.card.reference, bundle.digest, signed_by, _in_words(bundle, signed_by), trials)
+    signature, warnings = _in_words(bundle, signed_by), tuple(_warnings(bundle))
+    return Checked(bundle.card.reference, bundle.digest, signed_by, signature, trials, warnings)
+
+
+def _warnings(bundle: Bundle) -> Iterator[str]:
+    """Where slices that are cut into tiles would show seams."""
+    for stage in bundle.card.stages if not bundle.card.method else ():
+        problem, sentence = judge_reach(bundle.card, stage, bundles.network_of(bundle.folder, stage))
+        if problem:
+            yield f"{sentence}; its maker should {problem}"
 
 
 def bundle_of(config: Config | None, what: str) -> Bundle:

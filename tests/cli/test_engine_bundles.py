@@ -254,3 +254,13 @@ def test_a_bundle_is_begun_made_and_signed(command: Command, tmp_path: Path) -> 
     assert done["digest"] == load_bundle(tmp_path / "mine").digest
     assert any("noise_ratio: NOT judged" in note for note in done["notes"])
     assert done["signed_by"] in command("engines", "check", "mine", "--runtime", "onnxruntime").out
+
+
+def test_a_halo_that_is_too_small_is_warned_of(command: Command, sources: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(sources / "1.0.0", tmp_path / "narrow"))
+    card = source / "card.toml"
+    card.write_text(card.read_text().replace("halo_px = 5", "halo_px = 0"))
+    seal(source)
+    checked = command("engines", "check", source, "--runtime", "onnxruntime")
+    assert checked.code == 0
+    assert "warning: net.onnx looks 5 px far and its halo_px is 0: tiles would show seams" in checked.out
