@@ -23,11 +23,15 @@ from dicomnode.pixels.encode import derive_stack
 from dicomnode.pixels.read import quiet_pydicom
 from dicomnode.pixels.service import decode_stack
 from dicomnode.settings import DerivedSettings
-from engines.card import SettingValue
-from engines.chaining import IMAGE
+from engines.card import EngineCard, SettingValue
+from engines.chaining import IMAGE, Link, check_links
+from engines.errors import EngineInputError
 from engines.registry import default_registry
 
 Progress = Callable[[str, int, int], None]
+
+_LEAVING: Final = ("",)
+"""The first output."""
 
 _KEYWORDS: Final = STACK_KEYWORDS | HEADER_KEYWORDS
 
@@ -129,13 +133,14 @@ def enhance_folder(
 ) -> EnhanceReport:
     """Run one engine on every stack in a file or folder, and write a derived series for each into `target`.
 
-    Raises EngineNotFoundError, SettingError; UsageError where `target` is not empty; NotFoundError where there is
-    nothing to read.
+    Raises EngineNotFoundError, SettingError; UsageError where the engine wants more than one series or makes no images
+    of it, or `target` is not empty; NotFoundError where there is nothing to read.
     """
     quiet_pydicom()
     registry = default_registry(site.bundles)
     card = registry.card(engine)
     resolved = card.resolve(settings)
+    _check_fits(card)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is not empty", "name a folder that is new or empty: nothing is overwritten")
     stacks, unreadable = stacks_in(source, _KEYWORDS)
@@ -144,10 +149,18 @@ def enhance_folder(
     target.mkdir(parents=True, exist_ok=True)  # where it cannot be made, say so before the work
     for done, work in enumerate(works):
         progress(f"{card.reference}", done, len(works))
-        stage = {"engine": registry.source(engine), "settings": resolved, "leaving": [""]}
+        stage = {"engine": registry.source(engine), "settings": resolved, "leaving": _LEAVING}
         reports.append(_enhance(work, stage, site))
     progress(f"{card.reference}", len(works), len(works))
     return EnhanceReport(card.reference, tuple(reports), unreadable)
+
+
+def _check_fits(card: EngineCard) -> None:
+    """What is known of an engine is no failure of each series."""
+    try:
+        check_links([Link.of(card.reference, card, _LEAVING)], (IMAGE,))
+    except EngineInputError as error:
+        raise UsageError(str(error), error.hint) from None
 
 
 def _works(stacks: Sequence[StackFiles], target: Path) -> list[_Work]:
@@ -186,7 +199,7 @@ def _run(work: _Work, stage: Mapping[str, Any], site: Site, scratch: Path) -> di
     )
     told = {
         "reasons": tuple(ran["reasons"]),
-        "gates": tuple(one for each in ran["stages"] for _, one in gate_sentences(each)),
+        "gates": tuple(one.line for each in ran["stages"] for one in gate_sentences(each)),
     }
     if look.pages is not None:
         told["pages"] = write_pages(look.pages, Ran(work.folder.name, work.files.series, stack.key, ran, volume, out))

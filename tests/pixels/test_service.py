@@ -86,7 +86,7 @@ def test_slabs_of_a_stack_make_the_same_volume(worker: WorkerProcess, tmp_path: 
     (whole := tmp_path / "whole").mkdir()
     (slabs := tmp_path / "slabs").mkdir()
     digests = worker.call("decode_stack", TIMEOUT_S, paths=paths, out=str(whole))["digests"]
-    assert worker.call("open_stack", TIMEOUT_S, paths=paths, out=str(slabs)) ["shape"] == [3, 64, 64]
+    assert worker.call("open_stack", TIMEOUT_S, paths=paths, out=str(slabs))["shape"] == [3, 64, 64]
     later = worker.call("decode_slices", TIMEOUT_S, paths=paths[2:], out=str(slabs), begin=2)
     first = worker.call("decode_slices", TIMEOUT_S, paths=paths[:2], out=str(slabs), begin=0)
     assert [*first["digests"], *later["digests"]] == digests
