@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from engines.bundle.tables import nearest
+from engines.card import EngineCard
 from engines.errors import EngineInputError
 
 IMAGE: Final = "image"
@@ -27,6 +28,12 @@ class Link:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     leaving: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, reference: str, card: EngineCard, leaving: tuple[str, ...]) -> Self:
+        """The engine of a card."""
+        inputs, outputs = ({name: port.kind for name, port in side.items()} for side in (card.inputs, card.outputs))
+        return cls(reference, inputs, outputs, leaving)
 
 
 def main_input(inputs: Mapping[str, str]) -> str:

@@ -182,6 +182,17 @@ def test_an_installed_bundle_enhances_files(tmp_path: Path) -> None:
     assert states(report) == ["derived"]
 
 
+def test_an_engine_that_makes_no_images_is_refused_by_its_name_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    bundle = made_bundle(tmp_path / "made", "detect")
+    bundles.add(tmp_path / "engines", bundle, "", By("somebody", 1.7e9))
+    site = Site(bundles=tmp_path / "engines")
+    with pytest.raises(UsageError, match=f"^{bundle.card.reference} gives findings") as refused:
+        enhance_folder(tmp_path / "nowhere", tmp_path / "out", "random-detect", {}, lambda *_: None, site)
+    assert "engines check" in refused.value.hint
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(name="strict", scope="module")
 def _strict(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of bundles of a node with an engine whose gate lets nothing through."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dicomnode.core.rules.ruleset import Leaving, Rule
 from dicomnode.errors import ConfigError
-from engines.card import EngineCard, Port
+from engines.card import EngineCard
 from engines.chaining import Link, check_links, first_output
 from engines.errors import EngineInputError
 
@@ -29,11 +29,7 @@ def fitted(rule: Rule, cards: Mapping[str, EngineCard]) -> Rule:
 
 def _link(reference: str, card: EngineCard, deliver: Sequence[Leaving]) -> Link:
     leaving = tuple(one.output for one in deliver if one.engine == reference)
-    return Link(reference, _kinds(card.inputs), _kinds(card.outputs), leaving)
-
-
-def _kinds(ports: Mapping[str, Port]) -> dict[str, str]:
-    return {name: port.kind for name, port in ports.items()}
+    return Link.of(reference, card, leaving)
 
 
 def _plain(leaving: Leaving, card: EngineCard) -> Leaving:
