@@ -57,7 +57,8 @@ def _told(ran: Ran, stage: Mapping[str, Any], told: Mapping[str, Any]) -> Told:
     said = "passed" if gate["passed"] else "DID NOT PASS: withheld"
     subjects = (f"series {ran.series}", f"{stage['runtime']}; {preset_of(stage['settings'])}".rstrip("; "), said)
     report = {**told["quality"], "unit": told["unit"]}
-    notes = tuple(f"{'ok   ' if one['passed'] else 'FAILS'} {one['sentence']}" for one in gate["findings"])
+    failed_first = sorted(gate["findings"], key=lambda one: bool(one["passed"]))
+    notes = tuple(f"{'ok   ' if one['passed'] else 'FAILS'} {one['sentence']}" for one in failed_first)
     return Told(f"{stage['engine']}@{stage['version']}", subjects, report, figures_of(report), notes)
 
 
