@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from dicomnode.core.review import RELEASED, flag_note, is_flagged, release_note
+from dicomnode.core.review import FLAG, RELEASED, flag_note, is_flagged, release_note
 from dicomnode.core.rules import leaving_of
 from dicomnode.core.types import Sender
 from dicomnode.faults import kill_point
@@ -36,7 +36,6 @@ _PARTS: Final = 4
 """Into which a series is divided among the pixel workers: of each part the headers of all sources are read."""
 _LEAST_SLICES: Final = 16
 
-_FLAG: Final = " [gate failed]"
 """After the description of a series that left though a gate did not pass."""
 
 _NUMBERS_A_JOB: Final = 10
@@ -252,7 +251,7 @@ def _said(deriving: Deriving, job: Job, report: Mapping[str, Any]) -> dict[str, 
     """What derived objects say of us and of themselves."""
     flagged = is_flagged(report, job.content, is_released=job.review == RELEASED)
     return {
-        "series": {**_label_of(job, deriving.series), "description_suffix": _FLAG if flagged else ""},
+        "series": {**_label_of(job, deriving.series), "description_suffix": FLAG if flagged else ""},
         "equipment": dict(deriving.equipment),
         "content_qualification": "RESEARCH" if flagged else deriving.content_qualification,
         "note": _note_of(job, report),
