@@ -140,6 +140,7 @@ class EngineService:
         self._gates = judges
         self._seats = threading.BoundedSemaphore(admitted)
         self._threads = ThreadPoolExecutor(admitted, "chain")
+        self._chains: set[AdmittedChain] = set()
         self._locate = locate
 
     @property
@@ -173,6 +174,7 @@ class EngineService:
                 yield chain
             finally:
                 chain.give_up()
+                self._chains.discard(chain)
         finally:
             self._seats.release()
 
@@ -180,13 +182,17 @@ class EngineService:
         """End all processes; chains that are not over fail as transient."""
         self._dispatcher.close()
         self._gates.close()
+        for chain in tuple(self._chains):
+            chain.forget()  # it would wait for slices that are still being decoded
         self._threads.shutdown()
 
     def _begin(self, chain: AdmittedChain) -> None:
+        self._chains.add(chain)
         try:
             chain.future = self._threads.submit(self._run, chain)
         except RuntimeError:  # it was shut down, or the machine has no more threads for us
             chain.forget()
+            self._chains.discard(chain)
             raise WorkerError("the engines take no more jobs", "the job is tried again after a while") from None
 
     def _run(self, chain: AdmittedChain) -> Report:

@@ -214,7 +214,8 @@ def test_a_job_that_hangs_ends_at_its_deadline_and_the_next_one_runs(site: Site)
 
 
 def test_a_job_that_is_not_decoded_in_time_fails(site: Site) -> None:
-    late = site.request(1, "plus", 3, deadline_s=0.5)
+    assert site.done(site.request(2, "plus", 3))["state"] == "done"  # so that its engine is open
+    late = site.request(1, "plus", 3, deadline_s=1.5)
     with site.service.admit(late) as chain, pytest.raises(WorkerError, match="not decoded in time"):
         chain.report()
 
@@ -250,6 +251,18 @@ def test_a_service_that_was_closed_takes_no_job(tmp_path: Path, judges: WorkerPo
         with pytest.raises(WorkerError, match="no more jobs") as caught:
             site.done(site.request(job, "plus", 3, deadline_s=5.0))
         assert caught.value.transient
+
+
+def test_a_service_that_is_closed_waits_for_no_slices(tmp_path: Path, judges: WorkerPool) -> None:
+    site = started(tmp_path, judges)
+    with site.service.admit(site.request(1, "plus", 3)) as chain:
+        wait_until(lambda: site.service.waiting == 1, 20.0, "it waits for its slices")
+        closed_at = time.monotonic()
+        site.service.close()
+        assert time.monotonic() < closed_at + 20.0, "the job had a minute"
+        with pytest.raises(WorkerError) as caught:
+            chain.report()
+    assert caught.value.transient
 
 
 def test_a_job_that_fails_leaves_nothing_measured(site: Site, judges: WorkerPool) -> None:
