@@ -388,7 +388,8 @@ def test_every_example_in_the_document_loads(block: str) -> None:
             table["needs"] = {name: tables["need"][name]["match"] for name in table["needs"]}
     specs = [rule_spec(table, number) for number, table in enumerate(tables["rule"], 1)]
     assert specs
-    load_rules(specs, DESTINATIONS, ENGINES, peers=("ct1", "ct2", "pacs"))
+    installed = (*ENGINES, "liver-denoise", "ct-two-stages")
+    load_rules(specs, DESTINATIONS, installed, peers=("ct1", "ct2", "pacs"))
 
 
 def test_every_clause_in_the_documents_tables_loads() -> None:
