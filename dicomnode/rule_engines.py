@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dicomnode.core.rules import Rule, RuleSet, fitted
+from dicomnode.core.rules import Rule, RuleSet, fitted, fitted_unseen
 from dicomnode.errors import BundleError, ConfigError, EngineError
 from engines.card import EngineCard
 from engines.registry import Registry
@@ -76,7 +76,7 @@ def _check_settings(rule: Rule, registry: Registry) -> None:
 def _fitted(rule: Rule, registry: Registry) -> Rule:
     """The rule, held to what its engines take and give."""
     cards = _cards(rule, registry)
-    return rule if cards is None else fitted(rule, cards)
+    return fitted_unseen(rule) if cards is None else fitted(rule, cards)
 
 
 def _cards(rule: Rule, registry: Registry) -> Mapping[str, EngineCard] | None:

@@ -60,6 +60,8 @@ def check_links(links: Sequence[Link], given: Sequence[str]) -> None:
     given  names of the volumes that there are; the first is what goes in as the main input, whatever it is called
     """
     _check_main(links[0], given)
+    for link in links:
+        _check_own_image(link, given[1:])
     available = dict.fromkeys((IMAGE, *given[1:]), _VOLUME)
     for link in links:
         for name, kind in link.inputs.items():
@@ -79,6 +81,17 @@ def _check_main(link: Link, given: Sequence[str]) -> None:
             f"the first series is {given[0]!r}, and {link.reference} makes its images of {main!r}",
             f"name first, in `needs`, the series that goes in as {main!r}",
         )
+
+
+def _check_own_image(link: Link, others: Sequence[str]) -> None:
+    """The images that an engine works on are the chain's: another series must never stand in for them."""
+    main = main_input(link.inputs)
+    for name in (main, IMAGE):
+        if name and name in others:
+            raise EngineInputError(
+                f"{name!r} is not the first series, and {link.reference} makes its images of what is called so",
+                f"name it first in `needs`; else call that series otherwise than {name!r}",
+            )
 
 
 def _check_taken(link: Link, name: str, kind: str, available: Mapping[str, str]) -> None:

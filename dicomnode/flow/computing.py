@@ -103,10 +103,6 @@ class ChainRunner:
         return Result(key, kept, folder)
 
 
-def _nobody(slices: int) -> None:
-    """Nothing waits for the slices of a stack that is decoded before its engines begin."""
-
-
 def _is_released(job: Job) -> bool:
     return job.review == review.RELEASED
 

@@ -35,8 +35,7 @@ _BUILD_TIMEOUT_S: Final = 1800.0
 _PARTS: Final = 4
 """Into which a series is divided among the pixel workers: of each part the headers of all sources are read."""
 _LEAST_SLICES: Final = 16
-
-"""After the description of a series that left though a gate did not pass."""
+"""Of a part: fewer are not worth the reading of all headers."""
 
 _NUMBERS_A_JOB: Final = 10
 """Series numbers kept free for one job; each output of the engines of its chain may take one."""

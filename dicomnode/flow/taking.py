@@ -71,7 +71,7 @@ class Inputs:
 
     @property
     def _named(self) -> dict[str, Stack]:
-        return {IMAGE: self.main, **self.others}
+        return {IMAGE: self.main} | self.others | {IMAGE: self.main}  # first, and whatever others are called
 
 
 def _nobody(slices: int) -> None:

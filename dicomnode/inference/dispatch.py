@@ -260,6 +260,12 @@ class Dispatcher:
             return
         try:
             answer = self._processes[number].call(question.operation, OPENING_TIMEOUT_S, **question.arguments)
+        except (WorkerError, RuntimeFailedError) as error:
+            self._processes[number].end()  # as in `_compute`: opening an engine runs it, for its golden test
+            with self._condition:
+                self._warm[number] = ()
+            question.answer.set_exception(error)
+            return
         except (DicomNodeError, EngineError) as error:
             question.answer.set_exception(error)
             return

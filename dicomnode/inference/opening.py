@@ -57,7 +57,11 @@ def open_engine(source: str, place: Place) -> Opened:
     failed: list[str] = []
     for choice in choices(bundle.card, place.wish, runtimes_for(bundle, place)):
         engine = _open(bundle, choice, place)
-        why = prove(engine, bundle, choice, Proofs(place.cache))
+        try:
+            why = prove(engine, bundle, choice, Proofs(place.cache))
+        except BaseException:
+            engine.close()
+            raise
         if not why:
             reason = "; ".join((choice.reason, *failed))
             event("engine_opened", engine=bundle.card.reference, runtime=engine.card.runtime, reason=reason)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from engines.whole_files import write_whole
 
 MODULE: Final = "dicomnode.inference.proving"
 _FOLDER: Final = "proofs"
+_LIBRARIES: Final = ("numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "openvino", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class ProofFacts:
 
     bundle   its digest
     runtime  what computes its networks, with version and precision
+    library  exact versions of the libraries that compute: a patch is other native code
     device   its name here; `model` what it is, for a disk may move into another machine
     node     version of this software, which does what stands around the networks
     """
 
     bundle: str
     runtime: str
+    library: str
     device: str
     model: str
     node: str = __version__
@@ -76,12 +80,20 @@ class Proofs:
         return folder / f"{hashlib.sha256(_content(facts)).hexdigest()}.json"
 
 
+def _library() -> str:
+    found = []
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
+
+
 def prove(engine: ModelEngine, bundle: Bundle, choice: Choice, proofs: Proofs) -> str:
     """Why an opened engine must not compute for anyone here; "" where it passed its golden test, now or before.
 
     Raises BundleError where the test itself cannot be read, RuntimeFailedError where the device fails.
     """
-    facts = ProofFacts(bundle.digest, engine.card.runtime, choice.device, model_of(choice.device))
+    facts = ProofFacts(bundle.digest, engine.card.runtime, _library(), choice.device, model_of(choice.device))
     if proofs.holds(facts):
         return ""
     passed, found = try_golden(engine, bundle, choice.precision)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from dicomnode.core.rules import Leaving, Rule, RuleSpec, fitted, load_rules
+from dicomnode.core.rules import Leaving, Rule, RuleSpec, fitted, fitted_unseen, load_rules
 from dicomnode.errors import ConfigError
 from dicomnode.testing.bundles import Shape, made
 from engines.card import EngineCard
@@ -42,6 +43,13 @@ def test_each_input_is_the_need_of_its_name_and_the_first_need_the_main_one(need
         (["phases"], ["image", "portl", "delayed"], "phases takes 'portal'", "did you mean 'portl'"),
         (["phases"], ["image", "portal"], "phases takes 'delayed'", ""),
         (["phases"], ["portal", "image", "delayed"], "the first series is 'portal'", "goes in as 'image'"),
+        (
+            ["ct-nlm", "phases"],
+            ["native", "image", "portal", "delayed"],
+            "'image' is not the first series",
+            "call that",
+        ),
+        (["denoise"], ["native", "image"], "'image' is not the first series", "name it first"),
         (["segment"], ["image", "portal", "delayed"], "gives a mask, and no DICOM object is made of that", "check"),
         (["detect"], [], "gives findings, and no DICOM object is made of that", "check"),
         (["marked"], [], "wants marks that a person drew, as 'marks'", "check"),
@@ -77,3 +85,14 @@ def test_a_version_that_is_tried_out_has_to_fit_too() -> None:
     (loaded,) = load_rules([spec], {"pacs": "pacs"}, ["two"]).rules
     with pytest.raises(ConfigError, match="marks that a person drew"):
         fitted(loaded, cards)
+
+
+def test_without_cards_a_rule_is_held_to_what_its_words_tell() -> None:
+    spec = RuleSpec("one", {"Modality": "CT"}, engines=("ct-nlm",), send_results=("pacs",))
+    (plain,) = load_rules([spec], {"pacs": "pacs"}, ["ct-nlm"]).rules
+    twice = replace(plain, deliver=(Leaving("ct-nlm"), Leaving("ct-nlm", "image"), Leaving("ct-nlm", "other")))
+    assert fitted_unseen(twice).deliver == (Leaving("ct-nlm"), Leaving("ct-nlm", "other"))
+    needs = {name: {"SeriesDescription": name} for name in ("native", "image")}
+    (wrong,) = load_rules([replace(spec, needs=needs)], {"pacs": "pacs"}, ["ct-nlm"]).rules
+    with pytest.raises(ConfigError, match="'image' is not the first series"):
+        fitted_unseen(wrong)

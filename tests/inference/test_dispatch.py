@@ -17,6 +17,7 @@ from dicomnode.errors import DicomNodeError, EngineError, EngineInputError, Work
 from dicomnode.inference import dispatch
 from dicomnode.inference.dispatch import Dispatcher, Extent, Ticket, Work
 from dicomnode.testing.processes import wait_until
+from engines.errors import RuntimeFailedError
 
 ENGINE = "plus@1.0.0"
 Answer = Mapping[str, Any]
@@ -34,6 +35,7 @@ class Site:
     given: list[tuple[str, int, int]] = field(default_factory=list)
     computed: Counter[tuple[str, int]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, parts: list[Any]) -> None:
@@ -82,6 +84,7 @@ class Process:
         return {"parts": found, "seconds": 0.0, "warm": [ENGINE]} if parts else {"engine": arguments["engine"]}
 
     def end(self) -> None:
+        self._site.ended.append(self._number)
         self.pid = None
         self._ended.set()
 
@@ -166,6 +169,16 @@ def test_such_an_error_loses_a_slab_once_and_its_job_goes_on(monkeypatch: pytest
     with closing(dispatcher(monkeypatch, site)) as engines:
         assert len(computed(engines, work("a", 9)).findings) == 3
     assert site.computed == Counter(("a", each) for each in range(9))
+
+
+@pytest.mark.parametrize("error", [WorkerError("it died"), RuntimeFailedError("the device fell off", "look")])
+def test_a_process_whose_device_failed_while_asked_is_ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    site = Site(first_fails(error))
+    with closing(dispatcher(monkeypatch, site)) as engines:
+        with pytest.raises(type(error)):
+            asked(engines)
+        assert site.ended == [0]
+        assert asked(engines) == {"engine": ENGINE}
 
 
 def test_an_answer_of_another_length_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from dicomnode.testing.bundles import made_bundle
 from engines.bundle.folder import Bundle
 from engines.bundle.installed import BundleSource
 from engines.errors import RuntimeFailedError
+from engines.model.engine import ModelEngine
 from engines.runtimes import devices
 from engines.runtimes.choice import Wish
 from engines.runtimes.tensorrt import runtime
@@ -70,3 +71,17 @@ def test_who_asks_for_tensorrt_on_a_processor_is_told_why_not(bundle: Bundle, tm
     with pytest.raises(RuntimeFailedError, match="nothing computes") as refused:
         open_engine(source_of(bundle), Place(Wish(runtime="tensorrt"), 1, tmp_path))
     assert "GPUs only" in refused.value.hint
+
+
+def test_an_engine_whose_golden_test_breaks_off_is_closed(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_off(*_: object) -> str:
+        raise RuntimeFailedError("the device fell off", "look at it")
+
+    closed: list[ModelEngine] = []
+    monkeypatch.setattr(opening, "prove", breaks_off)
+    monkeypatch.setattr(ModelEngine, "close", closed.append)
+    with pytest.raises(RuntimeFailedError, match="fell off"):
+        open_engine(source_of(bundle), Place(Wish(precision="float32"), 1, tmp_path))
+    assert len(closed) == 1

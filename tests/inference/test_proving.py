@@ -214,10 +214,11 @@ def test_a_device_that_fails_is_no_test_that_failed(
 
 
 def test_nothing_is_remembered_without_a_folder(tmp_path: Path) -> None:
-    facts = ProofFacts("digest", "runtime-1.0/float32", "cpu", "a processor")
+    facts = ProofFacts("digest", "runtime-1.0/float32", "runtime 1.0.1", "cpu", "a processor")
     nowhere, somewhere = Proofs(None), Proofs(tmp_path)
     for proofs in (nowhere, somewhere):
         proofs.keep(facts)
     assert not nowhere.holds(facts)
     assert somewhere.holds(facts)
     assert not somewhere.holds(replace(facts, device="cuda:0"))
+    assert not somewhere.holds(replace(facts, library="runtime 1.0.2"))

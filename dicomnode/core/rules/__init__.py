@@ -14,7 +14,7 @@ fitting.py   whether a rule's engines take what its needs name, and give what it
 from dicomnode.core.rules.clauses import Clause, parse_clause
 from dicomnode.core.rules.explain import ClauseExplanation, RuleExplanation, explain, nearest
 from dicomnode.core.rules.facts import Facts, is_derived_by_us
-from dicomnode.core.rules.fitting import fitted
+from dicomnode.core.rules.fitting import fitted, fitted_unseen
 from dicomnode.core.rules.forward import Forwarding, Suppressed, Target, forward, tightened
 from dicomnode.core.rules.needs import Fulfilled, explain_needs, fulfilled
 from dicomnode.core.rules.plan import Output, PlannedJob, RoutingPlan, StackDecision, leaving_of, plan
@@ -23,6 +23,6 @@ from dicomnode.core.rules.ruleset import Leaving, Need, Rule, RuleSet, RuleSpec,
 __all__ = [
     "Clause", "ClauseExplanation", "Facts", "Forwarding", "Fulfilled", "Leaving", "Need", "Output", "PlannedJob",
     "RoutingPlan", "Rule", "RuleExplanation", "RuleSet", "RuleSpec", "StackDecision", "Suppressed", "Target", "explain",
-    "explain_needs", "fitted", "forward", "fulfilled", "is_derived_by_us", "leaving_of", "load_rules", "nearest",
-    "parse_clause", "plan", "rule_spec", "tightened",
+    "explain_needs", "fitted", "fitted_unseen", "forward", "fulfilled", "is_derived_by_us", "leaving_of", "load_rules",
+    "nearest", "parse_clause", "plan", "rule_spec", "tightened",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dicomnode.core.rules.ruleset import Leaving, Rule
 from dicomnode.errors import ConfigError
 from engines.card import EngineCard
-from engines.chaining import Link, check_links, first_output
+from engines.chaining import IMAGE, Link, check_links, first_output
 from engines.errors import EngineInputError
 
 
@@ -25,6 +25,15 @@ def fitted(rule: Rule, cards: Mapping[str, EngineCard]) -> Rule:
     except EngineInputError as error:
         raise ConfigError(f"rule {rule.name!r}: {error}", error.hint) from None
     return replace(rule, deliver=tuple(dict.fromkeys(_plain(one, cards[one.engine]) for one in rule.deliver)))
+
+
+def fitted_unseen(rule: Rule) -> Rule:
+    """The same as far as it can be told without cards: what is called "image" is the first series, and the first output
+    of its engine. Raises ConfigError."""
+    if rule.engines and IMAGE in [need.name for need in rule.needs][1:]:
+        raise ConfigError(f"rule {rule.name!r}: {IMAGE!r} is not the first series", f"name {IMAGE!r} first in `needs`")
+    plain = (Leaving(one.engine) if one.output == IMAGE else one for one in rule.deliver)
+    return replace(rule, deliver=tuple(dict.fromkeys(plain)))
 
 
 def _link(reference: str, card: EngineCard, deliver: Sequence[Leaving]) -> Link:
