@@ -71,7 +71,8 @@ class Inputs:
 
     @property
     def _named(self) -> dict[str, Stack]:
-        return {IMAGE: self.main} | self.others | {IMAGE: self.main}  # first, and whatever others are called
+        others = {name: stack for name, stack in self.others.items() if name != IMAGE}
+        return {IMAGE: self.main, **others}
 
 
 def _nobody(slices: int) -> None:
