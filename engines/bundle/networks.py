@@ -12,7 +12,7 @@ from engines.errors import BundleError
 OPSETS: Final = range(13, 24)
 """Opsets of ONNX's own domain that all runtimes here take."""
 
-_OWN_DOMAINS: Final = ("", "ai.onnx")
+OWN_DOMAINS: Final = ("", "ai.onnx")
 _FLOAT32: Final = 1
 """TensorProto.FLOAT"""
 _EXTERNAL: Final = 1
@@ -76,7 +76,7 @@ def parsed(content: bytes, file: str) -> Any:
 
 def _check_operators(model: Any, file: str) -> None:
     for opset in model.opset_import:
-        if opset.domain not in _OWN_DOMAINS:
+        if opset.domain not in OWN_DOMAINS:
             raise BundleError(f"{file} uses operators of {opset.domain[:60]!r}", "only ONNX's own are computed")
         if opset.version not in OPSETS:
             bounds = f"{OPSETS[0]} to {OPSETS[-1]}"
@@ -84,7 +84,7 @@ def _check_operators(model: Any, file: str) -> None:
     if model.functions:
         raise BundleError(f"{file} brings functions of its own", "inline them (onnx.inliner) and export it again")
     for node in _nodes(model.graph):
-        if node.domain not in _OWN_DOMAINS:
+        if node.domain not in OWN_DOMAINS:
             raise BundleError(f"{file} uses operators of {node.domain[:60]!r}", "only ONNX's own are computed")
         if node.op_type in _DRAWING:
             raise BundleError(f"{file} draws numbers ({node.op_type})", "the same image must give the same again")

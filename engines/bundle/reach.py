@@ -7,6 +7,7 @@ looks at the whole slice (a mean over it, an instance norm) is seen to. Rows and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.bundle.networks import parsed
+from engines.bundle.networks import OWN_DOMAINS, parsed
 from engines.card import Stage
 
 FARTHEST_PX: Final = 1024
@@ -22,8 +23,17 @@ FARTHEST_PX: Final = 1024
 
 _LENGTH_PX: Final = 2 * FARTHEST_PX + 256
 _MOST_NODES: Final = 4000
+_LONGEST_PX: Final = 16 * _LENGTH_PX
+"""Of a tensor, a kernel, a stride, a dilation or a padding."""
+
 _MOST_STEPS: Final = 20_000_000
-"""Places that are looked at: a graph comes from outside."""
+"""Places that are looked at: a graph comes from outside, and is to take less than two seconds."""
+
+_LEAST_STEPS: Final = 1024
+"""What looking at any tensor counts as, however short it is: the calls cost time too."""
+
+_MOST_VALUES: Final = 16
+"""Of a constant that says how an operator works: two for each axis are the most that any needs."""
 
 _CHANNELS: Final = 1
 _AXES: Final = 4
@@ -114,15 +124,19 @@ class _Graph:
             raise _UnknownError("so many operators")
         for node in self._graph.node:
             self._follow(node)
-        return max((self._looks(self._places[one.name]) for one in self._graph.output if one.name in self._places),
-                   default=0)  # fmt: skip
+        outputs = {one.name for one in self._graph.output}
+        return max((self._looks(self._places[name]) for name in outputs if name in self._places), default=0)
 
     @property
     def coarsest(self) -> int:
         """Pixels of the input for one of the coarsest tensor that is an image still."""
-        return self._length // min(len(places) for places in self._places.values() if len(places) > 1)
+        return self._length // min(
+            (len(places) for places in self._places.values() if len(places) > 1), default=self._length
+        )
 
     def _follow(self, node: Any) -> None:
+        if node.domain not in OWN_DOMAINS:
+            raise _UnknownError(f"{node.domain}.{node.op_type}")  # nothing has checked its attributes
         if node.op_type == "Constant":
             self._keep_constant(node)
             return
@@ -131,6 +145,8 @@ class _Graph:
         taken = [self._places[name] for name in node.input if name in self._places]
         if not taken or node.op_type in ("Shape", "Size"):
             return  # it hangs on weights and sizes alone
+        for places in taken:
+            self._look(len(places))
         places = self._made(node, taken)
         self._places.update(dict.fromkeys(node.output, places))
 
@@ -165,6 +181,7 @@ class _Graph:
 
     def _looks(self, places: _Places) -> int:
         """How far the farthest look goes, beyond the input's own pixels of each place."""
+        self._look(len(places))
         place = np.arange(len(places), dtype=np.int64)
         begin = place * self._length // len(places)
         end = np.maximum(begin, -(-(place + 1) * self._length // len(places)) - 1)
@@ -174,6 +191,8 @@ class _Graph:
         import onnx
 
         found = next((one for one in node.attribute if one.name == name), None)
+        if found is not None and found.ref_attr_name:
+            raise _UnknownError(node.op_type)  # it is said by a function that calls it: there is none
         return default if found is None else onnx.helper.get_attribute_value(found)
 
     def along(self, node: Any, name: str, default: int) -> int:
@@ -188,16 +207,20 @@ class _Graph:
         values = self.attribute(node, "pads", (0, 0, 0, 0))
         if len(values) != 4:
             raise _UnknownError(node.op_type)
-        return int(values[self._axis - 2]), int(values[self._axis])
+        return _padding(int(values[self._axis - 2])), _padding(int(values[self._axis]))
 
     def values(self, name: str) -> list[Any] | None:
-        """A constant's values; None where it is none."""
+        """A constant's finite values; None where it is none, or has others, or many."""
         from onnx import numpy_helper
 
         tensor = self._constants.get(name)
-        if tensor is None or np.prod(tensor.dims) > _LENGTH_PX:
+        if tensor is None or math.prod(tensor.dims) > _MOST_VALUES or tensor.data_location == tensor.EXTERNAL:
             return None
-        return [float(one) for one in numpy_helper.to_array(tensor).ravel()]
+        try:
+            values = [float(one) for one in numpy_helper.to_array(tensor).ravel()]
+        except (ValueError, TypeError):  # texts, or fewer values than it says
+            return None
+        return values if np.isfinite(values).all() else None
 
     def kernel(self, node: Any) -> int:
         """The length of a convolution's kernel along this axis, or of a pool's."""
@@ -215,9 +238,7 @@ class _Graph:
         last = np.full(length, -1, dtype=np.int32)
         nearest = np.zeros(length, dtype=np.int64)
         for tap in taps:
-            self._left -= length
-            if self._left < 0:
-                raise _UnknownError("so many operators")
+            self._look(length)
             inside = (tap >= 0) & (tap < len(places))
             first[inside] = np.minimum(first[inside], places.first[tap[inside]])
             last[inside] = np.maximum(last[inside], places.last[tap[inside]])
@@ -225,6 +246,11 @@ class _Graph:
         empty = last < 0
         first[empty], last[empty] = places.first[nearest[empty]], places.last[nearest[empty]]
         return _Places(first, last)
+
+    def _look(self, length: int) -> None:
+        self._left -= max(length, _LEAST_STEPS)
+        if self._left < 0:
+            raise _UnknownError("so many operators")
 
     @property
     def axis(self) -> int:
@@ -249,8 +275,8 @@ def _spread(places: _Places, length: int) -> _Places:
 
 
 def _convolved(graph: _Graph, node: Any, places: _Places) -> _Places:
-    kernel, dilation = graph.kernel(node), graph.along(node, "dilations", 1)
-    stride, (before, after) = graph.along(node, "strides", 1), graph.pads(node)
+    kernel, dilation = _bounded(graph.kernel(node)), _bounded(graph.along(node, "dilations", 1))
+    stride, (before, after) = _bounded(graph.along(node, "strides", 1)), graph.pads(node)
     span = dilation * (kernel - 1) + 1
     automatic = graph.attribute(node, "auto_pad", b"NOTSET")
     if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
@@ -265,8 +291,8 @@ def _convolved(graph: _Graph, node: Any, places: _Places) -> _Places:
 
 
 def _deconvolved(graph: _Graph, node: Any, places: _Places) -> _Places:
-    kernel, dilation = graph.kernel(node), graph.along(node, "dilations", 1)
-    stride, (before, after) = graph.along(node, "strides", 1), graph.pads(node)
+    kernel, dilation = _bounded(graph.kernel(node)), _bounded(graph.along(node, "dilations", 1))
+    stride, (before, after) = _bounded(graph.along(node, "strides", 1)), graph.pads(node)
     given = ("output_shape", "auto_pad")
     if any(graph.attribute(node, name, b"NOTSET") != b"NOTSET" for name in given):
         raise _UnknownError(node.op_type)
@@ -281,7 +307,7 @@ def _padded(graph: _Graph, node: Any, places: _Places) -> _Places:
     pads = graph.values(node.input[1]) if len(node.input) > 1 else graph.attribute(node, "pads", None)
     if pads is None or len(pads) != 2 * _AXES or (len(node.input) > 3 and node.input[3]):
         raise _UnknownError(node.op_type)
-    before, after = int(pads[graph.axis]), int(pads[graph.axis + _AXES])
+    before, after = _padding(int(pads[graph.axis])), _padding(int(pads[graph.axis + _AXES]))
     place = np.arange(_bounded(len(places) + before + after)) - before
     mode, most = graph.attribute(node, "mode", b"constant"), len(places) - 1
     if mode == b"reflect":
@@ -299,6 +325,8 @@ def _resized(graph: _Graph, node: Any, places: _Places) -> _Places:
     if scales is None or len(scales) != _AXES:
         raise _UnknownError(node.op_type)
     finer = scales[graph.axis]
+    if finer <= 0:
+        raise _UnknownError(node.op_type)
     place = np.arange(_bounded(int(len(places) * finer)))
     half = graph.attribute(node, "coordinate_transformation_mode", b"half_pixel")
     if half not in (b"half_pixel", b"pytorch_half_pixel", b"asymmetric"):
@@ -317,14 +345,14 @@ def _resized(graph: _Graph, node: Any, places: _Places) -> _Places:
 
 def _shuffled(graph: _Graph, node: Any, places: _Places) -> _Places:
     """DepthToSpace."""
-    block = int(graph.attribute(node, "blocksize", 1))
+    block = _bounded(graph.attribute(node, "blocksize", 1))
     length = _bounded(len(places) * block)
     return graph.gathered(places, [np.arange(length) // block], length)
 
 
 def _folded(graph: _Graph, node: Any, places: _Places) -> _Places:
     """SpaceToDepth."""
-    block = int(graph.attribute(node, "blocksize", 1))
+    block = _bounded(graph.attribute(node, "blocksize", 1))
     length = _bounded(len(places) // block)
     return graph.gathered(places, (np.arange(length) * block + tap for tap in range(block)), length)
 
@@ -335,6 +363,8 @@ def _sliced(graph: _Graph, node: Any, places: _Places) -> _Places:
     if starts is None or ends is None or axes is None:
         raise _UnknownError(node.op_type)
     steps = steps or [1.0] * len(axes)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or not all(int(step) for step in steps):
+        raise _UnknownError(node.op_type)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if int(axis) % _AXES == graph.axis:
             chosen = np.arange(len(places))[slice(int(start), int(end), int(step))]
@@ -345,9 +375,16 @@ def _sliced(graph: _Graph, node: Any, places: _Places) -> _Places:
 
 
 def _bounded(length: int) -> int:
-    if not 0 < length <= 16 * _LENGTH_PX:
+    """A length of something; raises _UnknownError where it is below 1, or longer than anything sound."""
+    if not 0 < length <= _LONGEST_PX:
         raise _UnknownError("sizes out of bounds")
     return length
+
+
+def _padding(px: int) -> int:
+    """The same of a padding: it may be 0, and below 0 where it cuts off."""
+    _bounded(abs(px) + 1)
+    return px
 
 
 def _keeps(node: Any) -> bool:

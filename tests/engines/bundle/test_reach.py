@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -153,6 +154,90 @@ def test_a_graph_that_takes_for_ever_is_given_up() -> None:
              for number in range(60)]  # fmt: skip
     nodes[0].input[0], nodes[-1].output[0] = "x", "y"
     assert reach_of(network(nodes, weights), stage()).unknown
+
+
+HUGE = 2**62
+WEIGHTS = {"w": np.ones((1, 1, 3, 3), np.float32)}
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose", "MaxPool"])
+@pytest.mark.parametrize("name", ["strides", "dilations", "kernel_shape"])
+@pytest.mark.parametrize("size", [0, -1, HUGE])
+def test_sizes_that_are_none_are_not_followed(kind: str, name: str, size: int) -> None:
+    said: dict[str, Any] = ({"kernel_shape": [3, 3]} if kind == "MaxPool" else {}) | {name: [size, size]}
+    node = helper.make_node(kind, ["x"] if kind == "MaxPool" else ["x", "w"], ["y"], **said)
+    assert reach_of(network([node], WEIGHTS), stage()).unknown == "sizes out of bounds"
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=0),
+        helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=0),
+        helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", dilations=[HUGE, HUGE]),
+        helper.make_node("Conv", ["x", "w"], ["y"], pads=[HUGE, HUGE, -HUGE, -HUGE]),
+        helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[200_000] * 2, auto_pad="SAME_UPPER"),
+    ],
+)
+def test_blocks_paddings_and_kernels_out_of_bounds_are_not_followed(node: Node) -> None:
+    assert reach_of(network([node], WEIGHTS), stage()).unknown == "sizes out of bounds"
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf, -2.0, 0.0])
+def test_a_scale_that_is_none_is_not_followed(scale: float) -> None:
+    scales = {"s": np.array([1, 1, scale, scale], np.float32)}
+    assert reach_of(network([helper.make_node("Resize", ["x", "", "s"], ["y"])], scales), stage()).unknown == "Resize"
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants"),
+    [
+        ("Resize", {"": None, "s": np.array(["a", "b", "c", "d"], object)}),
+        ("Pad", {"p": np.array([0, 0, np.nan, 0, 0, 0, 0, 0], np.float32)}),
+        ("ReduceSum", {"a": np.array([np.nan], np.float32)}),
+        ("Slice", {"a": np.array([0]), "b": np.array([9]), "c": np.array([2]), "d": np.array([0])}),
+        ("Slice", {"a": np.array([0]), "b": np.array([9]), "c": np.array([2, 3])}),
+        ("Slice", {"a": np.array([np.nan], np.float32), "b": np.array([9]), "c": np.array([2])}),
+    ],
+)
+def test_constants_that_fit_nothing_are_not_followed(kind: str, constants: dict[str, np.ndarray | None]) -> None:
+    node = helper.make_node(kind, ["x", *constants], ["y"])
+    given_ = {name: value for name, value in constants.items() if value is not None}
+    assert reach_of(network([node], given_), stage()).unknown == kind
+
+
+def test_an_operator_of_another_domain_is_not_followed() -> None:
+    """Nothing knows what its attributes must be."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], strides="ab", domain="other")
+    model = onnx.load_model_from_string(network([node], WEIGHTS))
+    model.opset_import.append(helper.make_opsetid("other", 1))
+    assert reach_of(model.SerializeToString(), stage()).unknown == "other.Conv"
+
+
+def test_an_attribute_that_refers_to_a_function_is_not_followed() -> None:
+    model = onnx.load_model_from_string(network([helper.make_node("Conv", ["x", "w"], ["y"], strides=[1, 1])], WEIGHTS))
+    attribute = model.graph.node[0].attribute[0]
+    del attribute.ints[:]
+    attribute.ref_attr_name = "caller"
+    assert reach_of(model.SerializeToString(), stage()).unknown == "Conv"
+
+
+def test_a_network_without_inputs_looks_nowhere() -> None:
+    model = onnx.load_model_from_string(network([helper.make_node("Identity", ["w"], ["y"])], WEIGHTS))
+    del model.graph.input[:]
+    assert reach_of(model.SerializeToString(), stage()) == Reach(0)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[30_000] * 2, auto_pad="SAME_UPPER")],
+        [helper.make_node("Concat", ["x"] * 50_000, ["y"], axis=1)],
+    ],
+)
+def test_a_graph_of_many_short_looks_is_given_up(nodes: list[Node]) -> None:
+    """Each costs time, however few places it is for."""
+    assert reach_of(network(nodes, {}), stage()).unknown == "so many operators"
 
 
 def test_made_bundles_say_how_far_they_look() -> None:
