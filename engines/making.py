@@ -33,7 +33,7 @@ from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.tasks.image import with_strength
 from engines.tiling import DEFAULT_TILE_PX
 from engines.volume import HU, Volume
-from engines.whole_files import write_whole
+from engines.whole_files import GIVEN_ON, write_whole
 
 MARGIN: Final = 4.0
 """Times what was measured here: another processor rounds in another order."""
@@ -83,8 +83,8 @@ def make(folder: Path, given: Mapping[str, Value] | None = None) -> Made:
     inputs, drawn = _inputs(card, folder, given)
     test, measured = golden_of(card, folder, inputs)
     bundles.check_golden(card, test)
-    write_whole(folder / GOLDEN, write_golden(test))
-    write_whole(folder / WORDS, words.encode())
+    write_whole(folder / GOLDEN, write_golden(test), GIVEN_ON)
+    write_whole(folder / WORDS, words.encode(), GIVEN_ON)
     bundles.seal(folder)
     return Made(bundles.load_bundle(folder), (*looks, f"golden test: {drawn}", *measured))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ def test_what_is_made_is_a_bundle(shape: Shape, tmp_path: Path) -> None:
     bundle = making.make(source(tmp_path, shape)).bundle
     assert load_bundle(tmp_path) == bundle
     check_networks(bundle)
+    assert all((tmp_path / name).stat().st_mode & 0o777 == 0o644 for name in (GOLDEN, WORDS))
     assert set(golden(bundle).tolerance) == {"float32", "bfloat16", "float16"}
 
 
@@ -147,3 +149,9 @@ def test_a_template_needs_no_more_than_what_only_its_maker_knows(task: Task, tmp
         making.make(tmp_path)
     card.write_text(re.sub(r'^(intended_use|maker|licence|run) = ""', r'\1 = "said"', card.read_text(), flags=re.M))
     assert making.make(tmp_path).bundle.card.task == task
+
+
+def test_a_template_is_toml_whatever_things_are_called() -> None:
+    table = tomllib.loads(card_template('a"\n', "image", Network('b"\\.onnx', ('c"',), ('d"',))))["engine"]
+    stage = table["stages"][0]
+    assert (table["name"], stage["file"], stage["inputs"][0]["tensor"]) == ('a"\n', 'b"\\.onnx', 'c"')
