@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +22,13 @@ from engines.bundle.folder import CARD, network_of, read_card, read_file
 from engines.bundle.golden import read_arrays
 from engines.bundle.networks import names_of
 from engines.bundle.reach import reach_of
+from engines.bundle.soundness import file_problems, name_problems
 from engines.bundle.tables import nearest
 from engines.bundle.template import Network, card_template
 from engines.bundle.words import limits_in_words
 from engines.card import EngineCard, Stage, Task
 from engines.volume import Volume
-from engines.whole_files import write_whole
+from engines.whole_files import GIVEN_ON, write_whole
 
 _TASKS: Final[Mapping[str, Task]] = {
     "image": "image", "contrast": "contrast", "super-resolution": "super-resolution", "segment": "segment",
@@ -80,29 +82,47 @@ class MadeBundle:
 def new_card(folder: Path, name: str, task: str, network: Path | None) -> Begun:
     """Write a card.toml with comments into a folder; of a network that is given, or lies there alone, with its names.
 
-    Raises UsageError where there is a card already, or no such task; BundleError where the network is none.
+    Raises UsageError where a file is there already, several networks are, or no such task or name may be; BundleError
+    where the network is none.
     """
     if task not in _TASKS:
         raise UsageError(f"there is no task {task!r}", nearest(task, _TASKS))
-    if (folder / CARD).exists():
-        raise UsageError(f"{folder / CARD} is there already", "nothing is overwritten: change that one")
-    folder.mkdir(parents=True, exist_ok=True)
-    found = sorted(folder.glob("*.onnx")) if network is None else [network]
-    if not found:
-        write_whole(folder / CARD, card_template(name, _TASKS[task]).encode())
+    path = _network_for(folder, network)
+    for problem, hint in (*name_problems(name), *(() if path is None else file_problems(path.name))):
+        raise UsageError(problem, hint)
+    if path is None:
+        _write_new(folder / CARD, card_template(name, _TASKS[task]).encode())
         return Begun(
             str(folder / CARD), ("no network was given: write the names of its file and tensors into the card",)
         )
-    path = found[0]
     stage = Stage(path.name, (), ())
     content = network_of(path.parent, stage)
     (taken, given), reach = names_of(content, path.name), reach_of(content, stage)
-    if path.parent.resolve() != folder.resolve():
-        write_whole(folder / path.name, content)
     described = Network(path.name, taken or ("x",), given or ("y",), reach.px or 0, reach.coarsest)
-    write_whole(folder / CARD, card_template(name, _TASKS[task], described).encode())
+    if path.parent.resolve() != folder.resolve():
+        _write_new(folder / path.name, content)
+    _write_new(folder / CARD, card_template(name, _TASKS[task], described).encode())
     looks = "how far it looks cannot be told: see halo_px" if reach.px is None else f"it looks {reach.px} px far"
     return Begun(str(folder / CARD), (f"{path.name} takes {', '.join(taken)} and gives {', '.join(given)}; {looks}",))
+
+
+def _network_for(folder: Path, network: Path | None) -> Path | None:
+    """The network that is given, or lies in the folder alone; raises UsageError where a file would be overwritten."""
+    found = sorted(folder.glob("*.onnx")) if network is None else [network]
+    if len(found) > 1:
+        names = ", ".join(path.name[:80] for path in found[:8])
+        raise UsageError(f"{folder} has {len(found)} networks: {names}", "say which one with --network FILE")
+    path = found[0] if found else None
+    copied = path is not None and path.parent.resolve() != folder.resolve()
+    for target in (folder / CARD, *((folder / path.name,) if path is not None and copied else ())):
+        if os.path.lexists(target):
+            raise UsageError(f"{target} is there already", "nothing is overwritten: change that one, or take it away")
+    return path
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content, GIVEN_ON)
 
 
 def make_engine(folder: Path, slices: Path | None, key: Path | None) -> MadeBundle:

@@ -32,9 +32,20 @@ def check_card(card: EngineCard) -> None:
         raise BundleError(f"card.toml: {error}", "the default must be within its own bounds") from None
 
 
+def name_problems(name: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with the name of an engine, and what to do."""
+    if not _NAME.fullmatch(name):
+        yield f"the name is {name[:80]!r}", "small letters, digits and '-', beginning with a letter"
+
+
+def file_problems(file: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with the name of a network's file, and what to do."""
+    if not _STAGE_FILE.fullmatch(file):
+        yield f"a stage's file is {file[:80]!r}", "a plain name in the bundle's folder: letters, digits, '_' and '-', then .onnx"
+
+
 def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
-    if not _NAME.fullmatch(card.name):
-        yield f"the name is {card.name[:80]!r}", "small letters, digits and '-', beginning with a letter"
+    yield from name_problems(card.name)
     if not _VERSION.fullmatch(card.version):
         yield f"the version is {card.version[:80]!r}", "write it like 1.2.0"
     for name in (*card.inputs, *card.outputs, *card.settings):
@@ -91,8 +102,7 @@ def _stage_problems(card: EngineCard) -> Iterator[tuple[str, str]]:
 
 
 def _own_problems(stage: Stage) -> Iterator[tuple[str, str]]:
-    if not _STAGE_FILE.fullmatch(stage.file):
-        yield f"a stage's file is {stage.file[:80]!r}", "a plain name that ends in .onnx, in the bundle's folder"
+    yield from file_problems(stage.file)
     if not stage.inputs or not stage.outputs:
         yield f"{stage.file} has no inputs or no outputs", "name what goes in and what comes out"
     if not 0 <= stage.halo_px <= _LARGEST_PX or not 1 <= stage.multiple_px <= _LARGEST_PX:

@@ -15,7 +15,7 @@ _HEAD: Final = """\
 format = 1
 
 [engine]
-name = "{name}"
+name = {name}
 version = "1.0.0"
 task = "{task}"
 operation = "{operation}"             # denoise, contrast, enhance, super-resolution, segment, detect
@@ -39,7 +39,7 @@ modalities = ["CT"]
 {limits}
 
 {settings}[[engine.stages]]                   # one for each network, in their order
-file = "{file}"
+file = {file}
 halo_px = {halo_px}                     # how far a pixel of the output looks; `engines make` says where it is too small
 multiple_px = {multiple_px}                     # what it divides rows and columns by: 16 for a U-Net of four levels
 {factor}
@@ -151,7 +151,7 @@ def card_template(name: str, task: Task, network: Network = _NOTHING) -> str:
     kind = _KINDS[task]
     outputs = (*network.outputs, *(f"output{number}" for number in range(len(network.outputs), len(kind.targets))))
     return _HEAD.format(
-        name=name,
+        name=quoted(name),
         task=task,
         operation=kind.operation,
         method=kind.method,
@@ -159,7 +159,7 @@ def card_template(name: str, task: Task, network: Network = _NOTHING) -> str:
         outputs=kind.outputs,
         limits=kind.limits,
         settings=kind.settings,
-        file=network.file,
+        file=quoted(network.file),
         halo_px=network.halo_px,
         multiple_px=network.multiple_px,
         taken=quoted(network.inputs[0]),

@@ -16,7 +16,7 @@ from dicomnode.store.bundles import By
 from dicomnode.store.database import index_url, migrate
 from dicomnode.store.index.actions import actions_on
 from dicomnode.testing.bundles import made, made_bundle
-from engines.bundle.folder import golden, load_bundle, seal
+from engines.bundle.folder import golden, load_bundle, read_card, seal
 from engines.bundle.golden import Golden, Tolerance, write_golden
 from tests.cli.conftest import Command
 from tests.engines.greedy import greedy
@@ -254,6 +254,42 @@ def test_a_bundle_is_begun_made_and_signed(command: Command, tmp_path: Path) -> 
     assert done["digest"] == load_bundle(tmp_path / "mine").digest
     assert any("noise_ratio: NOT judged" in note for note in done["notes"])
     assert done["signed_by"] in command("engines", "check", "mine", "--runtime", "onnxruntime").out
+
+
+def test_of_several_networks_none_is_taken_unasked(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / "mine" / name).write_bytes(made("denoise").networks["net.onnx"])
+    refused = command("engines", "new", "mine", "--name", "ct-mine")
+    assert refused.code == 2 and "a.onnx, b.onnx" in refused.error_lines[0]
+    assert not (tmp_path / "mine" / "card.toml").exists()
+    assert command("engines", "new", "mine", "--name", "ct-mine", "--network", "mine/b.onnx").code == 0
+    assert read_card(tmp_path / "mine")[0].stages[0].file == "b.onnx"
+
+
+def test_a_network_of_that_name_is_not_overwritten(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(made("denoise").networks["net.onnx"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "net.onnx").write_bytes(b"another")
+    refused = command("engines", "new", "mine", "--name", "ct-mine", "--network", "net.onnx")
+    assert refused.code == 2 and "net.onnx is there already" in refused.error_lines[0]
+    assert [path.read_bytes() for path in (tmp_path / "mine").iterdir()] == [b"another"]
+
+
+@pytest.mark.parametrize(("name", "file"), [("ct-mine", 'a"b.onnx'), ('ct"mine', "net.onnx"), ("CT", "net.onnx")])
+def test_names_that_no_card_may_have_are_refused(command: Command, tmp_path: Path, name: str, file: str) -> None:
+    (tmp_path / file).write_bytes(made("denoise").networks["net.onnx"])
+    refused = command("engines", "new", "mine", "--name", name, "--network", file)
+    assert refused.code == 2 and ("letters" in refused.error_lines[1])
+    assert not (tmp_path / "mine").exists()
+
+
+def test_others_may_read_what_is_given_on(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(made("denoise").networks["net.onnx"])
+    command("engines", "new", "mine", "--name", "ct-mine", "--network", "net.onnx")
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "mine").iterdir()} == {
+        "card.toml": 0o644, "net.onnx": 0o644,
+    }  # fmt: skip
 
 
 def test_a_halo_that_is_too_small_is_warned_of(command: Command, sources: Path, tmp_path: Path) -> None:
