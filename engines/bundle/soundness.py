@@ -41,7 +41,10 @@ def name_problems(name: str) -> Iterator[tuple[str, str]]:
 def file_problems(file: str) -> Iterator[tuple[str, str]]:
     """What is wrong with the name of a network's file, and what to do."""
     if not _STAGE_FILE.fullmatch(file):
-        yield f"a stage's file is {file[:80]!r}", "a plain name in the bundle's folder: letters, digits, '_' and '-', then .onnx"
+        yield (
+            f"a stage's file is {file[:80]!r}",
+            "a plain name in the bundle's folder: letters, digits, '_' and '-', then .onnx",
+        )
 
 
 def _problems(card: EngineCard) -> Iterator[tuple[str, str]]:
