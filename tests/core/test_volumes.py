@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -202,7 +204,8 @@ def test_whatever_is_written_fits_the_bits(pixels: SlicePixels, data: st.DataObj
     written = to_stored(values, stored, pixels)
     assert low <= written.min()
     assert written.max() <= high
-    before, after = valid_mask(stored, pixels), valid_mask(written, pixels)
+    declared = replace(pixels, unit=ARBITRARY)  # what is found in HU is of one slice, and not said in the header
+    before, after = valid_mask(stored, declared), valid_mask(written, declared)
     if pixels.padding is not None and pixels.padding[0] > low and before is not None:
         assert after is not None
         assert (before == after).all()

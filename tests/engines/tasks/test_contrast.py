@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dicomnode.testing.bundles import example_volume, made
+from dicomnode.testing.bundles import made
+from engines.bundle.examples import example_volume
 from engines.card import Method
 from engines.classical.glcae import ContrastGlcae, enhanced, equalised
 from engines.errors import EngineInputError, RuntimeFailedError

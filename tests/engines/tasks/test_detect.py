@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomnode.testing.bundles import engine_of, example_volume, made
+from dicomnode.testing.bundles import engine_of, made
+from engines.bundle.examples import example_volume
 from engines.errors import EngineInputError, RuntimeFailedError
 from engines.findings import Findings
 from engines.prompt import Region
