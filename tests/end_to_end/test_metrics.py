@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -33,11 +34,17 @@ def shown(port: int) -> Samples:
 
 
 @pytest.mark.peer("dcmtk")
+def answers(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_what_comes_and_goes_is_counted_over_all_processes(tmp_path: Path, archive: StoreScp) -> None:
     sent = [RawObject.read(path) for path in phantom_series(tmp_path / "scanner", slices=3)]
     port = free_port()
     tree = settings({"archive": archive}, [RULE], node={"receivers": 2}, metrics={"port": port})
     with Node(tmp_path / "node", tree) as node:
+        wait_until(lambda: answers(port), TIMEOUT_S, "the metrics were served")  # by a process of their own
         with RawSender(node.call(), sent) as one, RawSender(node.call(), sent) as two:
             assert [sender.store(each) for sender in (one, two) for each in sent] == [0] * 6
             assert shown(port)["dicomnode_associations_open", "scanner"] == 2

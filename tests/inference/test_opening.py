@@ -81,7 +81,7 @@ def test_an_engine_whose_golden_test_breaks_off_is_closed(
 
     closed: list[ModelEngine] = []
     monkeypatch.setattr(opening, "prove", breaks_off)
-    monkeypatch.setattr(ModelEngine, "close", closed.append)
+    monkeypatch.setattr(ModelEngine, "close", lambda engine: closed.append(engine))
     with pytest.raises(RuntimeFailedError, match="fell off"):
         open_engine(source_of(bundle), Place(Wish(precision="float32"), 1, tmp_path))
     assert len(closed) == 1
