@@ -9,9 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,15 +18,13 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from engines.errors import EngineInputError
+from engines.whole_files import create_once
 
 VOXELS = "voxels.npy"
 VALID = "valid.npy"
 DESCRIBED = "volume.json"
 
 _SYNC_FILE_RANGE_WRITE = 2
-
-UNFINISHED = ".unfinished-"
-"""How the name of a file begins that a killed process may leave behind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,20 +77,6 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> No
         file.truncate(file.tell() + int(np.prod(shape)) * dtype.itemsize)
 
     create_once(path, fill)
-
-
-def create_once(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """A file that appears whole, made by whichever of several processes comes first."""
-    if path.exists():
-        return
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            fill(file)
-        with suppress(FileExistsError):
-            os.link(name, path)
-    finally:
-        Path(name).unlink()
 
 
 def write_slices(path: Path, begin: int, values: NDArray[Any]) -> None:

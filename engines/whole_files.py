@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 PRIVATE: Final = 0o600
 """Keys, plans, proofs: what this user alone may read."""
+
+UNFINISHED: Final = ".unfinished-"
+"""How the name of a file begins that a killed process may leave behind."""
 
 GIVEN_ON: Final = 0o644
 """Files of a bundle: whoever may see their folder may read them."""
@@ -30,3 +35,17 @@ def write_whole(path: Path, content: bytes, mode: int = PRIVATE) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def create_once(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """A file that appears whole, made by whichever of several processes comes first; only this user may read it."""
+    if path.exists():
+        return
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            fill(file)
+        with suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink()

@@ -31,7 +31,8 @@ from dicomnode.workers import WorkerPool, WorkerProcess
 from engines.chaining import IMAGE
 from engines.errors import EngineInputError
 from engines.runtimes.choice import Wish
-from engines.volume_files import UNFINISHED, read_grid
+from engines.volume_files import read_grid
+from engines.whole_files import UNFINISHED
 
 GATE_TIMEOUT_S: Final = 1800.0
 _FORGETTING_S: Final = 30.0

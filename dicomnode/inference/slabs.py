@@ -27,10 +27,10 @@ from engines.volume_files import (
     VOXELS,
     Grid,
     create_array,
-    create_once,
     create_volume,
     write_slices,
 )
+from engines.whole_files import create_once
 
 LABELS = "labels.npy"
 MASK = "mask.json"

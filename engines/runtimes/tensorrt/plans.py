@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from engines.card import Precision
 from engines.errors import RuntimeFailedError
 from engines.runtimes.tensorrt.device import Gpu
 from engines.runtimes.tensorrt.profiles import Profile
-from engines.whole_files import write_whole
+from engines.whole_files import create_once, write_whole
 
 _FOLDER: Final = "tensorrt"
 _KEY: Final = "tensorrt.key"
@@ -199,16 +198,7 @@ class PlanStore:
 
 def _machine_key(path: Path) -> bytes:
     """The key of this machine, made at its first use. Raises RuntimeFailedError where others could read or write it."""
-    if not path.exists():
-        descriptor, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-        try:
-            os.link(name, path)  # of two processes that begin, one makes it
-        except FileExistsError:
-            pass
-        finally:
-            Path(name).unlink()
+    create_once(path, lambda file: file.write(secrets.token_bytes(_KEY_BYTES)))
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise RuntimeFailedError(
