@@ -50,11 +50,14 @@ class Reach:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lost_at: float | None = None  # monotonic
+        self._lost_at: float | None = None  # monotonic, as the next
+        self._missed_at = 0.0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """A use of the database: its success and its failure tell whether the database answers."""
+        """A use of the database: its success and its failure tell whether the database answers. The success of one that
+        began before another failed tells nothing: it may have had all that it asked for."""
+        began_at = time.monotonic()
         try:
             yield
         except Exception as error:
@@ -62,17 +65,20 @@ class Reach:
                 self._lose(error)
             raise
         if self._lost_at is not None:
-            self._find()
+            self._find(began_at)
 
     def _lose(self, error: Exception) -> None:
         with self._lock:
+            self._missed_at = time.monotonic()
             if self._lost_at is not None:
                 return
-            self._lost_at = time.monotonic()
+            self._lost_at = self._missed_at
         event("database_lost", error=type(error).__name__, hint="what needs it waits, and goes on by itself")
 
-    def _find(self) -> None:
+    def _find(self, began_at: float) -> None:
         with self._lock:
+            if began_at < self._missed_at:
+                return
             lost_at, self._lost_at = self._lost_at, None
         if lost_at is not None:
             event("database_found", seconds=time.monotonic() - lost_at)

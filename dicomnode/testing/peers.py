@@ -243,6 +243,7 @@ class PostgreSql(ServerProcess):
             options = ["--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8", "--username=dicomnode"]
             command = [*self._as_user, _path_of("initdb"), *options, "--pgdata", str(self._cluster)]
             subprocess.run(command, check=True, capture_output=True, cwd="/")
+        self.output.unlink(missing_ok=True)  # what it said when it was started before
         self.launch()
         self.await_ready(lambda: "ready to accept connections" in self.tail(), _START_TIMEOUT_S)
 

@@ -106,6 +106,18 @@ def test_an_outage_is_told_once_at_its_start_and_at_its_end(told: list[str]) -> 
     assert told[2:] == ["database_lost"]
 
 
+def test_a_use_that_began_before_the_outage_does_not_end_it(told: list[str]) -> None:
+    watched = Reach()
+    with watched.watched():
+        use(watched, OUT_OF_REACH[0])
+    assert told == ["database_lost"]
+    with watched.watched():
+        use(watched, OUT_OF_REACH[0])
+    assert told == ["database_lost"], "nor does one that began in its middle, before it failed again"
+    use(watched, None)
+    assert told == ["database_lost", "database_found"]
+
+
 def test_an_error_of_another_kind_says_nothing_of_the_database(told: list[str]) -> None:
     watched = Reach()
     with pytest.raises(ValueError, match="of our own"):
