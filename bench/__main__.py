@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import engines, enhance, flow, idle, receive, sending
+from bench import engines, enhance, flow, idle, quality, receive, sending, training
 from bench.aims import ratios
 from bench.load import NO_COMPILER, compiler
 from bench.plot import svg
@@ -29,6 +29,8 @@ PARTS: Final[dict[str, Callable[[Surroundings, Results], None]]] = {
     "idle": idle.run,
     "send": sending.run,
     "engines": engines.run,
+    "quality": quality.run,
+    "training": training.run,
     "flow": flow.run,
     "enhance": enhance.run,
 }

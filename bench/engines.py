@@ -13,7 +13,11 @@ from bench.rounds import Surroundings
 from dicomnode.core import guards
 from dicomnode.core.phantom import phantom_study
 from engines.base import Engine
+from engines.bundle.folder import Bundle
+from engines.model.engine import ModelEngine
 from engines.registry import default_registry
+from engines.runtimes.base import Resources
+from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import HU, Volume
 
 SLICES = 6
@@ -23,7 +27,7 @@ def run(surroundings: Surroundings, results: Results) -> None:
     """One phantom stack of 512 x 512, every engine by turns. The figures are facts."""
     cv2.setNumThreads(1)
     volume = phantom_volume()
-    registry = default_registry()
+    registry = default_registry(opener=opened)
     seconds: dict[str, list[float]] = {}
     for _ in range(surroundings.rounds):
         for name in registry.names():
@@ -32,6 +36,11 @@ def run(surroundings: Surroundings, results: Results) -> None:
             seconds.setdefault(f"{name}, gate after", []).append(judging)
     for name, rounds in sorted(seconds.items()):
         results.facts[f"{name}: CPU s a slice of 512 x 512, one core"] = statistics.median(rounds) / SLICES
+
+
+def opened(bundle: Bundle) -> ModelEngine:
+    """A bundle's engine, in float32 with one thread."""
+    return ModelEngine.open(bundle, lambda network: OnnxRuntime().open(network, Resources()))
 
 
 def measured(engine: Engine, volume: Volume) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""A CT series end to end through networks of two sizes, durability `power`: from its closing to the derived one's rest.
+"""A CT series end to end through networks of two sizes, and through the denoiser that comes with the node, durability
+`power`: from its closing to the derived one's rest.
 
 Where the time goes is told by what each kind of process worked. `inference` is what the engine processes took to run
 slabs (loading and writing them included), shared by how many they are; everything else is the node's.
@@ -29,6 +30,7 @@ from dicomnode.testing.node import NODE_AE, SCANNER_AE, Node, settings
 from dicomnode.testing.processes import free_port
 from engines.bundle.folder import Bundle
 from engines.card import Precision
+from engines.registry import default_registry
 from engines.runtimes.base import Resources
 from engines.runtimes.choice import onnx_runtimes
 from engines.runtimes.cost import gflop
@@ -36,15 +38,27 @@ from engines.runtimes.devices import CPU
 from engines.runtimes.roof import measured_roof
 
 PART: Final = "enhance"
-NETWORKS: Final[Mapping[Shape, str]] = {"denoise": "17 GFLOP", "denoise-large": "117 GFLOP"}
-"""What a slice of 512 x 512 costs in each."""
+_RANDOM: Final[Mapping[str, Shape]] = {"17 GFLOP": "denoise", "117 GFLOP": "denoise-large"}
+"""Bundles of random weights, by what a slice of 512 x 512 costs in each."""
 
-Case = tuple[Shape, Precision]
+_TRAINED: Final = tuple(name for name in ("ct-denoise",) if name in default_registry().names())
+"""Engines that come with the node, as far as they are there."""
+
+NETWORKS: Final = (*_RANDOM, *_TRAINED)
+_PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16")
+
+
+def _precisions(network: str) -> tuple[Precision, ...]:
+    """What is measured of a network: of those that come with the node, what their cards allow."""
+    shipped = default_registry().bundle(network) if network in _TRAINED else None
+    return tuple(each for each in _PRECISIONS if shipped is None or each in shipped.card.precisions)
+
+
+Case = tuple[str, Precision]
 CASES: Final[Mapping[str, Case]] = {
-    "17-float32": ("denoise", "float32"),
-    "17-bfloat16": ("denoise", "bfloat16"),
-    "117-float32": ("denoise-large", "float32"),
-    "117-bfloat16": ("denoise-large", "bfloat16"),
+    f"{network.removesuffix(' GFLOP')}-{precision}": (network, precision)
+    for network in NETWORKS
+    for precision in _precisions(network)
 }
 
 WHOLE: Final = "s from closing to derived"
@@ -55,8 +69,8 @@ LIMITS: Final = {
     f"{PART}, 17 GFLOP, bfloat16: {WHOLE}": 20.0,
     **{
         f"{PART}, {network}, {precision}: {name}": limit
-        for network in NETWORKS.values()
-        for precision in ("float32", "bfloat16")
+        for network in NETWORKS
+        for precision in _precisions(network)
         for name, limit in ((REST, 20.0), (OVERLAP, 1.15))
     },
 }
@@ -99,18 +113,29 @@ class Network:
 
 
 def run(surroundings: Surroundings, results: Results) -> None:
-    for shape, precision in (CASES[name] for name in surroundings.cases):
-        name = f"{PART}: {NETWORKS[shape]}, {precision}"
+    for network, precision in (CASES[name] for name in surroundings.cases):
+        name = f"{PART}: {network}, {precision}"
         peak_gflop_s = _peak_gflop_s(precision)
         if peak_gflop_s == 0.0:
             results.failures.append(f"{name}: this processor does not multiply {precision}")
             continue
         with noted(results, name), fresh(surroundings.disk) as folder:
-            (folder / "bundle").mkdir()
-            bundle = made_bundle(folder / "bundle", shape)
-            cost = gflop(bundle.networks[0].read_bytes(), {"image": (1, 1, CT.size, CT.size)})
+            bundle = _bundle(folder, network)
+            taken = {bundle.card.stages[0].inputs[0].tensor: (1, 1, CT.size, CT.size)}
+            cost = gflop(bundle.networks[0].read_bytes(), taken)
             with _node(folder, bundle, precision) as node:
-                _case(node, surroundings, results, Network(NETWORKS[shape], precision, cost, peak_gflop_s))
+                _case(node, surroundings, results, Network(network, precision, cost, peak_gflop_s))
+
+
+def _bundle(folder: Path, network: str) -> Bundle:
+    """The one that comes with the node, or one of random weights, made below `folder`."""
+    if network not in _RANDOM:
+        shipped = default_registry().bundle(network)
+        assert shipped is not None
+        return shipped
+    made = folder / "bundle"
+    made.mkdir()
+    return made_bundle(made, _RANDOM[network])
 
 
 def _peak_gflop_s(precision: Precision) -> float:
@@ -132,9 +157,10 @@ def _node(folder: Path, bundle: Bundle, precision: str) -> Iterator[Node]:
     tree["peer"]["nobody"] = {"ae_title": "NOBODY", "host": "127.0.0.1", "port": free_port()}
     tree["destination"]["nobody"] = {"peer": "nobody"}
     node = Node(folder / "node", {**tree, "engines": {"precision": precision}})
-    added = node.command("engines", "add", folder / "bundle", "--allow-unsigned")
-    if added.returncode:
-        raise RuntimeError(added.stderr or added.stdout)
+    if bundle.card.name not in _TRAINED:
+        added = node.command("engines", "add", bundle.folder, "--allow-unsigned")
+        if added.returncode:
+            raise RuntimeError(added.stderr or added.stdout)
     with node:
         yield node
         node.stop()

@@ -12,6 +12,8 @@ from engines.errors import EngineInputError
 
 IMAGE: Final = "image"
 """The input and the output that every image engine has."""
+ORIGINAL: Final = "original"
+"""What a chain began with, for engines that want it beside what was made of it; a series of that name goes before."""
 
 _VOLUME: Final = "volume"
 
@@ -62,7 +64,7 @@ def check_links(links: Sequence[Link], given: Sequence[str]) -> None:
     _check_main(links[0], given)
     for link in links:
         _check_own_image(link, given[1:])
-    available = dict.fromkeys((IMAGE, *given[1:]), _VOLUME)
+    available = dict.fromkeys((IMAGE, ORIGINAL, *given[1:]), _VOLUME)
     for link in links:
         for name, kind in link.inputs.items():
             _check_taken(link, name, kind, available)
@@ -113,7 +115,7 @@ _TAKEN_FROM: Final = "`needs` of the rule names the series for each input, by th
 
 
 def _nearest_to(name: str, available: Mapping[str, str]) -> str:
-    others = [one for one in available if one != IMAGE]
+    others = [one for one in available if one not in (IMAGE, ORIGINAL)]
     return f"{nearest(name, others)} " if others else ""
 
 

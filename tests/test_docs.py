@@ -16,9 +16,15 @@ from dicomnode import telemetry
 from dicomnode.cli.app import app
 from dicomnode.cli.console import FAILED, OK, PARTLY, STOPPED, USAGE
 from dicomnode.config import Config, examine
+from trainers import cli as trainers_cli
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def place(document: Path) -> str:
+    """How a document is called here: two folders may have one of a name."""
+    return str(document.relative_to(ROOT))
 
 
 def text(name: str) -> str:
@@ -32,32 +38,45 @@ def section(document: str, heading: str) -> str:
     return found[0]
 
 
-def commands() -> dict[str, Any]:
+def commands(program: typer.Typer = app) -> dict[str, Any]:
     found = {}
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(program).commands.items():  # type: ignore[attr-defined]
         children = getattr(command, "commands", None)
         found |= {f"{name} {sub}": child for sub, child in children.items()} if children else {name: command}
     return found
 
 
-@pytest.mark.parametrize("name", commands())
+KNOWN = {"dicomnode": commands(), "trainers": commands(trainers_cli.app)}
+
+
+@pytest.mark.parametrize("name", KNOWN["dicomnode"])
 def test_every_command_is_documented_with_its_options(name: str) -> None:
     described = section(text("docs/commands.md"), f"`dicomnode {name}")
-    for parameter in commands()[name].params:
+    for parameter in KNOWN["dicomnode"][name].params:
         if parameter.param_type_name == "option" and "--help" not in parameter.opts:
             assert parameter.opts[0] in described, f"{name} {parameter.opts[0]} is not in docs/commands.md"
-    known = {option for parameter in commands()[name].params for option in parameter.opts}
+    known = {option for parameter in KNOWN["dicomnode"][name].params for option in parameter.opts}
     assert set(re.findall(r"--[a-z][a-z-]*", described)) <= known
 
 
 def test_no_command_is_documented_that_there_is_not() -> None:
     described = re.findall(r"^### `dicomnode ([a-z ]*[a-z])", text("docs/commands.md"), re.MULTILINE)
-    assert sorted(described) == sorted(commands())
+    assert sorted(described) == sorted(KNOWN["dicomnode"])
+
+
+@pytest.mark.parametrize("name", KNOWN["trainers"])
+def test_every_command_of_trainers_is_documented_with_its_options(name: str) -> None:
+    assert f"| `trainers {name}" in section(text("docs/trainers/index.md"), "Commands")
+    described = "".join(path.read_text() for path in (ROOT / "docs" / "trainers").glob("*.md"))
+    options = {option for parameter in KNOWN["trainers"][name].params for option in parameter.opts}
+    assert {option for option in options if option.startswith("--") and option not in described} == set()
 
 
 def test_every_exit_code_is_documented() -> None:
     codes = re.findall(r"^\| (\d+) \|", text("docs/commands.md"), re.MULTILINE)
     assert [int(code) for code in codes] == [OK, FAILED, USAGE, PARTLY, STOPPED]
+    ours = (trainers_cli.OK, trainers_cli.FAILED, trainers_cli.USAGE, trainers_cli.STOPPED)
+    assert ours == (OK, FAILED, USAGE, STOPPED)
 
 
 def settings_sections(model: type[BaseModel], place: str = "") -> Iterator[tuple[str, Mapping[str, FieldInfo]]]:
@@ -104,7 +123,7 @@ def test_every_setting_is_documented_with_its_default(place: str, fields: Mappin
     assert wrong == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
 def test_every_configuration_in_the_documentation_is_right(document: Path, tmp_path: Path) -> None:
     """Of examples that show whole sites; fragments name peers and destinations that they leave out."""
     for number, example in enumerate(re.findall(r"```toml\n(.*?)```", document.read_text(), re.DOTALL)):
@@ -127,19 +146,22 @@ def test_every_log_field_is_documented() -> None:
     assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", described, re.MULTILINE)) == dict(telemetry.FIELDS)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
 def test_every_link_leads_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         assert link.startswith("https://") or (document.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_line_in_the_documentation_could_be_typed(document: Path) -> None:
-    for line in re.findall(r"^\$? ?dicomnode ([a-z].*)$", document.read_text(), re.MULTILINE):
-        words = line.split()
-        name = next((name for name in (" ".join(words[:2]), words[0]) if name in commands()), None)
-        assert name, f"dicomnode {line}: no such command"
-        options = {option for parameter in commands()[name].params for option in parameter.opts}
+@pytest.mark.parametrize("program", ["dicomnode", "trainers"])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=place)
+def test_every_command_line_in_the_documentation_could_be_typed(document: Path, program: str) -> None:
+    known = KNOWN[program]
+    whole_lines = document.read_text().replace("\\\n", " ")
+    for line in re.findall(rf"^\$? ?{program} ([a-z].*)$", whole_lines, re.MULTILINE):
+        words = line.partition(" # ")[0].partition(" && ")[0].split()
+        name = next((name for name in (" ".join(words[:2]), words[0]) if name in known), None)
+        assert name, f"{program} {line}: no such command"
+        options = {option for parameter in known[name].params for option in parameter.opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from engines.chaining import IMAGE, Link, check_links, first_output, main_input
+from engines.chaining import IMAGE, ORIGINAL, Link, check_links, first_output, main_input
 from engines.volume_files import read_grid
 
 Report = dict[str, Any]
@@ -118,7 +118,7 @@ def run_stages(
     """Run engines one after another. A gate that does not pass ends the chain.
 
     inputs    folder of each series by its name: first, as "image", the one that is enhanced. An engine takes what was
-              made before it under the name of its input, else the series of that name
+              made before it under the name of its input, else the series of that name. "original" stays the first one
     out       existing, empty folder; output NAME of stage i goes to `<i>-<engine>-NAME` in it
     released  a person has looked at what a gate withheld: figures out of bounds stop the chain no more
     Raises EngineInputError before anything runs where an engine takes what nothing gives, or gives no image to leave.
@@ -126,7 +126,7 @@ def run_stages(
     check_links([stage.link for stage in stages], list(inputs))
     told: list[Report] = []
     reasons: list[str] = []
-    available = dict(inputs)
+    available = {ORIGINAL: inputs[IMAGE], **inputs}
     for stage in stages:
         outputs = stage.folders(out)
         ran = station.run(stage, _taken(stage, available), outputs)

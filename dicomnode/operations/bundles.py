@@ -11,6 +11,7 @@ from typing import Any
 from dicomnode.config import Config
 from dicomnode.errors import NotFoundError, UsageError
 from dicomnode.operations.check_engine import Checked, check_bundle
+from dicomnode.operations.engines import registry_of
 from dicomnode.operations.index import has_index, writing
 from dicomnode.operations.terminal import printable_lines
 from dicomnode.store import bundles
@@ -19,10 +20,10 @@ from dicomnode.store.index.actions import record_action, user
 from dicomnode.telemetry import event
 from engines.bundle import signing
 from engines.bundle.folder import Bundle, load_bundle
-from engines.bundle.installed import Installed, installed_names, read_state
+from engines.bundle.installed import Versions, read_state
 from engines.bundle.tables import nearest
 from engines.errors import BundleError, EngineNotFoundError
-from engines.registry import default_registry
+from engines.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,23 @@ class Added:
 
 @dataclass(frozen=True)
 class Switched:
-    """What a name means from now on, and what it meant before; empty where it meant nothing."""
+    """What a name means from now on, and what it meant before; empty where it meant nothing.
+
+    kept  of a version that comes with the node a copy was made, which no upgrade takes away
+    """
 
     name: str
     in_use: str
     before: str
+    kept: bool = False
 
     def to_json(self) -> Mapping[str, Any]:
         return asdict(self)
 
     def lines(self) -> Sequence[str]:
         if self.before == self.in_use:
-            return printable_lines((f"{self.name} is {self.name}@{self.in_use} already: nothing changed",))
+            change = "an upgrade of the node does not change that any more" if self.kept else "nothing changed"
+            return printable_lines((f"{self.name} is {self.name}@{self.in_use} already: {change}",))
         meant = f", it was {self.name}@{self.before}" if self.before else ""
         return printable_lines((f"{self.name} is {self.name}@{self.in_use} from now on{meant}",))
 
@@ -80,15 +86,16 @@ class Said:
 
 
 def add_bundle(config: Config, source: Path, *, allow_unsigned: bool) -> Added:
-    """Install a bundle after all checks, its golden test on this machine too. The first of its name is in use at once.
+    """Install a bundle after all checks, its golden test on this machine too. The first of its name is in use at once,
+    unless one comes with the node: of that a copy is kept, and stays what the name means.
 
     Raises BundleError where a check fails; UsageError where no trusted key vouches for it and that is not allowed, or
     its name or version is taken.
     """
     bundle = load_bundle(source)
     signed_by = _vouched(config, bundle, allow_unsigned=allow_unsigned)
-    if bundle.card.name in default_registry().names():
-        raise UsageError(f"{bundle.card.name} comes with the node", "give the bundle another name")
+    registry = registry_of(config)
+    _check_free(config, registry, bundle)
     checked = check_bundle(bundle, signed_by, config.limits)
     if not checked.passed:
         failed = "; ".join(trial.line() for trial in checked.trials if trial.state == "failed")
@@ -96,6 +103,7 @@ def add_bundle(config: Config, source: Path, *, allow_unsigned: bool) -> Added:
             f"{bundle.card.reference} did not pass its golden test here{f': {failed}' if failed else ''}",
             f"see: dicomnode engines check {source}",
         )
+    _keep_in_use(config, registry, bundle.card.name)
     installed = bundles.add(config.bundles, bundle, signed_by, _by())
     _note(config, "engines add", bundle.card.reference, "" if signed_by else "not signed by a trusted key")
     event("engine_added", engine=bundle.card.reference, fingerprint=signed_by)
@@ -103,33 +111,40 @@ def add_bundle(config: Config, source: Path, *, allow_unsigned: bool) -> Added:
 
 
 def use_engine(config: Config, reference: str) -> Switched:
-    """Let a name mean another of its versions. Raises UsageError without a version, EngineNotFoundError."""
+    """Let a name mean another of its versions; of those that come with the node and are asked for, or were in use, a
+    copy is kept. Raises UsageError without a version, EngineNotFoundError."""
     name, version = _named(reference)
-    before = _state(config, name).in_use
+    registry = registry_of(config)
+    versions = _versions(registry, name)
+    if version not in versions.known:
+        raise EngineNotFoundError(f"engine {name} has no version {version!r} here", nearest(version, versions.known))
+    _keep_in_use(config, registry, name)
+    if versions.comes_along(version):
+        _keep(config, registry, name, version)
     installed = bundles.use(config.bundles, name, version, _by())
-    return _switched(config, name, before, installed)
+    kept = version not in versions.installed.versions
+    return _switched(config, Switched(name, installed.in_use, versions.in_use, kept))
 
 
 def go_back(config: Config, name: str) -> Switched:
     """Let a name mean what it meant before the last switch. Raises NotFoundError where that is gone or never was."""
-    state = _state(config, name)
+    state = _versions(registry_of(config), name).installed
     version = bundles.former(state)
     if not version:
         raise NotFoundError(f"{name} has no former version that is still installed", "see: dicomnode engines list")
     installed = bundles.use(config.bundles, name, version, _by())
-    return _switched(config, name, state.in_use, installed)
+    return _switched(config, Switched(name, installed.in_use, state.in_use))
 
 
 def remove_engine(config: Config, reference: str) -> Said:
-    """Delete a version. Raises UsageError where a rule names it, or it is in use and others are there."""
+    """Delete a version. Raises UsageError where it comes with the node, a rule names it, or it is in use and others are
+    there."""
     name, version = _named(reference)
-    state = _state(config, name)
-    needed = {reference, name} if state.in_use == version else {reference}
-    for rule in config.rules().rules:
-        for named in sorted(needed & {*rule.engines, *rule.shadow_chain}):
-            meant = "" if named == reference else f", which is {reference} now"
-            hint = f"switch first: dicomnode engines use {name}@VERSION" if meant else "change the rule first"
-            raise UsageError(f"rule {rule.name!r} names {named}{meant}", hint)
+    versions = _versions(registry_of(config), name)
+    if versions.comes_along(version):
+        hint = f"it stays; to let {name} mean another version: dicomnode engines use {name}@VERSION"
+        raise UsageError(f"{reference} comes with the node", hint)
+    _check_unnamed(config, reference, versions)
     bundles.remove(config.bundles, name, version, _by())
     _note(config, "engines remove", reference, "")
     event("engine_removed", engine=reference)
@@ -150,6 +165,40 @@ def sign_bundle(folder: Path, private: Path) -> Said:
     signature = signing.sign(folder, bundle.digest, private)
     what = {"engine": bundle.card.reference, "digest": bundle.digest, "fingerprint": signature.fingerprint}
     return Said(what, f"{bundle.card.reference} is signed by {signature.fingerprint}")
+
+
+def _check_free(config: Config, registry: Registry, bundle: Bundle) -> None:
+    """Raises UsageError where the bundle's name, or its version, is what comes with the node."""
+    name, version = bundle.card.name, bundle.card.version
+    if registry.is_code(name):
+        raise UsageError(f"{name} comes with the node", "give the bundle another name")
+    if version in registry.shipped_versions(name) and version not in read_state(config.bundles / name).versions:
+        raise UsageError(f"{bundle.card.reference} comes with the node", "give the bundle a version of its own")
+
+
+def _check_unnamed(config: Config, reference: str, versions: Versions) -> None:
+    """Raises UsageError where a rule means this version."""
+    name, version = _named(reference)
+    needed = {reference, name} if versions.in_use == version else {reference}
+    for rule in config.rules().rules:
+        for named in sorted(needed & {*rule.engines, *rule.shadow_chain}):
+            meant = "" if named == reference else f", which is {reference} now"
+            hint = f"switch first: dicomnode engines use {name}@VERSION" if meant else "change the rule first"
+            raise UsageError(f"rule {rule.name!r} names {named}{meant}", hint)
+
+
+def _keep_in_use(config: Config, registry: Registry, name: str) -> None:
+    """Keep what a name means before the site chooses for itself: so that there is a way back to it."""
+    for version in registry.shipped_versions(name)[-1:]:
+        if not read_state(config.bundles / name).in_use:
+            _keep(config, registry, name, version)
+
+
+def _keep(config: Config, registry: Registry, name: str, version: str) -> None:
+    """Copy a version that comes with the node to those of the site: no upgrade takes it away from there."""
+    bundle = registry.shipped_bundle(name, version)
+    if bundle is not None:
+        bundles.add(config.bundles, bundle, "", _by(), shipped=True)
 
 
 def _vouched(config: Config, bundle: Bundle, *, allow_unsigned: bool) -> str:
@@ -173,19 +222,18 @@ def _named(reference: str) -> tuple[str, str]:
     return name, version
 
 
-def _state(config: Config, name: str) -> Installed:
-    if name in default_registry().names():
+def _versions(registry: Registry, name: str) -> Versions:
+    versions = registry.versions(name)
+    if versions is None:
         raise UsageError(f"{name} comes with the node", "it has one version, and it stays")
-    installed = installed_names(config.bundles)
-    if name not in installed:
-        raise EngineNotFoundError(f"no bundle {name!r} is installed", nearest(name, installed))
-    return read_state(config.bundles / name)
+    return versions
 
 
-def _switched(config: Config, name: str, before: str, installed: Installed) -> Switched:
-    _note(config, "engines use", f"{name}@{installed.in_use}", f"before: {before}" if before else "")
-    event("engine_switched", engine=f"{name}@{installed.in_use}")
-    return Switched(name, installed.in_use, before)
+def _switched(config: Config, switched: Switched) -> Switched:
+    name, before = switched.name, switched.before
+    _note(config, "engines use", f"{name}@{switched.in_use}", f"before: {before}" if before else "")
+    event("engine_switched", engine=f"{name}@{switched.in_use}")
+    return switched
 
 
 def _by() -> By:

@@ -13,7 +13,7 @@ from dicomnode.core.rules import RuleSet
 from dicomnode.errors import UsageError
 from dicomnode.operations.terminal import printable_lines
 from engines.bundle.folder import Bundle
-from engines.bundle.installed import Accepted, Installed, read_state
+from engines.bundle.installed import Accepted, Versions
 from engines.bundle.provenance import Metric
 from engines.bundle.words import limits_in_words
 from engines.card import EngineCard, Setting, SettingValue
@@ -38,23 +38,21 @@ class EngineEntry:
 
     name: str
     card: EngineCard | None
-    installed: Installed | None
+    versions: Versions | None
     problem: str = ""
     damaged: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         card = {"name": self.name} if self.card is None else _card_json(self.card)
-        installed = Installed() if self.installed is None else self.installed
-        versions = [
-            {**_version_json(installed, each), "damaged": self.damaged.get(each, "")} for each in installed.versions
-        ]
+        known = [] if self.versions is None else [_version_json(self.versions, each) for each in self.versions.known]
+        versions = [{**each, "damaged": self.damaged.get(each["version"], "")} for each in known]
         return {**card, "versions": versions, "problem": self.problem}
 
     def lines(self) -> Sequence[str]:
         card = _card_lines(self.card) if self.card is not None else [f"{self.name}: cannot be used: {self.problem}"]
-        if self.installed is None:
+        if self.versions is None:
             return card
-        return [*card, *_versions_lines(self.installed, self.damaged)]
+        return [*card, *_versions_lines(self.versions, self.damaged)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class EngineList:
 
 @dataclass(frozen=True, slots=True)
 class EngineShown:
-    """Everything that is known of one version of an engine; `bundle` is None for one that comes with the node.
+    """Everything that is known of one version of an engine; `bundle` and `versions` are None for one that is code.
 
     computed  what would compute it here, in which precision and why, or why nothing does
     plans     that TensorRT has built of its networks on this machine
@@ -88,26 +86,26 @@ class EngineShown:
 
     card: EngineCard
     bundle: Bundle | None
-    installed: Installed
+    versions: Versions | None
     computed: str = ""
     plans: tuple[Known, ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         facts = {"card": _card_facts(self.card), "digest": self.card.identity, "computed": self.computed}
-        if self.bundle is None:
+        if self.bundle is None or self.versions is None:
             return facts
         return {
             **facts,
             "damaged": dict(self.damaged),
             "provenance": asdict(self.bundle.provenance),
-            **_version_json(self.installed, self.card.version),
-            "history": [asdict(change) for change in self.installed.history],
+            **_version_json(self.versions, self.card.version),
+            "history": [asdict(change) for change in self.versions.installed.history],
             "plans": [asdict(plan) for plan in self.plans],
         }
 
     def lines(self) -> Sequence[str]:
-        bundle = [] if self.bundle is None else self._bundle_lines(self.bundle)
+        bundle = [] if self.bundle is None or self.versions is None else self._bundle_lines(self.bundle, self.versions)
         limits = (f"    held to {line}" for line in limits_in_words(self.card))
         computed = f"    computed here by {self.computed}"
         digest = f"    digest {self.card.identity}, which all that is derived carries"
@@ -116,28 +114,27 @@ class EngineShown:
              *bundle)
         )  # fmt: skip
 
-    def _bundle_lines(self, bundle: Bundle) -> list[str]:
+    def _bundle_lines(self, bundle: Bundle, versions: Versions) -> list[str]:
         made = bundle.provenance
         return [
-            *_versions_lines(self.installed, self.damaged),
+            *_versions_lines(versions, self.damaged),
             f"    made by {made.maker}, run {made.training.run}; its weights are under {made.licence}",
             *(f"    {item.role}: {item.name} ({item.licence}) {item.attribution}" for item in made.data),
             *(f"    measured: {_metric(item)}" for item in made.metrics),
             *(f"    known limit: {sentence}" for sentence in made.limitations),
             *(
                 f"    {_when(change.at)}: {change.what} {change.version} by {change.by}"
-                for change in self.installed.history
+                for change in versions.installed.history
             ),
             *(f"    {line}" for plan in self.plans for line in plan.lines),
         ]
 
 
 def describe_engines(config: Config | None) -> EngineList:
-    """All engines that are installed, and which of the rules use them. One that is damaged is told of, with why."""
+    """All engines there are, and which of the rules use them. One that is damaged is told of, with why."""
     registry = registry_of(config)
-    folder = None if config is None else config.bundles
     return EngineList(
-        tuple(_entry(registry, name, folder) for name in registry.names()),
+        tuple(_entry(registry, name) for name in registry.names()),
         _users(None if config is None else config.rules()),
     )
 
@@ -151,15 +148,14 @@ def show_engine(config: Config | None, reference: str) -> EngineShown | EngineEn
     try:
         card, bundle = registry.card(reference), registry.bundle(reference)
     except BundleError:
-        if config is None or "@" in reference:
+        if "@" in reference:
             raise
-        return _entry(registry, reference, config.bundles)
-    if config is None or bundle is None:
-        return EngineShown(card, bundle, Installed(), _computed(config, card, None))
-    plans = PlanStore(config.compiled).known(bundle.digest)
-    installed = read_state(config.bundles / card.name)
-    damaged = _damaged(registry, card.name, installed)
-    return EngineShown(card, bundle, installed, _computed(config, card, bundle), plans, damaged)
+        return _entry(registry, reference)
+    computed, versions = _computed(config, card, bundle), registry.versions(card.name)
+    if bundle is None:
+        return EngineShown(card, bundle, versions, computed)
+    plans = () if config is None else PlanStore(config.compiled).known(bundle.digest)
+    return EngineShown(card, bundle, versions, computed, plans, _damaged(registry, card.name, versions))
 
 
 def registry_of(config: Config | None) -> Registry:
@@ -177,21 +173,19 @@ def parse_settings(engine: str, pairs: Sequence[str], bundles: Path | None = Non
     return dict(_parse(card, pair) for pair in pairs)
 
 
-def _entry(registry: Registry, name: str, folder: Path | None) -> EngineEntry:
-    """`folder`: of all bundles."""
-    installed = None
+def _entry(registry: Registry, name: str) -> EngineEntry:
+    versions = None
     try:
-        if folder is not None and (folder / name).is_dir():
-            installed = read_state(folder / name)
-        return EngineEntry(name, registry.card(name), installed, damaged=_damaged(registry, name, installed))
+        versions = registry.versions(name)
+        return EngineEntry(name, registry.card(name), versions, damaged=_damaged(registry, name, versions))
     except BundleError as error:
-        return EngineEntry(name, None, installed, str(error), _damaged(registry, name, installed))
+        return EngineEntry(name, None, versions, str(error), _damaged(registry, name, versions))
 
 
-def _damaged(registry: Registry, name: str, installed: Installed | None) -> dict[str, str]:
+def _damaged(registry: Registry, name: str, versions: Versions | None) -> dict[str, str]:
     """Why, by version, of those that cannot be used any more."""
     damaged = {}
-    for version in () if installed is None else installed.versions:
+    for version in () if versions is None else versions.known:
         try:
             registry.bundle(f"{name}@{version}")
         except BundleError as error:
@@ -297,21 +291,31 @@ def _metric(item: Metric) -> str:
     return f"{item.name}, {item.subgroup}: {item.value:g} {item.unit}{interval}{baseline}"
 
 
-def _version_json(installed: Installed, version: str) -> dict[str, Any]:
-    return {"version": version, "in_use": version == installed.in_use, "accepted": asdict(installed.versions[version])}
+def _version_json(versions: Versions, version: str) -> dict[str, Any]:
+    accepted = versions.installed.versions.get(version)
+    return {
+        "version": version,
+        "in_use": version == versions.in_use,
+        "comes_with_the_node": versions.comes_along(version),
+        "accepted": None if accepted is None else asdict(accepted),
+    }
 
 
-def _version_line(installed: Installed, version: str) -> str:
-    accepted = installed.versions[version]
-    use = "in use" if version == installed.in_use else "not in use"
-    return f"version {version}, {use}, {_vouched(accepted)}, added by {accepted.by} {_when(accepted.at)}"
-
-
-def _versions_lines(installed: Installed, damaged: Mapping[str, str]) -> list[str]:
+def _versions_lines(versions: Versions, damaged: Mapping[str, str]) -> list[str]:
     return [
-        f"    {_version_line(installed, version)}" + (f"; DAMAGED: {damaged[version]}" if version in damaged else "")
-        for version in installed.versions
+        f"    {_version_line(versions, version)}" + (f"; DAMAGED: {damaged[version]}" if version in damaged else "")
+        for version in versions.known
     ]
+
+
+def _version_line(versions: Versions, version: str) -> str:
+    use = "in use" if version == versions.in_use else "not in use"
+    accepted = versions.installed.versions.get(version)
+    if accepted is None:
+        return f"version {version}, {use}, comes with the node"
+    if accepted.shipped:
+        return f"version {version}, {use}, came with the node, kept by {accepted.by} {_when(accepted.at)}"
+    return f"version {version}, {use}, {_vouched(accepted)}, added by {accepted.by} {_when(accepted.at)}"
 
 
 def _vouched(accepted: Accepted) -> str:

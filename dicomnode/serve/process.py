@@ -5,11 +5,12 @@ The channel to the supervisor is also the lifeline: where it closes, the supervi
 
 from __future__ import annotations
 
+import importlib
 import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,9 @@ HELD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TRY_AGAIN: Final = 75
 """Exit status of a process that shall be started again: the database went away in its start, or another has its place
 or its work by now (EX_TEMPFAIL of sysexits.h)."""
+
+_ALIKE: Final = ("receive", "deliver", "retrieve")
+"""Processes that import nearly the same: DICOM on the wire, and the index."""
 
 _LOOK_S: Final = 5.0
 _RETRY_S: Final = 2.0
@@ -141,6 +145,17 @@ def is_receiver(name: str) -> bool:
 def receiver_index(name: str) -> int:
     """Which of the receivers one is, counted from 0."""
     return int(name.rpartition("-")[2]) - 1
+
+
+def import_before_fork(names: Iterable[str]) -> None:
+    """Import what the processes of those names run, once for all that are forked afterwards; it lies in memory once.
+
+    Not the flow's: its workflow engine and all that computes would lie in receivers too, and no other needs them.
+    """
+    for name in names:
+        room = "receive" if is_receiver(name) else name
+        if room in _ALIKE:
+            importlib.import_module(f"dicomnode.serve.{room}")
 
 
 def run(place: Place, config: Config, channel: socket.socket, inherited: Inherited) -> int:

@@ -24,7 +24,17 @@ from dicomnode.net.certificates import check_validity, expiry_warning, validity
 from dicomnode.net.scp.listener import Listener, listen
 from dicomnode.serve import wiring
 from dicomnode.serve.places import METRICS, Place, places
-from dicomnode.serve.process import CANNOT_START, FORMER_S, HELD, TRY_AGAIN, Inherited, is_receiver, receiver_index, run
+from dicomnode.serve.process import (
+    CANNOT_START,
+    FORMER_S,
+    HELD,
+    TRY_AGAIN,
+    Inherited,
+    import_before_fork,
+    is_receiver,
+    receiver_index,
+    run,
+)
 from dicomnode.store.database import Database, migrate
 from dicomnode.store.folders import make_folder
 from dicomnode.store.index.processes import forget_former
@@ -140,6 +150,7 @@ class Supervisor:
             time.sleep(_POLL_S)
 
     def _start_all(self) -> None:
+        import_before_fork(place.name for place in self._places)
         self._children = [self._start(place) for place in self._places]
         for child in self._children:
             self._await_ready(child)

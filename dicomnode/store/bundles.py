@@ -39,11 +39,12 @@ class By:
     at: float
 
 
-def add(folder: Path, bundle: Bundle, signed_by: str, by: By) -> Installed:
+def add(folder: Path, bundle: Bundle, signed_by: str, by: By, *, shipped: bool = False) -> Installed:
     """Copy a bundle below `folder`; the first version of a name is in use from then on. Again, it changes nothing but
     what was damaged.
 
     signed_by  fingerprint of the trusted key that vouches for it; empty where `by` takes it at his word
+    shipped    it comes with the package, which is trusted without either
     Raises UsageError where another bundle has this name and version, BundleError where its files change meanwhile,
     DiskFullError.
     """
@@ -57,7 +58,7 @@ def add(folder: Path, bundle: Bundle, signed_by: str, by: By) -> Installed:
         if there is not None:
             raise UsageError(f"another {card.reference} is installed", "give the new one a version of its own")
         _copy(bundle, folder / card.name / card.version)
-        accepted = Accepted(bundle.digest, signed_by, by.who, by.at)
+        accepted = Accepted(bundle.digest, signed_by, by.who, by.at, shipped)
         added = _noted(replace(state, versions={**state.versions, card.version: accepted}), "add", card.version, by)
         if not added.in_use:
             added = _noted(replace(added, in_use=card.version), "use", card.version, by)

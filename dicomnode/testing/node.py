@@ -140,13 +140,12 @@ class Node(ServerProcess):
 
     def start(self) -> None:
         """Start it and wait until it answers C-ECHO, or says that it runs where it does not receive."""
-        before = self.log().count(_STARTED) if self.output.exists() else 0
         kill = {"DICOMNODE_KILL_AT": self._kill_at, "DICOMNODE_KILL_ONCE": str(self.folder / "killed")}
         self.launch({**self._surroundings(), **(kill if self._kill_at else {}), **self._environment})
         if self._listens:
             self.await_ready(lambda: listens(self.port) and echo(self.call()), _START_TIMEOUT_S)
         else:
-            self.await_ready(lambda: self.log().count(_STARTED) > before, _START_TIMEOUT_S)
+            self.await_said(_STARTED, _START_TIMEOUT_S)
 
     def stop(self) -> int:
         """SIGTERM, as systemd does; its exit code."""

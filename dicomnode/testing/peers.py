@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,9 +46,14 @@ PEERS: Final[Mapping[str, PeerPrograms]] = {
 
 
 def program(name: str) -> str | None:
-    """The path of a program; Debian installs Orthanc and PostgreSQL where an ordinary user's PATH does not look."""
+    """The path of a program; Debian installs Orthanc and PostgreSQL where an ordinary user's PATH does not look.
+
+    An activated environment's own folder is left out: pynetdicom puts a `storescp` there, which is not DCMTK's.
+    """
+    ours = Path(sys.prefix, "bin") if sys.prefix != sys.base_prefix else None
+    usual = [folder for folder in os.get_exec_path() if Path(folder) != ours]
     elsewhere = ("/usr/local/sbin", "/usr/sbin", "/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin")))
-    return shutil.which(name) or shutil.which(name, path=":".join(elsewhere))
+    return shutil.which(name, path=os.pathsep.join([*usual, *elsewhere]))
 
 
 def missing_programs(peer: str) -> tuple[str, ...]:
@@ -243,9 +249,8 @@ class PostgreSql(ServerProcess):
             options = ["--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8", "--username=dicomnode"]
             command = [*self._as_user, _path_of("initdb"), *options, "--pgdata", str(self._cluster)]
             subprocess.run(command, check=True, capture_output=True, cwd="/")
-        self.output.unlink(missing_ok=True)  # what it said when it was started before
         self.launch()
-        self.await_ready(lambda: "ready to accept connections" in self.tail(), _START_TIMEOUT_S)
+        self.await_said("ready to accept connections", _START_TIMEOUT_S)
 
     def kill(self) -> None:
         """Immediate shutdown: its children are in sessions of their own, and end with it only so."""

@@ -71,6 +71,7 @@ class ServerProcess:
         self._arguments = list(arguments)
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._launched_at_byte = 0  # of the output
         self.output = output
 
     @property
@@ -87,6 +88,7 @@ class ServerProcess:
         """Start the process; `environment` is added to ours."""
         assert not self.running, "already running"
         with self.output.open("ab") as output:
+            self._launched_at_byte = output.tell()
             self._process = subprocess.Popen(
                 self._arguments,
                 cwd=self._cwd,
@@ -113,6 +115,15 @@ class ServerProcess:
             raise
         if not self.running:
             raise RuntimeError(f"{self._arguments[0]} ended with exit code {self.exit_code(0)}:\n{self.tail()}")
+
+    def await_said(self, text: str, timeout_s: float) -> None:
+        """Wait as `await_ready` until it has said `text` since it was launched; it may have when it was before."""
+        self.await_ready(lambda: text.encode() in self._said(), timeout_s)
+
+    def _said(self) -> bytes:
+        with self.output.open("rb") as output:
+            output.seek(self._launched_at_byte)
+            return output.read()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server's first process only."""

@@ -29,12 +29,14 @@ class Accepted:
     digest     of the bundle that was accepted: another folder under its name is never loaded
     signed_by  fingerprint of the trusted key that vouched for it; empty where none did
     by, at     who added it, and when (Unix time); where `signed_by` is empty, whose word stands for it
+    shipped    it came with the package: its files are trusted as the code is, and nobody's word is needed
     """
 
     digest: str
     signed_by: str
     by: str
     at: float
+    shipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,33 @@ class Installed:
     in_use: str = ""
     versions: Mapping[str, Accepted] = field(default_factory=dict)
     history: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of one engine that is a bundle.
+
+    installed  those that a site added, and copies that it keeps of some that come with the package
+    shipped    those that come with the package, the oldest first, whether a copy is kept or not
+    """
+
+    installed: Installed
+    shipped: tuple[str, ...] = ()
+
+    @property
+    def in_use(self) -> str:
+        """What the name alone means: what the site chose, else the newest that comes with the package."""
+        return self.installed.in_use or (self.shipped[-1] if self.shipped else "")
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(dict.fromkeys((*self.installed.versions, *self.shipped)))
+
+    def comes_along(self, version: str) -> bool:
+        """Whether a version is the package's: not another one of the site that has its number."""
+        accepted = self.installed.versions.get(version)
+        return version in self.shipped and (accepted is None or accepted.shipped)
 
 
 def installed_names(folder: Path) -> tuple[str, ...]:
@@ -143,4 +172,5 @@ def load_installed(folder: Path, name: str, version: str) -> Bundle:
     try:
         return BundleSource(accepted[version].digest, folder / name / version).load()
     except BundleError as error:
-        raise BundleError(f"{name}@{version}: {error}", "add it again from its source: dicomnode engines add") from None
+        again = f"dicomnode engines use {name}@{version}" if accepted[version].shipped else "dicomnode engines add"
+        raise BundleError(f"{name}@{version}: {error}", f"add it again from its source: {again}") from None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Role = Literal["training", "validation", "test"]
+"""What images were for: to learn from, to decide by, to judge by."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -27,7 +30,7 @@ class Dataset:
     name: str
     licence: str
     attribution: str = ""
-    role: Literal["training", "validation", "test"] = "training"
+    role: Role = "training"
     patients: int = 0
     source: str = ""
 

@@ -51,21 +51,27 @@ class NoisePower:
     excess: float | None
 
 
-def noise_power(pairs: Iterable[Pair], spacing_mm: tuple[float, float]) -> NoisePower | None:
+def noise_power(
+    pairs: Iterable[Pair], spacing_mm: tuple[float, float], sought_on: Iterable[Pixels] | None = None
+) -> NoisePower | None:
     """Spectra over the flat squares of all `pairs`; None where there are fewer than six.
 
     spacing_mm  (between rows, between columns)
+    sought_on   a slice for each pair that shows better than its source what is flat; None: the source
     """
-    found = [_squares(pair) for pair in pairs]
+    if sought_on is None:
+        found = [_squares(pair, pair.old) for pair in pairs]
+    else:
+        found = [_squares(pair, pixels) for pair, pixels in zip(pairs, sought_on, strict=True)]
     if sum(len(squares) for squares, _ in found) < _FEWEST:
         return None
     old, new = (np.concatenate([both[which] for both in found]) for which in (0, 1))
     return _compared(_power(old, spacing_mm), _power(new, spacing_mm), len(old), spacing_mm)
 
 
-def _squares(pair: Pair) -> tuple[Pixels, Pixels]:
+def _squares(pair: Pair, sought_on: Pixels) -> tuple[Pixels, Pixels]:
     """The slice's flattest squares wholly in flat tissue, before and after: float32 (squares, 32, 32)."""
-    slope, allowed = slope_in_tissue(pair.old, pair.measured_places, pair.unit)
+    slope, allowed = slope_in_tissue(sought_on, pair.measured_places, pair.unit)
     whole = np.all(blocks(allowed, _SIZE_PX), axis=(1, 3))
     unrest = np.sqrt(np.mean(np.square(blocks(slope, _SIZE_PX)), axis=(1, 3)))
     unrest[~whole] = np.inf

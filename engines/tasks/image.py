@@ -29,13 +29,13 @@ def values(computed: Computed) -> Mapping[str, Value]:
     return {name: _image(computed, name, port) for name, port in computed.card.outputs.items()}
 
 
-def with_strength(card: EngineCard) -> EngineCard:
+def with_strength(card: EngineCard, default: float = 1.0) -> EngineCard:
     """The card with the setting `strength`, where its task is this one and an output is no presentation; one that
     declares its own bounds or default keeps them."""
     if card.task != "image" or STRENGTH in card.settings or all(port.presentation for port in card.outputs.values()):
         return card
     meaning = "how far the output goes from the source (0) to what the network makes (1)"
-    return replace(card, settings={**card.settings, STRENGTH: Setting(1.0, meaning, 0.0, 1.0)})
+    return replace(card, settings={**card.settings, STRENGTH: Setting(default, meaning, 0.0, 1.0)})
 
 
 def _image(computed: Computed, name: str, port: Port) -> Volume:

@@ -19,8 +19,8 @@ def test_every_engine_is_listed_with_its_settings(command: Command) -> None:
     listed = {engine["name"]: engine for engine in ran.json["engines"]}
     assert set(listed) == set(registry.names())
     for name, engine in listed.items():
-        assert set(engine["settings"]) == set(registry.get(name).card.settings)
-        assert registry.get(name).card.reference in command("engines", "list").out
+        assert set(engine["settings"]) == set(registry.card(name).settings)
+        assert registry.card(name).reference in command("engines", "list").out
 
 
 def test_a_setting_gets_the_type_of_its_default() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,25 +83,41 @@ def test_a_node_outlives_everything_that_is_sent_to_it(tmp_path: Path, archive: 
     assert lost == set()
 
 
-NAMED = {"name": "named", "match": {"PatientName": "Phantom*", "StudyDescription": "*"}}
+NAMED = {
+    "name": "named",
+    "match": {"PatientName": "Phantom*", "StudyDescription": "*"},
+    "engines": ["contrast-glcae"],
+    "send": ["archive"],
+}
+CHARACTER_SETS = ("undefined", "rot13", "\\\\", "../../etc/passwd")
+
+
+@pytest.fixture(name="reader", scope="module")
+def _reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, StoreScp]]:
+    """A node that reads texts of what it is sent, and what it sends to; it has to survive all character sets."""
+    folder = tmp_path_factory.mktemp("reader")
+    with (
+        StoreScp(folder / "archive", "ARCHIVE") as archive,
+        Node(folder / "node", settings({"archive": archive}, [*RULES, NAMED])) as node,
+    ):
+        yield node, archive
 
 
 @pytest.mark.peer("dcmtk")
-@pytest.mark.parametrize("character_set", ["undefined", "rot13", "\\\\", "../../etc/passwd"])
+@pytest.mark.parametrize("character_set", CHARACTER_SETS)
 def test_an_unknown_character_set_is_answered_and_the_association_goes_on(
-    tmp_path: Path, archive: StoreScp, character_set: str
+    tmp_path: Path, reader: tuple[Node, StoreScp], character_set: str
 ) -> None:
-    path, other = phantom_series(tmp_path / "scanner", slices=2)
-    rule = {**NAMED, "engines": ["contrast-glcae"], "send": ["archive"]}
+    node, archive = reader
+    path, other = phantom_series(tmp_path, slices=2, seed=CHARACTER_SETS.index(character_set))
     sent = [RawObject.read(with_character_set(path, character_set)), RawObject.read(other)]
-    with Node(tmp_path / "node", settings({"archive": archive}, [*RULES, rule])) as node:
-        with RawSender(node.call(), sent) as sender:
-            statuses = [sender.store(each) for each in sent]
-        assert is_clear(statuses[0])
-        assert statuses[1] == 0
-        node.wait_until_idle()
-        assert "thread_failed" not in node.log()
-        assert "process_ended" not in node.log()
+    with RawSender(node.call(), sent) as sender:
+        statuses = [sender.store(each) for each in sent]
+    assert is_clear(statuses[0])
+    assert statuses[1] == 0
+    node.wait_until_idle()
+    assert "thread_failed" not in node.log()
+    assert "process_ended" not in node.log()
     archived = {RawObject.read(path).sop_instance_uid for path in files_of(archive.files)}
     assert archived >= {each.sop_instance_uid for each, status in zip(sent, statuses, strict=True) if status == 0}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -69,15 +69,27 @@ def assert_valid(image: Dataset, sources: dict[str, Path], scratch: Path) -> Non
     assert validation_errors(path) <= validation_errors(source_path)
 
 
+@pytest.fixture(name="forwarder", scope="module")
+def _forwarder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, StoreScp]]:
+    """A node that sends everything on, and what it sends to."""
+    folder = tmp_path_factory.mktemp("forwarder")
+    with (
+        StoreScp(folder / "archive", "ARCHIVE") as archive,
+        Node(folder / "node", settings({"archive": archive}, [everything_to("archive")])) as node,
+    ):
+        yield node, archive
+
+
 @pytest.mark.peer("dcmtk")
 @pytest.mark.parametrize("series", SERIES)
-def test_a_data_set_is_forwarded_byte_for_byte(tmp_path: Path, archive: StoreScp, series: str) -> None:
+def test_a_data_set_is_forwarded_byte_for_byte(forwarder: tuple[Node, StoreScp], series: str) -> None:
+    node, archive = forwarder
+    before = set(files_of(archive.files))
     sources = by_uid(files_of(shared_data(f"ct/dicom/{series}")))
     sent = {uid: RawObject.read(path) for uid, path in sources.items()}
-    with Node(tmp_path / "node", settings({"archive": archive}, [everything_to("archive")])) as node:
-        assert set(send_verbatim(node.call(), sent.values()).values()) == {0}
-        node.wait_until_idle()
-    received = by_uid(files_of(archive.files))
+    assert set(send_verbatim(node.call(), sent.values()).values()) == {0}
+    node.wait_until_idle()
+    received = by_uid(set(files_of(archive.files)) - before)
     assert received.keys() == sent.keys()
     for uid, path in received.items():
         assert data_set_bytes(path.read_bytes()) == sent[uid].data_set

@@ -33,12 +33,12 @@ def shown(port: int) -> Samples:
     }
 
 
-@pytest.mark.peer("dcmtk")
 def answers(port: int) -> bool:
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.peer("dcmtk")
 def test_what_comes_and_goes_is_counted_over_all_processes(tmp_path: Path, archive: StoreScp) -> None:
     sent = [RawObject.read(path) for path in phantom_series(tmp_path / "scanner", slices=3)]
     port = free_port()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,25 @@ def under_its_file_s_uid(path: Path, folder: Path) -> Path:
     return folder / "source.dcm"
 
 
+@pytest.fixture(name="site", scope="module")
+def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Orthanc]]:
+    """A node, and the PACS behind it."""
+    folder = tmp_path_factory.mktemp("site")
+    with Orthanc(folder / "pacs", "PACS") as pacs, Node(folder / "node", settings({"pacs": pacs}, RULES)) as node:
+        yield node, pacs
+
+
 @pytest.mark.peer("orthanc")
 @pytest.mark.peer("dciodvfy")
 @pytest.mark.parametrize("path", SOURCES.values(), ids=SOURCES)
-def test_an_image_of_another_modality_comes_back_valid(tmp_path: Path, pacs: Orthanc, path: str) -> None:
+def test_an_image_of_another_modality_comes_back_valid(tmp_path: Path, site: tuple[Node, Orthanc], path: str) -> None:
+    node, pacs = site
+    held = pacs.sop_instance_uids()
     sources = by_uid([under_its_file_s_uid(shared_data(path), tmp_path)])
     sent = [RawObject.read(source) for source in sources.values()]
-    with Node(tmp_path / "node", settings({"pacs": pacs}, RULES)) as node:
-        assert set(send_verbatim(node.call(), sent).values()) == {0}
-        wait_for_instances(node, pacs, 2)
-    (image,) = derived(pacs.files(), sources).values()
+    assert set(send_verbatim(node.call(), sent).values()) == {0}
+    wait_for_instances(node, pacs, len(held) + 2)
+    (image,) = derived(pacs.files(), {*held, *sources}).values()
     (source_uid,) = source_uids(image)
     source = dcmread(sources[source_uid])
     assert (image.SOPClassUID, image.Modality) == (source.SOPClassUID, source.Modality)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dicomnode.inference.service import run_chain
+from dicomnode.inference.stages import Prepared, Ran, Verdict, run_stages
 from dicomnode.store import bundles
 from dicomnode.store.bundles import By
 from dicomnode.testing.bundles import Shape, made_bundle
@@ -78,3 +79,42 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     with pytest.raises(EngineInputError, match=said):
         run(registry, tmp_path, names, *chain)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+class _Recording:
+    """A station that computes nothing, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Mapping[str, str]] = []
+
+    def prepare(self, index: int, engine: str, settings: Mapping[str, Any]) -> Prepared:
+        raise NotImplementedError
+
+    def run(self, stage: Prepared, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Ran:
+        self.given.append(inputs)
+        passed = Verdict({}, True, ())
+        return Ran(passed, dict.fromkeys(outputs, passed), {}, 0.0)
+
+
+def _stage(index: int, inputs: list[str], outputs: list[str]) -> Prepared:
+    sides = {"inputs": inputs, "outputs": outputs}
+    ports = {
+        side: {name: {"kind": "volume", "presentation": False, "unit": "HU"} for name in names}
+        for side, names in sides.items()
+    }
+    words = dict.fromkeys(("name", "version", "digest", "bundle", "runtime", "operation", "influence"), f"e{index}")
+    return Prepared(index, f"e{index}", {**words, **ports}, "", {}, 0, True)
+
+
+@pytest.mark.parametrize(("series", "original"), [({}, "/image"), ({"original": "/named"}, "/named")])
+def test_what_a_chain_began_with_stays_there_for_engines_after_it(
+    tmp_path: Path, series: Mapping[str, str], original: str
+) -> None:
+    station = _Recording()
+    stages = [_stage(0, ["image"], ["denoised", "enhanced"]), _stage(1, ["image", "original", "enhanced"], ["image"])]
+    run_stages(station, stages, {"image": "/image", **series}, tmp_path, released=False)
+    made = str(tmp_path / "0-e0-")
+    assert station.given == [
+        {"image": "/image"},
+        {"image": f"{made}denoised", "original": original, "enhanced": f"{made}enhanced"},
+    ]

@@ -161,7 +161,7 @@ def test_what_a_killed_command_left_is_swept_away(folder: Path, made_ones: dict[
 
 def test_the_registry_knows_names_versions_and_switches(folder: Path, made_ones: dict[str, Bundle]) -> None:
     registry = default_registry(folder, _open)
-    assert registry.names() == ("contrast-glcae", "ct-nlm", NAME)
+    assert {"contrast-glcae", "ct-nlm", NAME} <= set(registry.names())
     assert registry.card(NAME).reference == f"{NAME}@1.0.0"
     assert registry.card(f"{NAME}@1.1.0").reference == f"{NAME}@1.1.0"
     assert registry.source(NAME) == f"{made_ones['1.0.0'].digest}:{folder / NAME / '1.0.0'}"

@@ -56,6 +56,17 @@ def test_a_checkerboard_is_power_at_one_frequency() -> None:
     assert marked.excess > 2.0
 
 
+def test_squares_may_be_sought_on_a_slice_that_shows_better_what_is_flat() -> None:
+    ripples = np.zeros((SIZE, SIZE), np.float32)
+    ripples[:, SIZE // 2 :] = 50 * np.sin(np.arange(SIZE // 2) / 4)
+    left = np.where(np.arange(SIZE) < SIZE // 2, np.float32(1), np.float32(0))
+    old = grained(0, 0.8) * (1 + 3 * left) + ripples * 0.1  # noise hides where it is flat
+    found = pairs(volume(old, unit=ARBITRARY), volume(old + ripples, unit=ARBITRARY))
+    power = noise_power(found, SPACING_MM, [grained(2, 0.8, 1.0) + ripples])
+    assert power is not None and power.excess is not None
+    assert power.area_before == pytest.approx(40.0**2, rel=0.15) and power.excess == pytest.approx(0.0, abs=0.01)
+
+
 def test_an_image_without_flat_places_has_no_spectrum() -> None:
     ramp = np.add.outer(np.arange(16.0), np.arange(16.0)).astype(np.float32)
     assert noise_power(pairs(volume(ramp), volume(ramp)), SPACING_MM) is None

@@ -1,0 +1,141 @@
+"""Every recipe, from made patches to a bundle that the node's runtimes compute; and what a recipe may not say."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dicomnode.core.guards.before import HEADER_KEYWORDS, before
+from dicomnode.core.headers import header_of
+from dicomnode.core.phantom import phantom_study
+from engines.bundle.folder import golden, load_bundle
+from engines.bundle.golden import compare
+from engines.bundle.provenance import Provenance, Training
+from engines.model.engine import ModelEngine
+from engines.runtimes.base import Resources
+from engines.runtimes.onnxruntime import OnnxRuntime
+from engines.tasks.image import blended
+from engines.volume import HU, Volume
+from tests.trainers.made import material, miniature, shop
+from trainers.errors import RecipeError
+from trainers.export import Trained, card_of, export, golden_volume
+from trainers.loop import image_of
+from trainers.nets.base import Net
+from trainers.recipe import parse, read_recipe, shipped
+from trainers.stages import load_nets, train_recipe
+
+_PROVENANCE = Provenance("dicomnode", "Apache-2.0", Training("test"))
+_DEMONSTRATED_PX = 320
+"""Rows and columns of what `dicomnode demo` sends."""
+
+
+class _AnyNet(Net):
+    halo_px = 0
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_recipe_trains_ships_and_runs(name: str, tmp_path: Path) -> None:
+    read = miniature(read_recipe(name))
+    nets = train_recipe(read, material(), shop(tmp_path / "run"))
+    (tmp_path / "bundle").mkdir()
+    export(Trained(read.recipe, load_nets(read.recipe, tmp_path / "run"), _PROVENANCE), tmp_path / "bundle")
+
+    bundle = load_bundle(tmp_path / "bundle")
+    engine = ModelEngine.open(bundle, lambda path: OnnxRuntime().open(path, Resources()))
+    test = golden(bundle)
+    outputs = engine.run(test.inputs, bundle.card.resolve(test.settings))
+    assert all(difference.passed for difference in compare(test, "float32", outputs))
+    if "lesions" not in bundle.card.inputs:
+        expected = golden_volume().voxels
+        for entry in read.recipe.shipping.stages:
+            stage = read.recipe.stage(entry.stage)
+            with torch.no_grad():
+                made = image_of(
+                    nets[entry.stage].eval(),
+                    torch.from_numpy(expected[:, None]),
+                    stage.net.predicts == "residual",
+                    1000.0,
+                )
+            expected = made[:, 0].numpy()
+            if entry.is_output:
+                found = outputs[entry.target]
+                assert isinstance(found, Volume)
+                shown = blended(golden_volume().voxels, expected, read.recipe.shipping.strength)
+                wanted = np.clip(expected + 1024, 0, 4095) if entry.presentation else shown
+                assert np.abs(found.voxels - wanted).max() < 0.1
+
+
+def test_every_recipe_says_what_it_follows() -> None:
+    for name in shipped():
+        recipe = read_recipe(name).recipe
+        assert len(recipe.paper) > 100
+        assert recipe.shipping.licence and "esearch use" in recipe.shipping.intended_use
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith(("cascade", "sgan"))])
+def test_terms_that_weights_balance_see_one_scale(name: str) -> None:
+    """A window of 400 HU as 0 to 1: by that the papers' weights are meant."""
+    for stage in read_recipe(name).recipe.stages:
+        units = {term.unit_hu for term in stage.losses if term.kind in ("mse", "mae")}
+        windows = [term.window_hu for term in stage.losses if term.kind == "vgg"]
+        windows += [stage.adversary.window_hu] if stage.adversary else []
+        assert {high - low for low, high in windows} | units == {400.0}, stage.name
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_an_envelope_holds_the_demonstration_and_no_heads(name: str) -> None:
+    shipping = read_recipe(name).recipe.shipping
+    assert any("not for heads or children" in sentence for sentence in shipping.limitations)
+    assert not shipping.envelope.body_parts  # many images do not say it, and those would be refused
+    assert not _outside(name)
+    assert _outside(name, KVP=("80",), SliceThickness=()) == {"tube voltage", "slice thickness"}
+    assert _outside(name, size_px=800) == {"row spacing", "column spacing"}  # a head's
+
+
+def _outside(name: str, size_px: int = _DEMONSTRATED_PX, **said: tuple[str, ...]) -> set[str]:
+    """What of the demonstration's CT the node's gate would refuse for a recipe's bundle."""
+    recipe = read_recipe(name).recipe
+    card = card_of(Trained(recipe, {stage.name: _AnyNet() for stage in recipe.stages}, _PROVENANCE))
+    (dataset,) = phantom_study(np.random.default_rng(7), 1, size_px)
+    spacing_mm = float(dataset.PixelSpacing[0])
+    pixels = np.frombuffer(dataset.PixelData, "<i2").reshape(1, size_px, size_px).astype(np.float32) - np.float32(1024)
+    image = Volume(pixels, np.diag([spacing_mm, spacing_mm, 2.0, 1.0]), HU)
+    header = {**header_of(dataset, HEADER_KEYWORDS), **said}
+    return {finding.name for finding in before(card, header, image).findings if not finding.passed}
+
+
+def _text(change: str) -> bytes:
+    text = files("trainers.recipes").joinpath("ct-denoise.toml").read_text()
+    old, new = change.split("=>")
+    assert old in text
+    return text.replace(old, new).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("steps = 40000=>stepps = 40000", "no key 'stepps'"),
+        ("steps = 40000=>steps = 0", "0 steps"),
+        ("doses = [0.08, 1.0]=>doses = [0.0, 1.0]", "doses are"),
+        ('kind = "mse"=>kind = "mean"', "is 'mean'"),
+        ('stage = "nodules"=>stage = "nodulez"', "shipping names 'nodulez'"),
+        ("format = 1=>format = 2", "format 2"),
+        ("ema_decay = 0.999=>ema_decay = 1.0", "ema_decay is 1.0"),
+        ("seed = 1=>seed = ", "no TOML"),
+        ('[[stages.losses]]=>[[stages.losses]]\nkind = "mse"\n[[stages.losses]]', "two losses of one kind"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused(change: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said) as refused:
+        parse(_text(change), "mine.toml")
+    assert refused.value.hint
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(RecipeError) as unknown:
+        read_recipe("cascad")
+    assert "cascade" in unknown.value.hint

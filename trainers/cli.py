@@ -1,0 +1,235 @@
+"""The command line `trainers`. What is heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from engines.errors import EngineError
+from trainers.errors import TrainerError
+
+OK, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="trainers",
+    help="Make engine bundles: train the nets of a recipe, and export them for the node.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe of the package by name, or the path of your own .toml.")]
+ImagesOption = Annotated[Path, typer.Option("--images", help="Folder that the recipe's sources lie below.")]
+RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoints, nets, figures, pictures.")]
+CacheOption = Annotated[
+    Path | None, typer.Option("--cache", help="Folder for HU and noise fields; else cache/ in the run's.")
+]
+
+
+@app.command()
+def recipes() -> None:
+    """The recipes that come with the package, and what each follows."""
+    from trainers.recipe import read_recipe, shipped
+
+    for name in shipped():
+        recipe = read_recipe(name).recipe
+        typer.echo(f"{name}  ->  {recipe.name}@{recipe.version}\n    {recipe.paper.strip().splitlines()[0]}")
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    images: ImagesOption,
+    run: RunOption,
+    cache: CacheOption = None,
+    features: Annotated[Path | None, typer.Option(help="Weights of VGG-16 or VGG-19, for losses of features.")] = None,
+    share: Annotated[float, typer.Option(help="Train so much of each stage's steps, such as 0.05.")] = 1.0,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="STAGE.KEY=VALUE, such as g2.patches.batch=4: another number; again for more."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Processor threads; 0: all that there are.")] = 0,
+) -> None:
+    """Train all stages of a recipe; called again, go on where it stopped.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m trainers train ...
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin take cores from others
+    import torch
+
+    from trainers.distributed import joined_world
+    from trainers.material import gather
+    from trainers.nets.vgg import digest_of, load_vgg
+    from trainers.plan import planned, steps_told
+    from trainers.recipe import OFF, Plan, read_recipe
+    from trainers.runs import note_datasets, note_images
+    from trainers.stages import Shop, begin, train_recipe
+
+    read = planned(
+        read_recipe(recipe), Plan(share, tuple(changes or ()), OFF if features is None else digest_of(features))
+    )
+    if threads:
+        torch.set_num_threads(threads)
+    with joined_world(device) as world:
+        seen = None if features is None else load_vgg(features).to(world.device)
+        begin(read, run, world)
+        say = _say if world.is_first else _silent
+        say(steps_told(read))
+        with world.first_alone():
+            gathered = gather(read.recipe, images, cache or run / "cache", say)
+        if world.is_first:
+            note_images(run, gathered.digests)
+            note_datasets(run, gathered.datasets)
+        train_recipe(read, gathered.material, Shop(run, world, _say, seen))
+
+
+@app.command()
+def export(
+    recipe: RecipeArgument,
+    run: RunOption,
+    out: Annotated[Path, typer.Argument(help="A new folder for the bundle; it is written unsigned.")],
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", help="The table.txt of `evaluate`: for CARD.md.", exists=True, dir_okay=False),
+    ] = None,
+) -> None:
+    """Write the engine bundle of a finished run, with its card, provenance and golden test."""
+    from trainers.export import Trained, made_by, tell
+    from trainers.export import export as write
+    from trainers.runs import provenance_of, trained_by
+    from trainers.stages import load_nets
+    from trainers.subject import require_table, subject_of
+
+    read = trained_by(recipe, run)
+    judged = None if table is None else table.read_text(errors="replace")
+    if judged is not None:
+        require_table(judged, subject_of(read.recipe, run))
+    trained = Trained(read.recipe, load_nets(read.recipe, run), provenance_of(read, run))
+    out.mkdir(parents=True, exist_ok=True)
+    bundle = write(trained, out)
+    if judged is not None:
+        bundle = tell(bundle, made_by(Path(recipe).stem, read.plan, judged))
+    size = sum(path.stat().st_size for path in out.iterdir())
+    _say(f"{bundle.card.reference}  {bundle.digest[:16]}  {size / 1e6:.2f} MB  in {out}")
+    _say(f"next: dicomnode engines sign {out} --key KEY; dicomnode engines check {out}")
+
+
+@app.command()
+def evaluate(
+    recipe: RecipeArgument,
+    images: ImagesOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table: text, CSV, JSON, and a page.")],
+    run: Annotated[Path | None, typer.Option("--run", help="A finished run of the recipe.")] = None,
+    trained: Annotated[
+        list[str] | None, typer.Option("--trained", help="RECIPE=RUN: another trained recipe; again for more.")
+    ] = None,
+    bundle: Annotated[list[Path] | None, typer.Option("--bundle", help="A bundle's folder; again for more.")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option("--peer", help="nlm, tv, wavelet, bm3d or bm3d-spectrum; again for more.")
+    ] = None,
+    patients: Annotated[
+        list[str] | None, typer.Option("--patients", help="Names or patterns, in place of the recipe's own.")
+    ] = None,
+    split: Annotated[
+        Literal["test", "validation"], typer.Option("--split", help="validation: for a decision; nothing is noted.")
+    ] = "test",
+    dose: Annotated[
+        list[float] | None, typer.Option("--dose", help="Share of the full dose; 1, 0.5, 0.25 and 0.1 if not given.")
+    ] = None,
+    strength: Annotated[
+        list[float] | None,
+        typer.Option("--strength", help="Share of what ours remove, as a row beside the shipped one."),
+    ] = None,
+    slices: Annotated[int, typer.Option(min=1, help="Of each series.")] = 3,
+    realisations: Annotated[int, typer.Option(min=0, help="Of the noise; 0: no nodules are planted.")] = 4,
+    quick: Annotated[bool, typer.Option("--quick", help="Four patients, a slice each, two doses.")] = False,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder for noise fields; else in --out.")] = None,
+) -> None:
+    """Judge denoisers by patients that they have never seen: one table, beside the low dose itself."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from trainers.evaluate.cases import DOSES, QUICK, Extent
+    from trainers.evaluate.command import PAGE, TEXT, Asked
+    from trainers.evaluate.command import evaluate as judge
+
+    for share in (*(dose or ()), *(strength or ())):
+        if not 0 < share <= 1:
+            raise typer.BadParameter(f"{share:g} is no share: above 0, at most 1")
+    extent = QUICK if quick else Extent(tuple(dose or DOSES), 0, slices, realisations)
+    asked = Asked(
+        recipe, images, out, cache or out / "cache", run, tuple(trained or ()), tuple(bundle or ()), tuple(peer or ()),
+        tuple(strength or ()), tuple(patients or ()), extent, split,
+    )  # fmt: skip
+    judge(asked, _say)
+    _say((out / TEXT).read_text())
+    _say(f"{out / PAGE}")
+
+
+@app.command()
+def report(
+    run: RunOption,
+    out: Annotated[Path, typer.Argument(help="HTML file to be written.")],
+) -> None:
+    """One page of a run: its stages, how each term fell, and the last pictures."""
+    from trainers.runs import page_of
+
+    out.write_text(page_of(run))
+    _say(f"{out}")
+
+
+@app.command()
+def simulate(
+    series: Annotated[list[Path], typer.Argument(help="DICOM folders or archives, or .npz volumes.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for an .npz of each series and dose.")],
+    provenance: Annotated[Path, typer.Option("--provenance", help="Table of the series' licences, CSV or TOML.")],
+    dose: Annotated[list[float], typer.Option("--dose", help="Share of the full dose; may be given several times.")],
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder for noise fields; else in --out.")] = None,
+) -> None:
+    """Write series as they would be at lower doses."""
+    from trainers.lowering import lowered, write_lowered
+
+    for one in lowered(series, provenance, dose, cache or out / "cache"):
+        _say(str(write_lowered(out, one)))
+
+
+def main() -> None:
+    """The console script `trainers`."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command; an error is two lines: what, and what to do next."""
+    try:
+        return int(app(list(arguments), standalone_mode=False, prog_name="trainers") or OK)
+    except typer.TyperException as error:  # the command line itself is wrong
+        _complain(error.format_message(), "see: trainers --help")
+        return USAGE
+    except (TrainerError, EngineError) as error:
+        _complain(str(error), error.hint or "see docs/trainers/index.md")
+        return FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("stopped", "run it again to go on")
+        return STOPPED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _complain(f"{where}{error.strerror or type(error).__name__}", "check the path, its owner and the free space")
+        return FAILED
+
+
+def _complain(what: str, hint: str) -> None:
+    typer.echo(f"error: {' '.join(what.split())}\n next: {hint}", err=True)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _silent(line: str) -> None:
+    """Of several processes one speaks."""

@@ -1,0 +1,1 @@
+"""CT physics: projection, reconstruction, low dose, planted lesions. Knows neither files nor DICOM."""
