@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -150,6 +151,10 @@ def evaluate(
     ] = None,
     slices: Annotated[int, typer.Option(min=1, help="Of each series.")] = 3,
     realisations: Annotated[int, typer.Option(min=0, help="Of the noise; 0: no nodules are planted.")] = 4,
+    window: Annotated[
+        float,
+        typer.Option("--window", min=0, max=4, help="Noise of a Hann window that ends here, not the series' own."),
+    ] = 0.0,
     quick: Annotated[bool, typer.Option("--quick", help="Four patients, a slice each, two doses.")] = False,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for noise fields; else in --out.")] = None,
 ) -> None:
@@ -162,7 +167,8 @@ def evaluate(
     for share in (*(dose or ()), *(strength or ())):
         if not 0 < share <= 1:
             raise typer.BadParameter(f"{share:g} is no share: above 0, at most 1")
-    extent = QUICK if quick else Extent(tuple(dose or DOSES), 0, slices, realisations)
+    usual = QUICK if quick else Extent(tuple(dose or DOSES), 0, slices, realisations)
+    extent = replace(usual, window=window)
     asked = Asked(
         recipe, images, out, cache or out / "cache", run, tuple(trained or ()), tuple(bundle or ()), tuple(peer or ()),
         tuple(strength or ()), tuple(patients or ()), extent, split,

@@ -17,6 +17,9 @@ from trainers.recipe import Optimiser, StageRecipe
 _COMPUTED: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """What autocast computes in."""
 
+_WITHOUT_BFLOAT16: Final = frozenset({"DEFAULT", "NO AVX", "AVX2"})
+"""Processors that would make up each bfloat16 product of several instructions: ten times as slow as float32."""
+
 
 def rate(how: Optimiser, step: int, steps: int) -> float:
     """The learning rate of a step, counted from 0."""
@@ -86,7 +89,10 @@ class Players:
         return net
 
     def autocast(self) -> torch.autocast:
+        """What a step is computed in: the recipe's precision, but float32 where bfloat16 would be no faster."""
         kind = _COMPUTED.get(self._stage.precision)
+        if kind is torch.bfloat16 and self.device.type == "cpu":
+            kind = None if torch.backends.cpu.get_cpu_capability() in _WITHOUT_BFLOAT16 else kind
         return torch.autocast(self.device.type, kind, enabled=kind is not None)
 
     def hold_critic(self, *, still: bool) -> None:

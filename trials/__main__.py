@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from trials.denoisers import card_of
+from trials.denoisers import DENOISERS, card_of
 from trials.figures import alarms, caught, nodules, spread
 from trials.run import CLEAN, Seen, Slab, Trial, run
 from trials.series import find, read
@@ -54,6 +54,7 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trials", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of series")
     parser.add_argument("--patients", default="", help="names of series, with commas between them; default: all")
+    parser.add_argument("--engines", default=",".join(DENOISERS), help="names, with commas between them; default: all")
     parser.add_argument("--spread", action="store_true", help="quantiles of all figures too, for choosing limits")
     parser.add_argument("--slabs", type=int, default=12, help="most of one series")
     parser.add_argument("--no-grid", action="store_true", help="without nodules of all sizes")
@@ -74,7 +75,8 @@ def _slabs(asked: argparse.Namespace) -> Iterator[Slab]:
         if series is None:
             continue
         for number, (first, volume) in enumerate(series.slabs(asked.slabs)):
-            yield Slab(series.name, first, volume, grid=number % _GRID_EVERY == 0 and not asked.no_grid)
+            grid = number % _GRID_EVERY == 0 and not asked.no_grid
+            yield Slab(series.name, first, volume, grid=grid, engines=tuple(asked.engines.split(",")))
 
 
 def _report(trials: Sequence[Trial], seen: Sequence[Seen], *, with_spread: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 import cv2
@@ -11,13 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import quality
+from engines.base import Engine
+from engines.bundle.folder import Bundle
 from engines.card import EngineCard
 from engines.classical.nlm import CtNlm
+from engines.model.engine import ModelEngine
 from engines.padding import fill_padding
 from engines.quality import Pixels
+from engines.registry import default_registry
+from engines.runtimes.base import Resources
+from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import HU, Volume
 
 _NLM: Final = CtNlm()
+_TRAINED: Final = "ct-denoise"
 _HIGH_PASS_PX: Final = 2.0
 _SMOOTHED: Final = 0.4
 _KEPT: Final = 0.4
@@ -42,15 +50,33 @@ Denoiser = Callable[[Taken], Volume]
 
 
 def card_of(name: str) -> EngineCard:
-    """ct-nlm's own card, under another name: every engine is held to the same limits."""
-    return replace(_NLM.card, name=name)
+    """An engine's own card; of a made denoiser that of ct-nlm, under another name."""
+    return _trained().card if name == _TRAINED else replace(_NLM.card, name=name)
 
 
 def nlm(taken: Taken) -> Volume:
     """ct-nlm as it is shipped."""
-    output = _NLM.run({"image": taken.source}, _NLM.card.resolve({}))["image"]
+    return _run(_NLM, taken.source)
+
+
+def trained(taken: Taken) -> Volume:
+    """ct-denoise as it is shipped."""
+    return _run(_trained(), taken.source)
+
+
+def _run(engine: Engine, source: Volume) -> Volume:
+    output = engine.run({"image": source}, engine.card.resolve({}))["image"]
     assert isinstance(output, Volume)
     return output
+
+
+@cache
+def _trained() -> Engine:
+    return default_registry(opener=_opened).get(_TRAINED)
+
+
+def _opened(bundle: Bundle) -> Engine:
+    return ModelEngine.open(bundle, lambda network: OnnxRuntime().open(network, Resources()))
 
 
 def guided(taken: Taken) -> Volume:
@@ -69,7 +95,12 @@ def network(taken: Taken) -> Volume:
     return taken.source.with_voxels(cleaned if valid is None else np.where(valid, cleaned, taken.source.voxels))
 
 
-DENOISERS: Final[Mapping[str, Denoiser]] = {"ct-nlm": nlm, "guided": guided, "network": network}
+DENOISERS: Final[Mapping[str, Denoiser]] = {
+    "ct-nlm": nlm,
+    _TRAINED: trained,
+    "guided": guided,
+    "network": network,
+}
 
 
 def _slice_wise(volume: Volume, denoise: Callable[[Pixels, float], Pixels]) -> Volume:

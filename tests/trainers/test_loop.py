@@ -155,6 +155,17 @@ def test_half_precision_keeps_weights_whole(tmp_path: Path, precision: Literal["
     assert all(math.isfinite(float(weights.sum())) for weights in net.parameters())
 
 
+@pytest.mark.parametrize(("processor", "is_used"), [("AVX2", False), ("AVX512", True)])
+def test_bfloat16_is_computed_where_the_processor_has_it(
+    processor: str, is_used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    players = Players(replace(_STAGE, precision="bfloat16"), nn.Conv2d(1, 1, 1), None, World())
+    with players.autocast():
+        made = players.generator.net(torch.ones(1, 1, 2, 2))
+    assert made.dtype == (torch.bfloat16 if is_used else torch.float32)
+
+
 def test_float16_leaves_a_step_out_that_overflows_and_goes_on_where_it_was() -> None:
     stage = replace(_STAGE, steps=4, precision="float16")
     players = Players(stage, nn.Conv2d(1, 1, 1), None, World())

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from trainers.data.series import LOWEST_HU, Series
 from trainers.errors import SourceError
+from trainers.physics.filtered import Kernel
 from trainers.physics.lesions import Imaging, Nodule, nodule_hu, roomy_places
+from trainers.physics.texture import retextured
 
 _AIR_HU: Final = -950
 _TRIES: Final = 20
@@ -85,6 +87,18 @@ class Planting:
 
 
 @dataclass(frozen=True)
+class Texturing:
+    """Noise of other textures than that of a slice's own kernel; a table of a recipe.
+
+    share   of the patches that get it
+    cutoff  (lowest, highest) of the Hann window (see `Kernel`): as many between 0.5 and 1 as between 1 and 2
+    """
+
+    share: float = 0.0
+    cutoff: tuple[float, float] = (0.45, 2.5)
+
+
+@dataclass(frozen=True)
 class Drawing:
     """How patches are drawn; a table of a recipe.
 
@@ -98,6 +112,7 @@ class Drawing:
     tissue_share     least share of a patch that is no air
     turns            patches are mirrored and turned by right angles
     planting         nodules that are planted into the patches, before the noise is added
+    texturing        noise of other textures than that of a slice's own kernel
     """
 
     batch: int = 16
@@ -110,6 +125,7 @@ class Drawing:
     tissue_share: float = 0.3
     turns: bool = True
     planting: Planting = field(default_factory=Planting)
+    texturing: Texturing = field(default_factory=Texturing)
 
 
 class Drawer:
@@ -160,7 +176,11 @@ class Drawer:
         if rng.random() < self._drawing.planting.share:
             for _ in range(self._drawing.planting.count):
                 planted = np.maximum(planted, _planted(full, noisy, channels - at, self._drawing, rng))
-        low = full + added * noisy.noise[made, channels, row, column].astype(np.float32)
+        noise = noisy.noise[made, channels, row, column].astype(np.float32)
+        if rng.random() < self._drawing.texturing.share:
+            kernel = _kernel(rng, self._drawing.texturing)
+            noise = np.stack([retextured(one, kernel, rng) for one in noise])
+        low = full + added * noise
         images = np.stack([*np.maximum((low, full), np.float32(LOWEST_HU)), planted])
         turned = _turned(images, rng) if self._drawing.turns else images
         middle = slice(self._drawing.neighbours, self._drawing.neighbours + 1)
@@ -191,6 +211,11 @@ def draw_dose(rng: np.random.Generator, drawing: Drawing) -> float:
     if drawing.dose_law == "log":
         return math.exp(rng.uniform(math.log(lowest), math.log(highest)))
     return float(rng.uniform(lowest, highest))
+
+
+def _kernel(rng: np.random.Generator, texturing: Texturing) -> Kernel:
+    softest, sharpest = texturing.cutoff
+    return Kernel("hann", math.exp(rng.uniform(math.log(softest), math.log(sharpest))))
 
 
 def _planted(

@@ -17,7 +17,9 @@ from trainers.errors import SourceError
 from trainers.evaluate.windows import Pixels
 from trainers.material import noise_counted, read_images
 from trainers.physics.dose import at_dose
+from trainers.physics.filtered import Kernel
 from trainers.physics.lesions import Imaging
+from trainers.physics.texture import retextured
 from trainers.progress import Say
 from trainers.recipe import Recipe
 
@@ -37,19 +39,22 @@ class Extent:
     patients      at most so many, the first by name; 0: all
     slices        of each series, evenly spread
     realisations  of the noise, with and without planted nodules; 1: detectability cannot be told
+    window        cutoff of the Hann window that the noise is of (`Kernel`), as strong at each place as that of the
+                  series' own kernel, which 0 leaves as it is
     """
 
     doses: tuple[float, ...] = DOSES
     patients: int = 0
     slices: int = 3
     realisations: int = 4
+    window: float = 0.0
 
     @property
     def is_whole(self) -> bool:
         """Whether a card may tell what was found: no less than the defaults were asked for."""
         least = Extent()
         enough = self.slices >= least.slices and self.realisations >= least.realisations
-        return not self.patients and set(self.doses) >= set(least.doses) and enough
+        return not (self.patients or self.window) and set(self.doses) >= set(least.doses) and enough
 
 
 QUICK: Final = Extent(doses=(0.25, 0.1), patients=4, slices=1, realisations=2)
@@ -58,10 +63,11 @@ QUICK: Final = Extent(doses=(0.25, 0.1), patients=4, slices=1, realisations=2)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One slice, with the noise that lower doses add to it."""
+    """One slice, with the noise that lower doses add to it. window: as of `Extent`."""
 
     noisy: Noisy
     at: int
+    window: float = 0.0
 
     @property
     def patient(self) -> str:
@@ -87,6 +93,10 @@ class Case:
     def low(self, hu: Pixels, dose: float, realisation: int) -> Pixels:
         """`hu`, a version of the slice, as it would be at `dose`."""
         noise = np.asarray(self.noisy.noise[realisation, self.at], dtype=np.float32)
+        if self.window and dose < 1:
+            series = int(self.noisy.digest[:8] or "0", 16)
+            chance = np.random.default_rng((_NOISE_SEED, series, self.at, realisation))
+            noise = retextured(noise, Kernel("hann", self.window), chance)
         return np.maximum(at_dose(hu, noise, dose), np.float32(LOWEST_HU)) if dose < 1 else hu
 
 
@@ -120,7 +130,7 @@ def read_cases(
     first = sorted({_patient(one) for one in chosen})[: extent.patients or None]
     judged = [one for one in chosen if _patient(one) in first]
     noisy = Cache(cache, simulation).all_noisy(judged, noise_counted(say))
-    return tuple(Case(one, at) for one in noisy for at in range(one.series.slices))
+    return tuple(Case(one, at, extent.window) for one in noisy for at in range(one.series.slices))
 
 
 def _chosen(among: Among, images: Path, extent: Extent, say: Say) -> Iterator[Series | PairedSeries]:

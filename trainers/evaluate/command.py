@@ -31,6 +31,7 @@ _PICTURED_DOSE: Final = 0.25
 _UNKNOWN: Final = "Nobody can check here whether {} was trained on these patients: no recipe at hand has its digest."
 _NOT_NOTED: Final = "nothing is noted for the card: that takes all test patients of the recipe, and the usual extent"
 _LONGEST: Final = 600
+_OTHER_NOISE: Final = "Noise is not of the series' own kernels: all of it is of a Hann window that ends at {:g}."
 _DECIDING: Final = "These are patients that decisions are made by: no figure to report."
 
 
@@ -82,7 +83,8 @@ def evaluate(asked: Asked, say: Say) -> Table:
     table = judge(cases, denoisers, asked.extent, say)
     terms = (*terms_told(trained), *map(card_told, cards))
     deciding = [_DECIDING] if asked.split == "validation" else []
-    table = replace(table, notes=(*table.notes, *filter(None, terms), *unknown, *deciding))
+    other = [_OTHER_NOISE.format(asked.extent.window)] if asked.extent.window else []
+    table = replace(table, notes=(*table.notes, *filter(None, terms), *unknown, *deciding, *other))
     told = sealed(text(table), zip((_named(*one) for one in trained), subjects, strict=True))
     _write(asked.out, table, told, pictures(cases, denoisers, _pictured(asked.extent)))
     if asked.run is not None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainers.made import SIZE_PX, patient
-from trainers.data.patches import Drawer, Drawing, Noisy, Planting
+from trainers.data.patches import Drawer, Drawing, Noisy, Planting, Texturing
 from trainers.data.series import LOWEST_HU
 from trainers.errors import SourceError
 
@@ -112,6 +112,18 @@ def test_as_many_nodules_are_planted_as_there_is_room_for() -> None:
         for count in (1, 4)
     ]
     assert 3 < float(planted[1].sum() / planted[0].sum()) < 5
+
+
+def test_some_patches_get_noise_of_another_texture_and_of_the_same_strength() -> None:
+    drawing = replace(DRAWING, batch=200, doses=(0.25, 0.25), turns=False)
+    shares = []
+    for share in (0.0, 0.5, 1.0):
+        batch = Drawer([_even(0)], replace(drawing, texturing=Texturing(share, cutoff=(0.5, 0.5))), seed=0).batch(0)
+        added = batch.low - batch.full
+        assert float(added.std()) == pytest.approx(15.0 * 3**0.5, rel=0.1)
+        beside = (added[..., 1:] * added[..., :-1]).mean(dim=(1, 2, 3)) / added.square().mean(dim=(1, 2, 3))
+        shares.append(float((beside > 0.4).float().mean()))  # the made patients have white noise
+    assert shares == [0.0, pytest.approx(0.5, abs=0.1), 1.0]
 
 
 def _even(hu: int) -> Noisy:

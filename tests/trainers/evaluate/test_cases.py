@@ -82,6 +82,18 @@ def test_a_lower_dose_is_noisier_by_its_root_and_never_below_the_lowest() -> Non
     assert one.low(full - 2000, 0.1, 0).min() == LOWEST_HU and one.low(full, 1.0, 0) is full
 
 
+def test_noise_of_another_kernel_is_as_strong_and_the_same_each_time() -> None:
+    own, other = case(), replace(case(), window=0.5)
+    full, inside = own.full, np.s_[80:180, 20:120]
+    fields = [(one.low(full, 0.1, field) - full)[inside] for one in (own, other) for field in (0, 1)]
+    assert [field.std() for field in fields] == pytest.approx([fields[0].std()] * 4, rel=0.1)
+    beside = [np.corrcoef(field[:, 1:].ravel(), field[:, :-1].ravel())[0, 1] for field in fields]
+    assert max(map(abs, beside[:2])) < 0.1 and min(beside[2:]) > 0.4
+    assert np.array_equal(other.low(full, 0.1, 0)[inside] - full[inside], fields[2])
+    assert abs(np.corrcoef(fields[2].ravel(), fields[3].ravel())[0, 1]) < 0.1
+    assert other.low(full, 1.0, 0) is full and not Extent(window=0.5).is_whole
+
+
 def test_a_table_has_each_denoiser_dose_strength_and_patient() -> None:
     cases = [case(2, seed) for seed in (1, 2)]
     assert [len(own) for own in by_patient(cases)] == [1, 1]
