@@ -84,7 +84,7 @@ peer = "archive"
 [[rule]]
 name = "thin CT"
 match = {{ peer = "ct1", Modality = "CT", SliceThickness = "<= 3", ImageType = "ORIGINAL" }}
-engines = ["ct-nlm"]
+engines = ["ct-denoise"]
 send = ["archive"]
 """
 

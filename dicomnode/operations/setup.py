@@ -197,9 +197,9 @@ def _rules(answers: Site) -> str:
     match = f'peer = {_text(answers.scanner.name)}, Modality = "CT"' if answers.scanner else 'Modality = "CT"'
     enhance = f"""\
 [[rule]]
-name = "denoise thin chest CT"
-match = {{ {match}, BodyPartExamined = "CHEST", SliceThickness = "<= 1.5", ImageType = "ORIGINAL" }}
-engines = ["ct-nlm"]
+name = "denoise chest CT"
+match = {{ {match}, BodyPartExamined = "CHEST", SliceThickness = "1..3", ImageType = "ORIGINAL" }}
+engines = ["ct-denoise"]
 send = ["pacs"]
 """
     forward = """\
