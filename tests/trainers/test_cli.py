@@ -66,9 +66,8 @@ def test_a_part_of_the_steps_is_said_and_kept_to(
     train = ["train", str(images / "mine.toml"), "--images", str(tmp_path), "--run", str(tmp_path / "run")]
     assert run_command([*train, "--share", "0.5", "--set", "denoise.steps=2"]) == FAILED
     said = capsys.readouterr()
-    assert (
-        "Trained for 75 % of its steps: 3 of 4 (denoise 2 of 2; nodules 1 of 2). Changed: denoise.steps=2" in said.out
-    )
+    told = "4 of 6 (denoise 2 of 2; nodules 1 of 2; textures 1 of 2). Changed: denoise.steps=2"
+    assert f"Trained for 66.7 % of its steps: {told}" in said.out
     assert "is named ct/npz/*.npz" in said.err
     assert run_command([*train, "--share", "0.5"]) == FAILED
     said = capsys.readouterr()

@@ -122,7 +122,7 @@ def _text(change: str) -> bytes:
         ("steps = 40000=>steps = 0", "0 steps"),
         ("doses = [0.08, 1.0]=>doses = [0.0, 1.0]", "doses are"),
         ('kind = "mse"=>kind = "mean"', "is 'mean'"),
-        ('stage = "nodules"=>stage = "nodulez"', "shipping names 'nodulez'"),
+        ('stage = "textures"=>stage = "texturez"', "shipping names 'texturez'"),
         ("format = 1=>format = 2", "format 2"),
         ("ema_decay = 0.999=>ema_decay = 1.0", "ema_decay is 1.0"),
         ("seed = 1=>seed = ", "no TOML"),

@@ -115,7 +115,7 @@ def test_other_words_are_of_the_same_figures(old: str, new: str, judged: Path) -
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("strength = 0.85", "strength = 1.0"), ('stage = "nodules"', 'stage = "denoise"')]
+    ("old", "new"), [("strength = 0.85", "strength = 1.0"), ('stage = "textures"', 'stage = "denoise"')]
 )
 def test_figures_of_another_setting_are_no_figures_of_this_one(old: str, new: str, judged: Path) -> None:
     read = _reworded(judged, old, new)
@@ -126,7 +126,7 @@ def test_figures_of_another_setting_are_no_figures_of_this_one(old: str, new: st
 
 def test_figures_of_other_weights_are_no_figures_of_these(judged: Path) -> None:
     read = trained_by(str(judged / "mine.toml"), judged)
-    checkpoints.write(judged / "nodules" / "net.pt", {"net": {}, "stage": "trained anew"})
+    checkpoints.write(judged / "textures" / "net.pt", {"net": {}, "stage": "trained anew"})
     with pytest.raises(CheckpointError, match="other weights") as refused:
         provenance_of(read, judged)
     assert "evaluate again" in refused.value.hint

@@ -79,7 +79,7 @@ def test_a_recipe_may_ship_less_than_all_that_its_net_takes_away() -> None:
     recipe = read_recipe("ct-denoise").recipe
     recipe = replace(recipe, shipping=replace(recipe.shipping, strength=0.5))
     net = _Plus(8.0, alone=True)
-    card = card_of(Trained(recipe, {"nodules": net}, Provenance("x", "x", Training("x"))))
+    card = card_of(Trained(recipe, {"textures": net}, Provenance("x", "x", Training("x"))))
     source = noisy(body(64), 10.0)[None]
     found = ModelEngine(card, [_Session(net)]).run({"image": Volume(source, np.eye(4), HU)}, card.resolve({}))["image"]
     assert isinstance(found, Volume)

@@ -55,7 +55,7 @@ def test_a_run_its_bundle_and_a_peer_in_one_table(
     assert run_command(asked) == OK
     said = capsys.readouterr().out
     assert "noise: 1 slices have to be simulated" in said and "noise: slice 1/1 100 %" in said
-    assert re.search(r"^ct-denoise@\S+: Trained for 50 % of its steps: 2 of 4", said, re.M)
+    assert re.search(r"^ct-denoise@\S+: Trained for 50 % of its steps: 3 of 6", said, re.M)
     assert "Nobody can check" not in said and "nothing is noted for the card" in said
     assert f"aims, {_RUN}" in said and "MISSED" in said and str(out / PAGE) in said
     told = json.loads((out / JSON).read_text())
@@ -69,7 +69,7 @@ def test_a_run_its_bundle_and_a_peer_in_one_table(
     assert "data:image/png;base64" in (out / PAGE).read_text()
     assert "patient-3" not in (out / CSV).read_text() + (out / PAGE).read_text() + (out / JSON).read_text()
 
-    assert "Trained for 50 % of its steps: 2 of 4" in (trained / "bundle" / "CARD.md").read_text()
+    assert "Trained for 50 % of its steps: 3 of 6" in (trained / "bundle" / "CARD.md").read_text()
 
 
 @pytest.mark.parametrize(
