@@ -11,13 +11,10 @@ import numpy as np
 from bench.results import Results
 from bench.rounds import Surroundings
 from dicomnode.core import guards
-from dicomnode.core.phantom import phantom_study
+from dicomnode.core.phantom import phantom_study, stored_hu
+from dicomnode.testing.bundles import opened
 from engines.base import Engine
-from engines.bundle.folder import Bundle
-from engines.model.engine import ModelEngine
 from engines.registry import default_registry
-from engines.runtimes.base import Resources
-from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import HU, Volume
 
 SLICES = 6
@@ -38,11 +35,6 @@ def run(surroundings: Surroundings, results: Results) -> None:
         results.facts[f"{name}: CPU s a slice of 512 x 512, one core"] = statistics.median(rounds) / SLICES
 
 
-def opened(bundle: Bundle) -> ModelEngine:
-    """A bundle's engine, in float32 with one thread."""
-    return ModelEngine.open(bundle, lambda network: OnnxRuntime().open(network, Resources()))
-
-
 def measured(engine: Engine, volume: Volume) -> tuple[float, float]:
     """CPU seconds of the engine, and of judging what it made."""
     settings = engine.card.resolve({})
@@ -56,7 +48,5 @@ def measured(engine: Engine, volume: Volume) -> tuple[float, float]:
 
 def phantom_volume() -> Volume:
     study = phantom_study(np.random.default_rng(1), SLICES, 512)
-    stored = np.stack([dataset.pixel_array for dataset in study]).astype(np.float32)
-    slope, intercept = float(study[0].RescaleSlope), float(study[0].RescaleIntercept)
     affine = np.diag([*map(float, study[0].PixelSpacing), 2.0, 1.0])
-    return Volume(stored * np.float32(slope) + np.float32(intercept), affine, HU)
+    return Volume(stored_hu(study).astype(np.float32), affine, HU)

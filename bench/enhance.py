@@ -41,8 +41,8 @@ PART: Final = "enhance"
 _RANDOM: Final[Mapping[str, Shape]] = {"17 GFLOP": "denoise", "117 GFLOP": "denoise-large"}
 """Bundles of random weights, by what a slice of 512 x 512 costs in each."""
 
-_TRAINED: Final = tuple(name for name in ("ct-denoise",) if name in default_registry().names())
-"""Engines that come with the node, as far as they are there."""
+_TRAINED: Final = ("ct-denoise",)
+"""Engines that come with the node."""
 
 NETWORKS: Final = (*_RANDOM, *_TRAINED)
 _PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16")

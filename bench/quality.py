@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.engines import opened
 from bench.results import Results
 from bench.rounds import Surroundings
+from dicomnode.testing.bundles import opened
 from engines.registry import default_registry
 
 _FIGURES: Final = ("PSNR abdomen", "SSIM abdomen", "bias soft tissue", "moderate edges wider")

@@ -28,8 +28,12 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16")
 
 
 def run(surroundings: Surroundings, results: Results) -> None:
-    """Rounds of both precisions, interleaved; the first steps of each are not counted. Facts."""
-    found: dict[Precision, list[float]] = {precision: [] for precision in PRECISIONS}
+    """Rounds of all precisions that are computed here, interleaved; the first steps of each are not counted. Facts."""
+    # here, so that torch lies in the memory of no other part
+    from trainers.players import has_bfloat16
+
+    computed = [precision for precision in PRECISIONS if precision != "bfloat16" or has_bfloat16()]
+    found: dict[Precision, list[float]] = {precision: [] for precision in computed}
     for _ in range(surroundings.rounds):
         for precision, rates in found.items():
             rates.append(patches_per_s(precision))
@@ -59,16 +63,14 @@ def patches_per_s(precision: Precision, lines: int = _LINES, size_px: int = _SIZ
 
 def _material(size_px: int) -> Material:
     """A few slices of the phantom, with white noise: how long a step takes does not depend on its colour."""
-    from dicomnode.core.phantom import phantom_study
+    from dicomnode.core.phantom import phantom_study, stored_hu
     from trainers.data.patches import Noisy
     from trainers.data.series import Credit, Series
     from trainers.pairs import Material
 
     rng = np.random.default_rng(1)
     study = phantom_study(rng, 4, size_px, noise_hu=10.0)
-    stored = np.stack([np.frombuffer(one.PixelData, "<i2").reshape(size_px, size_px) for one in study])
-    pixel_mm = float(study[0].PixelSpacing[0])
-    hu = stored + np.int16(study[0].RescaleIntercept)
+    pixel_mm, hu = float(study[0].PixelSpacing[0]), stored_hu(study)
     series = Series("phantom", "phantom", hu, (2.0, pixel_mm, pixel_mm), None, Credit("Phantom of dicomnode", "CC0"))
     noise = rng.normal(0, 15, (2, *hu.shape)).astype(np.float16)
     return Material((Noisy(series, noise, np.full(len(hu), 10, np.float32), np.ones(len(hu), np.float32)),))

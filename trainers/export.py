@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dicomnode import __version__
-from dicomnode.core.phantom import phantom_study
+from dicomnode.core.phantom import phantom_study, stored_hu
 from engines.base import Value
 from engines.bundle.folder import WORDS, Bundle, load_bundle, seal, write_bundle
 from engines.bundle.golden import Golden, Tolerance, compare
@@ -239,11 +239,9 @@ def golden_inputs(card: EngineCard) -> dict[str, Value]:
 def golden_volume() -> Volume:
     """A few slices of the node's phantom, HU."""
     study = phantom_study(np.random.default_rng(7), _GOLDEN_SLICES, _GOLDEN_PX)
-    stored = [np.frombuffer(one.PixelData, "<i2").reshape(_GOLDEN_PX, _GOLDEN_PX) for one in study]
-    voxels = np.stack(stored).astype(np.float32) + np.float32(study[0].RescaleIntercept)
     spacing_mm = float(study[0].PixelSpacing[0])
     step_mm = float(study[1].ImagePositionPatient[2]) - float(study[0].ImagePositionPatient[2])
-    return Volume(voxels, np.diag([spacing_mm, spacing_mm, step_mm, 1.0]), HU)
+    return Volume(stored_hu(study).astype(np.float32), np.diag([spacing_mm, spacing_mm, step_mm, 1.0]), HU)
 
 
 def _run(

@@ -60,11 +60,7 @@ def gather(recipe: Recipe, images: Path, cache: Path, say: Say = lambda line: No
             if set(recipe.patients.of(full.patient)) & {"train", "validation"}:
                 yield one
 
-    def counted(slices: int) -> Each:
-        say(f"noise: {slices} slices have to be simulated" if slices else "noise: all of it is in the cache")
-        return Count("noise", Pace(slices, 0, of="slice"), say).another
-
-    noisy = kept.all_noisy(to_be_used(), counted)
+    noisy = kept.all_noisy(to_be_used(), noise_counted(say))
     split(known, recipe.patients)  # of everybody: it refuses what cannot be parted
     train, validation = (_of_split(noisy, recipe, name) for name in ("train", "validation"))
     require_apart({"train": (one.series for one in train), "validation": (one.series for one in validation)})

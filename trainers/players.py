@@ -21,6 +21,11 @@ _WITHOUT_BFLOAT16: Final = frozenset({"DEFAULT", "NO AVX", "AVX2"})
 """Processors that would make up each bfloat16 product of several instructions: ten times as slow as float32."""
 
 
+def has_bfloat16() -> bool:
+    """Whether bfloat16 is any faster than float32 on this processor."""
+    return torch.backends.cpu.get_cpu_capability() not in _WITHOUT_BFLOAT16
+
+
 def rate(how: Optimiser, step: int, steps: int) -> float:
     """The learning rate of a step, counted from 0."""
     warm = min(1.0, (step + 1) / how.warmup_steps) if how.warmup_steps else 1.0
@@ -91,8 +96,8 @@ class Players:
     def autocast(self) -> torch.autocast:
         """What a step is computed in: the recipe's precision, but float32 where bfloat16 would be no faster."""
         kind = _COMPUTED.get(self._stage.precision)
-        if kind is torch.bfloat16 and self.device.type == "cpu":
-            kind = None if torch.backends.cpu.get_cpu_capability() in _WITHOUT_BFLOAT16 else kind
+        if kind is torch.bfloat16 and self.device.type == "cpu" and not has_bfloat16():
+            kind = None
         return torch.autocast(self.device.type, kind, enabled=kind is not None)
 
     def hold_critic(self, *, still: bool) -> None:

@@ -63,7 +63,10 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--caught", type=float, default=0.98, help="least share of each fault")
     parser.add_argument("--alarms", type=float, default=0.02, help="largest share of clean outputs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of report.md")
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.engines.split(",")) - set(DENOISERS):
+        parser.error(f"no engines here: {', '.join(sorted(unknown))}; there are {', '.join(DENOISERS)}")
+    return asked
 
 
 def _slabs(asked: argparse.Namespace) -> Iterator[Slab]:

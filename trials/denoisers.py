@@ -11,17 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.testing.bundles import opened
 from engines import quality
 from engines.base import Engine
-from engines.bundle.folder import Bundle
 from engines.card import EngineCard
 from engines.classical.nlm import CtNlm
-from engines.model.engine import ModelEngine
 from engines.padding import fill_padding
 from engines.quality import Pixels
 from engines.registry import default_registry
-from engines.runtimes.base import Resources
-from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import HU, Volume
 
 _NLM: Final = CtNlm()
@@ -72,11 +69,7 @@ def _run(engine: Engine, source: Volume) -> Volume:
 
 @cache
 def _trained() -> Engine:
-    return default_registry(opener=_opened).get(_TRAINED)
-
-
-def _opened(bundle: Bundle) -> Engine:
-    return ModelEngine.open(bundle, lambda network: OnnxRuntime().open(network, Resources()))
+    return default_registry(opener=opened).get(_TRAINED)
 
 
 def guided(taken: Taken) -> Volume:

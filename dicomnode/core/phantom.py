@@ -7,6 +7,7 @@ correlated as a filtered back projection leaves it. All values in HU.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,6 +90,12 @@ def phantom_study(
         dataset.file_meta = _meta(dataset)
         built.append(dataset)
     return built
+
+
+def stored_hu(study: Sequence[Dataset]) -> NDArray[np.int16]:
+    """What a study of `phantom_study` holds: HU (slices, rows, columns)."""
+    stored = [np.frombuffer(one.PixelData, "<i2").reshape(one.Rows, one.Columns) for one in study]
+    return np.stack(stored) + np.int16(_INTERCEPT_HU)
 
 
 def _uid(noise: np.random.Generator) -> str:

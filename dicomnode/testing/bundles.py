@@ -109,6 +109,11 @@ def made_bundle(folder: Path, shape: Shape, version: str = "1.0.0") -> Bundle:
     return write_bundle(folder, card, _PROVENANCE, made_shape.networks, Golden(inputs, outputs, tolerance))
 
 
+def opened(bundle: Bundle) -> ModelEngine:
+    """A bundle's engine, by ONNX Runtime in float32 with one thread."""
+    return ModelEngine.open(bundle, lambda network: OnnxRuntime().open(network, Resources()))
+
+
 @contextmanager
 def engine_of(
     made_shape: Made, portions: Portions = DEFAULT_PORTIONS, allocate: Allocate = in_memory

@@ -12,22 +12,15 @@ import pytest
 from dicomnode.errors import DiskFullError, UsageError
 from dicomnode.store import bundles
 from dicomnode.store.bundles import By
-from dicomnode.testing.bundles import made_bundle
+from dicomnode.testing.bundles import made_bundle, opened
 from engines.bundle.folder import Bundle, load_bundle, seal
 from engines.bundle.installed import STATE, installed_names, load_installed, read_state
 from engines.errors import BundleError, EngineNotFoundError
-from engines.model.engine import ModelEngine
 from engines.registry import default_registry
-from engines.runtimes.base import Resources
-from engines.runtimes.onnxruntime import OnnxRuntime
 
 NAME = "random-adjacent"
 BY = By("radiographer", 1_700_000_000.0)
 KEY = "0123456789abcdef"
-
-
-def _open(bundle: Bundle) -> ModelEngine:
-    return ModelEngine.open(bundle, lambda path: OnnxRuntime().open(path, Resources()))
 
 
 @pytest.fixture(name="made_ones", scope="module")
@@ -160,7 +153,7 @@ def test_what_a_killed_command_left_is_swept_away(folder: Path, made_ones: dict[
 
 
 def test_the_registry_knows_names_versions_and_switches(folder: Path, made_ones: dict[str, Bundle]) -> None:
-    registry = default_registry(folder, _open)
+    registry = default_registry(folder, opened)
     assert {"contrast-glcae", "ct-nlm", NAME} <= set(registry.names())
     assert registry.card(NAME).reference == f"{NAME}@1.0.0"
     assert registry.card(f"{NAME}@1.1.0").reference == f"{NAME}@1.1.0"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dicomnode.core.phantom import phantom_study
+from dicomnode.core.phantom import phantom_study, stored_hu
 from trainers.data.patches import Noisy
 from trainers.data.series import Credit, Picture, Series
 from trainers.distributed import World
@@ -42,7 +42,7 @@ def patient(number: int, slices: int = 2) -> Noisy:
     """A few slices of the node's phantom, with white noise in place of a scanner's."""
     rng = np.random.default_rng(number)
     study = phantom_study(rng, slices, SIZE_PX, noise_hu=10.0)
-    hu = np.stack([np.frombuffer(one.PixelData, "<i2").reshape(SIZE_PX, SIZE_PX) for one in study]) - np.int16(1024)
+    hu = stored_hu(study)
     series = Series(f"patient-{number}", f"phantom-{number}", hu, (2.0, 3.75, 3.75), None, CREDIT)
     noise = rng.normal(0, 15, (2, *hu.shape)).astype(np.float16)
     return Noisy(series, noise, np.full(slices, 10, np.float32), np.ones(slices, np.float32))

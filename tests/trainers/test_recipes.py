@@ -12,12 +12,10 @@ import torch
 from dicomnode.core.guards.before import HEADER_KEYWORDS, before
 from dicomnode.core.headers import header_of
 from dicomnode.core.phantom import phantom_study
+from dicomnode.testing.bundles import opened
 from engines.bundle.folder import golden, load_bundle
 from engines.bundle.golden import compare
 from engines.bundle.provenance import Provenance, Training
-from engines.model.engine import ModelEngine
-from engines.runtimes.base import Resources
-from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.tasks.image import blended
 from engines.volume import HU, Volume
 from tests.trainers.made import material, miniature, shop
@@ -45,7 +43,7 @@ def test_a_recipe_trains_ships_and_runs(name: str, tmp_path: Path) -> None:
     export(Trained(read.recipe, load_nets(read.recipe, tmp_path / "run"), _PROVENANCE), tmp_path / "bundle")
 
     bundle = load_bundle(tmp_path / "bundle")
-    engine = ModelEngine.open(bundle, lambda path: OnnxRuntime().open(path, Resources()))
+    engine = opened(bundle)
     test = golden(bundle)
     outputs = engine.run(test.inputs, bundle.card.resolve(test.settings))
     assert all(difference.passed for difference in compare(test, "float32", outputs))

@@ -178,7 +178,7 @@ class Drawer:
                 planted = np.maximum(planted, _planted(full, noisy, channels - at, self._drawing, rng))
         noise = noisy.noise[made, channels, row, column].astype(np.float32)
         if rng.random() < self._drawing.texturing.share:
-            kernel = _kernel(rng, self._drawing.texturing)
+            kernel = Kernel("hann", _of_each_octave(rng, self._drawing.texturing.cutoff))
             noise = np.stack([retextured(one, kernel, rng) for one in noise])
         low = full + added * noise
         images = np.stack([*np.maximum((low, full), np.float32(LOWEST_HU)), planted])
@@ -209,13 +209,13 @@ def draw_dose(rng: np.random.Generator, drawing: Drawing) -> float:
         return 1.0
     lowest, highest = drawing.doses
     if drawing.dose_law == "log":
-        return math.exp(rng.uniform(math.log(lowest), math.log(highest)))
+        return _of_each_octave(rng, drawing.doses)
     return float(rng.uniform(lowest, highest))
 
 
-def _kernel(rng: np.random.Generator, texturing: Texturing) -> Kernel:
-    softest, sharpest = texturing.cutoff
-    return Kernel("hann", math.exp(rng.uniform(math.log(softest), math.log(sharpest))))
+def _of_each_octave(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    """Drawn between (lowest, highest): as often between 1 and 2 as between 2 and 4."""
+    return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
 
 
 def _planted(

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from dicomnode.core.phantom import phantom_study
+from dicomnode.core.phantom import phantom_study, stored_hu
 from trainers.data.cache import Cache, Simulation
 from trainers.data.series import Credit, Series
 from trainers.evaluate.cases import QUICK, Case
@@ -35,8 +35,6 @@ def quick_table(denoisers: Sequence[Denoiser], say: Callable[[str], None], size_
 
 
 def _phantom(number: int, noise_hu: float, size_px: int) -> Series:
-    (dataset,) = phantom_study(np.random.default_rng(number), 1, size_px, noise_hu=noise_hu)
-    stored = np.frombuffer(dataset.PixelData, "<i2").reshape(size_px, size_px)
-    pixel_mm = float(dataset.PixelSpacing[0])
-    hu = stored + np.int16(dataset.RescaleIntercept)
-    return Series(f"phantom {number}", f"phantom {number}", hu[None], (2.0, pixel_mm, pixel_mm), None, _CREDIT)
+    study = phantom_study(np.random.default_rng(number), 1, size_px, noise_hu=noise_hu)
+    pixel_mm = float(study[0].PixelSpacing[0])
+    return Series(f"phantom {number}", f"phantom {number}", stored_hu(study), (2.0, pixel_mm, pixel_mm), None, _CREDIT)

@@ -112,14 +112,19 @@ def mean_frequency(slices: Slices, pixel_mm: tuple[float, float]) -> float | Non
 
 
 def expected_spectrum(kernel: Kernel, step_mm: float, frequency: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Noise power spectrum of a reconstruction, up to a factor: of the ramp's square its first power remains (Riederer,
-    Pelc and Chesler, Phys Med Biol 1978; 23:446), and the kernel's square.
+    """Noise power spectrum of a reconstruction, up to a factor.
 
     frequency  in cycles a mm
     Interpolation between readings counts once, not twice: half of what it takes away comes back folded.
     """
+    return filtered_spectrum(kernel, step_mm, frequency) * np.sinc(frequency * step_mm) ** 2
+
+
+def filtered_spectrum(kernel: Kernel, step_mm: float, frequency: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same as far as the filter makes it: of the ramp's square its first power remains (Riederer, Pelc and Chesler,
+    Phys Med Biol 1978; 23:446), and the kernel's square."""
     share = 2.0 * step_mm * frequency
-    left = kernel.response(torch.from_numpy(share.clip(0.0, 1.0))).numpy() ** 2 * np.sinc(frequency * step_mm) ** 2
+    left = kernel.response(torch.from_numpy(share.clip(0.0, 1.0))).numpy() ** 2
     return np.where(share <= 1.0, frequency * left, 0.0)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from dicomnode.testing.bundles import Made, Shape, engine_of, made, made_bundle
+from dicomnode.testing.bundles import Made, Shape, engine_of, made, made_bundle, opened
 from engines.base import Value
 from engines.bundle.examples import example_inputs, example_volume
 from engines.bundle.folder import golden
@@ -24,8 +24,7 @@ from engines.model.chain import Portions
 from engines.model.engine import ModelEngine, Work
 from engines.model.slabs import Assembly, slab_of
 from engines.prompt import Box, Prompt
-from engines.runtimes.base import Resources, Session
-from engines.runtimes.onnxruntime import OnnxRuntime
+from engines.runtimes.base import Session
 from engines.volume import ARBITRARY, HU, Mask, Volume
 
 SHAPES: tuple[Shape, ...] = tuple(shape for shape in get_args(Shape) if shape != "denoise-large")
@@ -184,7 +183,7 @@ def test_slabs_of_several_series_go_through_together(engine: ModelEngine) -> Non
 def test_a_bundle_is_opened_and_passes_its_own_golden_test(name: Shape, tmp_path: Path) -> None:
     bundle = made_bundle(tmp_path, name)
     test = golden(bundle)
-    engine = ModelEngine.open(bundle, lambda path: OnnxRuntime().open(path, Resources()))
+    engine = opened(bundle)
     assert engine.card.runtime.startswith("onnxruntime-") and engine.card.runtime.endswith("/float32")
     assert engine.card.bundle == bundle.digest
     assert engine.card.digest != bundle.card.digest

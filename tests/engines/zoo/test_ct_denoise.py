@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicomnode.core.phantom import phantom_study
+from dicomnode.core.phantom import phantom_study, stored_hu
+from dicomnode.testing.bundles import opened
 from engines.base import Engine
-from engines.bundle.folder import Bundle
-from engines.model.engine import ModelEngine
 from engines.registry import default_registry
-from engines.runtimes.base import Resources
-from engines.runtimes.onnxruntime import OnnxRuntime
 from engines.volume import HU, Volume
 from trainers.physics.filtered import Kernel
 from trainers.physics.texture import retextured
@@ -21,18 +18,13 @@ SOFT_TISSUE = np.s_[60:90, 100:150]
 """Of the made body: water, away from all edges."""
 
 
-def _opened(bundle: Bundle) -> Engine:
-    return ModelEngine.open(bundle, lambda network: OnnxRuntime().open(network, Resources()))
-
-
 @pytest.fixture(name="engine", scope="module")
 def _engine() -> Engine:
-    return default_registry(opener=_opened).get("ct-denoise")
+    return default_registry(opener=opened).get("ct-denoise")
 
 
 def _body(noise_hu: float = 0.0) -> np.ndarray:
-    (slice_,) = phantom_study(np.random.default_rng(1), 1, SIZE_PX, noise_hu)
-    return np.frombuffer(slice_.PixelData, "<i2").reshape(SIZE_PX, SIZE_PX).astype(np.float32) - 1024
+    return stored_hu(phantom_study(np.random.default_rng(1), 1, SIZE_PX, noise_hu))[0].astype(np.float32)
 
 
 def _denoised(engine: Engine, hu: np.ndarray) -> np.ndarray:

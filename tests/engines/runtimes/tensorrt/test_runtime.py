@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicomnode.testing.bundles import example_inputs, made_bundle
+from dicomnode.testing.bundles import example_inputs, made_bundle, opened
 from engines.bundle.folder import Bundle, golden
 from engines.bundle.golden import Tolerance
 from engines.errors import RuntimeFailedError
@@ -54,7 +54,7 @@ def _networks(bundle: Bundle, tmp_path: Path) -> Networks:
 
 @pytest.fixture(name="reference", scope="module")
 def _reference(bundle: Bundle) -> Iterator[ModelEngine]:
-    engine = ModelEngine.open(bundle, lambda model: OnnxRuntime().open(model, Resources()))
+    engine = opened(bundle)
     yield engine
     engine.close()
 
