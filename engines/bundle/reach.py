@@ -332,15 +332,17 @@ def _resized(graph: _Graph, node: Any, places: _Places) -> _Places:
     if half not in (b"half_pixel", b"pytorch_half_pixel", b"asymmetric"):
         raise _UnknownError(node.op_type)
     source = place / finer if half == b"asymmetric" else (place + 0.5) / finer - 0.5
-    beside = {b"nearest": 0, b"linear": 0, b"cubic": 1}.get(graph.attribute(node, "mode", b"nearest"))
+    mode = graph.attribute(node, "mode", b"nearest")
+    beside = {b"nearest": 0, b"linear": 0, b"cubic": 1}.get(mode)
     if beside is None:
         raise _UnknownError(node.op_type)
     low = np.floor(source).astype(np.int64)
-    taps = range(-beside, 2 + beside)
-    most = len(places) - 1
+    taken = [low + tap for tap in range(-beside, 2 + beside)]
     if np.array_equal(low, source):
-        taps = range(1)
-    return graph.gathered(places, [np.clip(low + tap, 0, most) for tap in taps], len(place))
+        taken = [low]
+    elif mode == b"nearest" and graph.attribute(node, "nearest_mode", b"round_prefer_floor") == b"floor":
+        taken = [low, np.floor(source.astype(np.float32)).astype(np.int64)]  # runtimes compute places in float32
+    return graph.gathered(places, [np.clip(each, 0, len(places) - 1) for each in taken], len(place))
 
 
 def _shuffled(graph: _Graph, node: Any, places: _Places) -> _Places:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -91,6 +91,7 @@ def _layer(kind: str, number: int, value: str, size: int) -> tuple[list[Node], d
 
 @settings(max_examples=30, deadline=None)
 @given(LAYERS)
+@example([("Down", 1), ("Down", 1), ("Resize", 1)])
 def test_what_the_graph_tells_is_what_is_seen(layers: list[tuple[str, int]]) -> None:
     nodes: list[Node] = []
     constants: dict[str, np.ndarray] = {}
