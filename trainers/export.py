@@ -28,8 +28,8 @@ from engines.runtimes.base import Resources, Runtime
 from engines.runtimes.choice import onnx_runtimes
 from engines.tasks.image import with_strength
 from engines.volume import ARBITRARY, HU, Volume
-from trainers.errors import RecipeError, TrainerError
-from trainers.nets.base import Net
+from trainers.errors import TrainerError
+from trainers.nets.base import ImageOf, Net
 from trainers.recipe import Plan, Recipe, ShippedStage
 from trainers.storage import weights_in_float16
 
@@ -67,16 +67,16 @@ class Trained:
 def export(trained: Trained, folder: Path) -> Bundle:
     """Write the bundle of a recipe's shipping table into an existing, empty folder, unsigned.
 
-    Raises RecipeError where it cannot be shipped as the table says, and TrainerError where a runtime computes
-    something else than torch did.
+    Raises TrainerError where a runtime computes something else than torch did.
     """
     recipe, networks = trained.recipe, dict[str, bytes]()
     card = card_of(trained)
     for entry in recipe.shipping.stages:
-        content = onnx_of(trained.nets[entry.stage])
+        net = network_of(trained, entry)
+        content = onnx_of(net)
         is_small = recipe.shipping.storage == "float16"
         content = weights_in_float16(content) if is_small else content
-        check_parity(trained.nets[entry.stage], content, recipe.scale_hu, _F16_PARITY if is_small else _PARITY)
+        check_parity(net, content, recipe.scale_hu, _F16_PARITY if is_small else _PARITY)
         networks[file_of(entry)] = content
     return write_bundle(folder, card, trained.provenance, networks, golden_of(card, networks))
 
@@ -134,19 +134,28 @@ def _port(entry: ShippedStage) -> Port:
 
 
 def _stage(trained: Trained, entry: ShippedStage, source: str) -> Stage:
-    stage, net = trained.recipe.stage(entry.stage), trained.nets[entry.stage]
-    is_residual = stage.net.predicts == "residual"
-    if is_residual and entry.presentation:
-        raise RecipeError(f"{entry.stage} predicts a residual of HU", "a presentation is an image: ship it as HU")
+    net = trained.nets[entry.stage]
+    residual_of = source if _is_residual(trained, entry) and not entry.presentation else ""
     enters = Scale(divisor=trained.recipe.scale_hu)
     leaves = Scale(PRESENTED_HU if entry.presentation else 0.0, trained.recipe.scale_hu)
     return Stage(
         file=file_of(entry),
         inputs=(TensorInput(_X, source, enters, adjacent=net.inputs // 2),),
-        outputs=(TensorOutput(_Y, entry.target, leaves, residual_of=source if is_residual else ""),),
+        outputs=(TensorOutput(_Y, entry.target, leaves, residual_of),),
         halo_px=net.halo_px,
         multiple_px=net.multiple_px,
     )
+
+
+def network_of(trained: Trained, entry: ShippedStage) -> Net:
+    """A stage's net as it is shipped: a presentation is an image, of another scale than what goes in, so a residual is
+    taken away within the network."""
+    net = trained.nets[entry.stage]
+    return ImageOf(net) if entry.presentation and _is_residual(trained, entry) else net
+
+
+def _is_residual(trained: Trained, entry: ShippedStage) -> bool:
+    return trained.recipe.stage(entry.stage).net.predicts == "residual"
 
 
 def file_of(entry: ShippedStage) -> str:

@@ -18,7 +18,7 @@ from engines.volume import ARBITRARY, HU, Volume
 from tests.engines.phantoms import body, noisy
 from tests.trainers.made import miniature
 from trainers.channels import channels
-from trainers.export import Trained, card_of
+from trainers.export import Trained, card_of, network_of
 from trainers.nets import build
 from trainers.nets.base import Net
 from trainers.recipe import Recipe, read_recipe
@@ -54,12 +54,13 @@ def test_three_channels_here_and_for_a_network_of_the_node(trained: tuple[Recipe
     assert found.shape == (3, 64, 64)
     np.testing.assert_array_equal(found[0], source)
 
-    card = card_of(Trained(recipe, nets, Provenance("x", "x", Training("x"))))
+    whole = Trained(recipe, nets, Provenance("x", "x", Training("x")))
+    card = card_of(whole)
     back = Scale(offset=1024.0)  # of the presentation image to HU
     inputs = (TensorInput("x", "image"), TensorInput("x", "denoised"), TensorInput("x", "enhanced", back))
     third = Stage("segment.onnx", inputs, (TensorOutput("y", "segmented"),))
     seen: list[np.ndarray] = []
-    sessions = [*(_Session(nets[entry.stage], []) for entry in recipe.shipping.stages), _Session(None, seen)]
+    sessions = [*(_Session(network_of(whole, entry), []) for entry in recipe.shipping.stages), _Session(None, seen)]
     engine = ModelEngine(replace(card, stages=(*card.stages, third)), sessions)
     engine.run({"image": Volume(source[None], np.eye(4), HU)}, {"strength": 1.0})
     np.testing.assert_allclose(seen[0][0], found, atol=0.1)

@@ -22,6 +22,20 @@ class Net(nn.Module):
     inputs: int = 1
 
 
+class ImageOf(Net):
+    """A net that gives a residual as one that gives the image: its middle channel, less the residual."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+        self.halo_px, self.multiple_px, self.inputs = net.halo_px, net.multiple_px, net.inputs
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        middle = self.inputs // 2
+        residual: torch.Tensor = self.net(given)
+        return given[:, middle : middle + 1] - residual
+
+
 def in_full(layer: nn.Conv2d, inner: torch.Tensor) -> torch.Tensor:
     """A layer that makes an image, as exact as its weights whatever autocast says: of -800 HU eight bits leave steps of
     4 HU, which a discriminator would see."""
