@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,8 +55,8 @@ def train(
         list[str] | None,
         typer.Option("--set", help="STAGE.KEY=VALUE, such as g2.patches.batch=4: another number; again for more."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Processor threads; 0: all that there are.")] = 0,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU where there is one.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all that there are.")] = 0,
 ) -> None:
     """Train all stages of a recipe; called again, go on where it stopped.
 
@@ -89,7 +88,7 @@ def train(
         if world.is_first:
             note_images(run, gathered.digests)
             note_datasets(run, gathered.datasets)
-        train_recipe(read, gathered.material, Shop(run, world, _say, seen))
+        train_recipe(read, gathered.material, Shop(run, world, say, seen))
 
 
 @app.command()
@@ -98,8 +97,10 @@ def export(
     run: RunOption,
     out: Annotated[Path, typer.Argument(help="A new folder for the bundle; it is written unsigned.")],
     table: Annotated[
-        Path | None,
-        typer.Option("--table", help="The table.txt of `evaluate`: for CARD.md.", exists=True, dir_okay=False),
+        list[Path] | None,
+        typer.Option(
+            "--table", help="The table.txt of an evaluation: for CARD.md; again for more.", exists=True, dir_okay=False
+        ),
     ] = None,
 ) -> None:
     """Write the engine bundle of a finished run, with its card, provenance and golden test."""
@@ -110,13 +111,13 @@ def export(
     from trainers.subject import require_table, subject_of
 
     read = trained_by(recipe, run)
-    judged = None if table is None else table.read_text(errors="replace")
-    if judged is not None:
-        require_table(judged, subject_of(read.recipe, run))
+    judged = [path.read_text(errors="replace") for path in table or ()]
+    for one in judged:
+        require_table(one, subject_of(read.recipe, run))
     trained = Trained(read.recipe, load_nets(read.recipe, run), provenance_of(read, run))
     out.mkdir(parents=True, exist_ok=True)
     bundle = write(trained, out)
-    if judged is not None:
+    if judged:
         bundle = tell(bundle, made_by(Path(recipe).stem, read.plan, judged))
     size = sum(path.stat().st_size for path in out.iterdir())
     _say(f"{bundle.card.reference}  {bundle.digest[:16]}  {size / 1e6:.2f} MB  in {out}")
@@ -149,26 +150,34 @@ def evaluate(
         list[float] | None,
         typer.Option("--strength", help="Share of what ours remove, as a row beside the shipped one."),
     ] = None,
-    slices: Annotated[int, typer.Option(min=1, help="Of each series.")] = 3,
-    realisations: Annotated[int, typer.Option(min=0, help="Of the noise; 0: no nodules are planted.")] = 4,
+    slices: Annotated[int | None, typer.Option(min=1, help="Of each series; 3 if not given.")] = None,
+    realisations: Annotated[
+        int | None, typer.Option(min=0, help="Of the noise; 0: no nodules are planted; 4 if not given.")
+    ] = None,
     window: Annotated[
         float,
         typer.Option("--window", min=0, max=4, help="Noise of a Hann window that ends here, not the series' own."),
     ] = 0.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Four patients, a slice each, two doses.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Four patients; one slice, two doses if not given.")] = False,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for noise fields; else in --out.")] = None,
 ) -> None:
     """Judge denoisers by patients that they have never seen: one table, beside the low dose itself."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from trainers.evaluate.cases import DOSES, QUICK, Extent
+    from trainers.evaluate.cases import QUICK, Extent
     from trainers.evaluate.command import PAGE, TEXT, Asked
     from trainers.evaluate.command import evaluate as judge
 
     for share in (*(dose or ()), *(strength or ())):
         if not 0 < share <= 1:
             raise typer.BadParameter(f"{share:g} is no share: above 0, at most 1")
-    usual = QUICK if quick else Extent(tuple(dose or DOSES), 0, slices, realisations)
-    extent = replace(usual, window=window)
+    usual = QUICK if quick else Extent()
+    extent = Extent(
+        tuple(dose or usual.doses),
+        usual.patients,
+        usual.slices if slices is None else slices,
+        usual.realisations if realisations is None else realisations,
+        window,
+    )
     asked = Asked(
         recipe, images, out, cache or out / "cache", run, tuple(trained or ()), tuple(bundle or ()), tuple(peer or ()),
         tuple(strength or ()), tuple(patients or ()), extent, split,
@@ -199,8 +208,9 @@ def simulate(
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for noise fields; else in --out.")] = None,
 ) -> None:
     """Write series as they would be at lower doses."""
-    from trainers.lowering import lowered, write_lowered
+    from trainers.lowering import lowered, require_own_table, write_lowered
 
+    require_own_table(out)
     for one in lowered(series, provenance, dose, cache or out / "cache"):
         _say(str(write_lowered(out, one)))
 

@@ -17,6 +17,9 @@ from typing import Any, Final
 import torch
 from torch import distributed, nn
 
+from trainers.errors import TrainerError
+from trainers.joined_norm import joined_norms
+
 _LONGEST_WAIT: Final = timedelta(hours=24)
 """One process simulates noise and chooses slices, while all others wait for it."""
 
@@ -57,12 +60,23 @@ class World:
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
-        """The first process, then all others: what it leaves on the disk, they find."""
-        if not self.is_first:
-            self.wait()
-        yield
+        """The first process, then all others: what it leaves on the disk, they find.
+
+        Raises TrainerError on the others where it fails.
+        """
+        if not self.is_first and any(self.all_said("")):
+            raise TrainerError("the first process could not go on", "it says why")
+        try:
+            yield
+        except BaseException:
+            self._tell("failed")
+            raise
+        self._tell("")
+
+    def _tell(self, how_it_went: str) -> None:
+        """To those who wait for the first."""
         if self.is_first:
-            self.wait()
+            self.all_said(how_it_went)
 
     def all_said(self, own: str) -> list[Any]:
         """What each process says, in their order."""
@@ -72,11 +86,8 @@ class World:
         return said
 
     def joined(self, net: nn.Module) -> nn.Module:
-        """The net with batch normalisation over all processes; on processors each has its own."""
-        if self.size == 1 or self.device.type != "cuda":
-            return net
-        joined: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        return joined
+        """The net with batch normalisation over all processes."""
+        return net if self.size == 1 else joined_norms(net)
 
 
 @contextmanager
@@ -84,8 +95,11 @@ def joined_world(device: str = "auto") -> Iterator[World]:
     """This process's place among those that torchrun started; alone where none did.
 
     device  "cpu", "cuda", or "auto": a GPU where there is one
+    Raises TrainerError where there is none and it was asked for.
     """
     chosen = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen == "cuda" and not torch.cuda.is_available():
+        raise TrainerError("there is no GPU that torch could use", "give --device cpu, or see that nvidia-smi lists it")
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(device=torch.device(chosen))

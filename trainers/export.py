@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ from trainers.errors import TrainerError
 from trainers.nets.base import ImageOf, Net
 from trainers.recipe import Plan, Recipe, ShippedStage
 from trainers.storage import weights_in_float16
+from trainers.subject import command_of
 
 OPSET: Final = 18
 IMAGE, MARKS = "image", "lesions"
@@ -88,19 +89,19 @@ def tell(bundle: Bundle, own: str) -> Bundle:
     return load_bundle(bundle.folder)
 
 
-def made_by(recipe: str, plan: Plan, evaluation: str) -> str:
-    """The commands that make a recipe's bundle, with which versions, and the table that it was judged by."""
+def made_by(recipe: str, plan: Plan, tables: Sequence[str]) -> str:
+    """The commands that make a recipe's bundle, with which versions, and the tables of evaluations that judged it."""
     commands = (
         shlex.join(("trainers", "train", recipe, "--images", "IMAGES", "--run", "RUN", *plan.options)),
-        f"trainers evaluate {recipe} --images IMAGES --run RUN --out OUT",
-        f"trainers export {recipe} --run RUN --table OUT/table.txt BUNDLE",
+        *map(command_of, tables),
+        f"trainers export {recipe} --run RUN{' --table OUT/table.txt' * len(tables)} BUNDLE",
     )
-    blocks = {
-        f"How it was made (dicomnode-router {__version__}, torch {torch.__version__})": commands,
-        "Evaluation": evaluation.splitlines(),
-    }
-    indented = {title: "".join(f"    {line}".rstrip() + "\n" for line in lines) for title, lines in blocks.items()}
-    return "".join(f"\n## {title}\n\n{lines}" for title, lines in indented.items())
+    blocks = (
+        (f"How it was made (dicomnode-router {__version__}, torch {torch.__version__})", commands),
+        *(("Evaluation", table.splitlines()) for table in tables),
+    )
+    indented = ((title, "".join(f"    {line}".rstrip() + "\n" for line in lines)) for title, lines in blocks)
+    return "".join(f"\n## {title}\n\n{lines}" for title, lines in indented)
 
 
 def card_of(trained: Trained) -> EngineCard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ from trainers.data.degrade import Worsening, worsened
 from trainers.data.patches import Noisy
 from trainers.data.series import LOWEST_HU
 from trainers.pairs import Chain, Material
+from trainers.progress import Count, Pace
 from trainers.recipe import Growth, StageRecipe
 from trainers.rounds import Place, chosen_in, read_chosen, require_growth
 from trainers.whole import write_json
@@ -59,7 +60,9 @@ def grown_pool(
     for number in range(1, growth.rounds + 1):
         path = chosen_in(shop.folder / stage.name, number)
         if shop.world.is_first and not path.exists():
-            write_json(path, _chosen(stage, material, chain(), chosen, seed))
+            places = _candidates(growth, material, chosen, seed)
+            count = Count(f"{stage.name}: round {number}", Pace(len(places), 0, of="slice"), shop.say)
+            write_json(path, _chosen(stage, material, chain(), _counted(places, count), seed))
         shop.world.wait()
         found = read_chosen(path)
         shop.say(f"{stage.name}: round {number} takes in {len(found)} slices beside {len(chosen)}")
@@ -70,16 +73,26 @@ def grown_pool(
         yield Pool(number, tuple(one_slice(material.train[series], at) for series, at in chosen))
 
 
-def _chosen(stage: StageRecipe, material: Material, chain: Chain, known: list[Place], seed: int) -> list[Place]:
-    """Places of the slices that a round takes in: of as many as it looks at, those that its net made better."""
-    growth = stage.growth
-    assert growth is not None
+def _candidates(growth: Growth, material: Material, known: list[Place], seed: int) -> list[Place]:
+    """Places of the slices that a round looks at: not of those in use."""
     places = [(series, at) for series, noisy in enumerate(material.train) for at in range(noisy.series.slices)]
     order = np.random.default_rng((seed, len(known))).permutation(len(places))
     in_use = set(known)
-    left = [places[at] for at in order if places[at] not in in_use][: growth.candidates]
+    return [places[at] for at in order if places[at] not in in_use][: growth.candidates]
+
+
+def _counted(places: list[Place], count: Count) -> Iterator[Place]:
+    for place in places:
+        yield place
+        count.another()
+
+
+def _chosen(stage: StageRecipe, material: Material, chain: Chain, places: Iterable[Place], seed: int) -> list[Place]:
+    """Those of the places whose slices the net made better, as many as a round takes in."""
+    growth = stage.growth
+    assert growth is not None
     found: list[Place] = []
-    for place in left:
+    for place in places:
         noisy = one_slice(material.train[place[0]], place[1])
         if len(found) < growth.most and is_better(stage, chain, noisy, (seed, *place)):
             found.append(place)

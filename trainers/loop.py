@@ -14,6 +14,7 @@ from torch import nn
 from trainers import checkpoints
 from trainers.ahead import drawn_ahead
 from trainers.distributed import World
+from trainers.errors import TrainerError
 from trainers.losses import Sight, Terms, adversarial, critical, seen
 from trainers.players import Players
 from trainers.progress import Journal, Pace, Say
@@ -61,11 +62,12 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Where a task is trained. `folder` keeps its checkpoints, figures and pictures."""
+    """Where a task is trained. `folder` keeps its checkpoints, figures and pictures; `name` is what lines call it."""
 
     folder: Path
     world: World
     say: Say
+    name: str
 
 
 def train(task: Task, run: Run) -> nn.Module:
@@ -73,7 +75,7 @@ def train(task: Task, run: Run) -> nn.Module:
     stage, turns = task.stage, task.stage.adversary.critic_steps if task.stage.adversary else 0
     players = Players(stage, *begun(task), run.world)
     players.take_up(checkpoints.newest(run.folder))
-    journal = Journal(run.folder, run.folder.name, Pace(stage.steps, players.step), run.say)
+    journal = Journal(run.folder, run.name, Pace(stage.steps, players.step), run.say)
     numbers = range(players.step * (turns + 1), stage.steps * (turns + 1))
     with closing(drawn_ahead(task.draw, numbers)) as pairs, closing(journal):
         while players.step < stage.steps:
@@ -144,14 +146,24 @@ def begun(task: Task) -> tuple[nn.Module, nn.Module | None]:
 
 
 def keep(task: Task, run: Run, players: Players, journal: Journal, values: Values) -> None:
-    """What is written after a step, by one process."""
+    """What is written after a step, by one process. Raises TrainerError where the net is beyond help, before the last
+    good checkpoint goes."""
     step, stage = players.step, task.stage
     if _is_due(step, stage.log_steps, stage):
         journal.figures(step, values)
     if _is_due(step, stage.sample_steps, stage):
         journal.picture(step, (task.shown.given, shown(task, players), task.shown.wanted))
     if _is_due(step, stage.checkpoint_steps, stage):
+        _require_finite(stage.name, step, players.trained)
         checkpoints.save(run.folder, step, players.state())
+
+
+def _require_finite(name: str, step: int, net: nn.Module) -> None:
+    if not all(bool(weights.isfinite().all()) for weights in net.state_dict().values()):
+        raise TrainerError(
+            f"{name}: after step {step} the net no longer gives numbers",
+            f"begin a new run with a lower learning rate (--set {name}.optimiser.learning_rate=...) or clip_norm",
+        )
 
 
 def _is_due(step: int, every: int, stage: StageRecipe) -> bool:

@@ -37,7 +37,15 @@ def mae(made: Images, wanted: Images, unit: Images | float = 1.0) -> torch.Tenso
 
 
 def ssim(made: Images, wanted: Images) -> torch.Tensor:
-    """Mean structural similarity (Wang 2004: Gaussian of 1.5 px in 11 x 11) of one-channel images of 0 to 1."""
+    """Mean structural similarity (Wang 2004: Gaussian of 1.5 px in 11 x 11) of one-channel images of 0 to 1.
+
+    In float32 whatever autocast says: a variance is a small difference of squares, of which eight bits leave nothing.
+    """
+    with torch.autocast(made.device.type, enabled=False):
+        return _likeness(made, wanted)
+
+
+def _likeness(made: Images, wanted: Images) -> torch.Tensor:
     window = _window(made)
 
     def local(values: Images) -> Images:

@@ -88,8 +88,16 @@ def _header(series: Series) -> dict[str, object]:
     }
 
 
+def require_own_table(folder: Path) -> None:
+    """Raises SourceError where a folder has a table of other columns than those that are written here."""
+    table = folder / _TABLE
+    if table.exists() and table.read_text(errors="replace").splitlines()[:1] != [",".join(_COLUMNS)]:
+        raise SourceError(f"{table} is a table of other images", "give a new folder as --out")
+
+
 def _credit(table: Path, lowered: Lowered) -> None:
     """A row more; of a file that is written anew the last one counts."""
+    require_own_table(table.parent)
     credit, rows = lowered.series.credit, io.StringIO()
     writer = csv.writer(rows)
     writer.writerows([] if table.exists() else [_COLUMNS])

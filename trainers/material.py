@@ -60,8 +60,11 @@ def gather(recipe: Recipe, images: Path, cache: Path, say: Say = lambda line: No
             if set(recipe.patients.of(full.patient)) & {"train", "validation"}:
                 yield one
 
-    noisy = kept.all_noisy(to_be_used(), noise_counted(say))
-    split(known, recipe.patients)  # of everybody: it refuses what cannot be parted
+    def counted(slices: int) -> Each:
+        split(known, recipe.patients)  # of everybody: it refuses what cannot be parted, before noise takes its time
+        return noise_counted(say)(slices)
+
+    noisy = kept.all_noisy(to_be_used(), counted)
     train, validation = (_of_split(noisy, recipe, name) for name in ("train", "validation"))
     require_apart({"train": (one.series for one in train), "validation": (one.series for one in validation)})
     pools: dict[Role, Sequence[Noisy]] = {"training": train, "validation": validation}

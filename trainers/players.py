@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from engines.runtimes.processor import this_processor
 from trainers.checkpoints import State
 from trainers.distributed import World
 from trainers.errors import CheckpointError
@@ -17,13 +18,11 @@ from trainers.recipe import Optimiser, StageRecipe
 _COMPUTED: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """What autocast computes in."""
 
-_WITHOUT_BFLOAT16: Final = frozenset({"DEFAULT", "NO AVX", "AVX2"})
-"""Processors that would make up each bfloat16 product of several instructions: ten times as slow as float32."""
-
 
 def has_bfloat16() -> bool:
-    """Whether bfloat16 is any faster than float32 on this processor."""
-    return torch.backends.cpu.get_cpu_capability() not in _WITHOUT_BFLOAT16
+    """Whether this processor multiplies bfloat16. One that would make each product up of several instructions takes ten
+    times as long as in float32."""
+    return bool(this_processor().bfloat16)
 
 
 def rate(how: Optimiser, step: int, steps: int) -> float:
@@ -81,6 +80,9 @@ class Players:
         self.step = 0
         self.device = world.device
         self._stage = stage
+        self._computed = _COMPUTED.get(stage.precision)
+        if self._computed is torch.bfloat16 and world.device.type == "cpu" and not has_bfloat16():
+            self._computed = None
         self.generator = Player(net, stage.optimiser, stage, world, stage.clip_norm)
         self.critic: Player | None = None
         if critic is not None and stage.adversary is not None:
@@ -95,10 +97,7 @@ class Players:
 
     def autocast(self) -> torch.autocast:
         """What a step is computed in: the recipe's precision, but float32 where bfloat16 would be no faster."""
-        kind = _COMPUTED.get(self._stage.precision)
-        if kind is torch.bfloat16 and self.device.type == "cpu" and not has_bfloat16():
-            kind = None
-        return torch.autocast(self.device.type, kind, enabled=kind is not None)
+        return torch.autocast(self.device.type, self._computed, enabled=self._computed is not None)
 
     def hold_critic(self, *, still: bool) -> None:
         """A generator is trained through its discriminator, which is not to learn from that."""

@@ -22,12 +22,11 @@ from trainers.plan import part_told, planned, steps_told
 from trainers.progress import FIGURES
 from trainers.recipe import OFF, Plan, ReadRecipe, read_recipe
 from trainers.rounds import rounds_in
-from trainers.subject import AGAIN, Subject, subject_of
+from trainers.subject import Subject, subject_of
 from trainers.whole import write_json
 
 _DATASETS: Final = "datasets.json"
 _METRICS: Final = "metrics.json"
-_TESTED: Final = "tested.json"  # of older runs
 _IMAGES: Final = "images.json"
 _RUN: Final = "run.json"
 _LINE: Final = re.compile(r"(\d+),([^,]+),(nan|-?inf|-?\d+(?:\.\d+)?(?:e[-+]\d+)?)")
@@ -65,12 +64,14 @@ def _noted(run: Path) -> dict[str, Any]:
     """What `claim` wrote."""
     if not (run / _RUN).exists():
         raise CheckpointError(f"{run} is no run's folder", "give the one that a training was given as --run")
-    return dict(json.loads((run / _RUN).read_text()))
+    try:
+        return dict(json.loads((run / _RUN).read_text()))
+    except ValueError:
+        raise CheckpointError(f"{run / _RUN} is damaged", "begin a new run") from None
 
 
 def _plan(noted: Mapping[str, Any]) -> Plan:
-    changes = tuple(map(str, noted.get("changes", ())))
-    return Plan(float(noted.get("share", 1.0)), changes, str(noted.get("features", "")))
+    return Plan(float(noted["share"]), tuple(map(str, noted["changes"])), str(noted["features"]))
 
 
 def note_datasets(run: Path, datasets: Sequence[Dataset]) -> None:
@@ -102,7 +103,7 @@ def note_metrics(run: Path, metrics: Sequence[Metric], tested: Sequence[Dataset]
 
 @dataclass(frozen=True)
 class _Judged:
-    """What an evaluation noted. of: None where it was noted by a version that did not say."""
+    """What an evaluation noted, and what it is of; nothing where there was none."""
 
     metrics: tuple[Metric, ...] = ()
     tested: tuple[Dataset, ...] = ()
@@ -110,22 +111,13 @@ class _Judged:
 
 
 def _judged(run: Path) -> _Judged:
-    found = json.loads((run / _METRICS).read_text()) if (run / _METRICS).exists() else []
-    noted = found if isinstance(found, dict) else {"metrics": found, "tested": _tables(run / _TESTED)}
-    return _Judged(
-        tuple(_read(Metric, table) for table in noted["metrics"]),
-        tuple(_read(Dataset, table) for table in noted["tested"]),
-        _read(Subject, noted["of"]) if "of" in noted else None,
+    if not (run / _METRICS).exists():
+        return _Judged()
+    noted = json.loads((run / _METRICS).read_text())
+    metrics, tested = (
+        tuple(_read(kind, one) for one in noted[name]) for kind, name in ((Metric, "metrics"), (Dataset, "tested"))
     )
-
-
-def _require_own(judged: _Judged, read: ReadRecipe, run: Path) -> None:
-    """Raises CheckpointError where figures may be of other weights or another strength than ship."""
-    if not judged.metrics:
-        return
-    if judged.of is None:
-        raise CheckpointError(f"the figures of {run} do not say which weights and strength they are of", AGAIN)
-    subject_of(read.recipe, run).require(judged.of)
+    return _Judged(metrics, tested, _read(Subject, noted["of"]))
 
 
 def provenance_of(read: ReadRecipe, run: Path) -> Provenance:
@@ -142,7 +134,8 @@ def provenance_of(read: ReadRecipe, run: Path) -> Provenance:
     if not net.exists():
         raise CheckpointError(f"{run} is not finished", "go on with it: trainers train")
     judged, rounds = _judged(run), rounds_of(read, run)
-    _require_own(judged, read, run)
+    if judged.of is not None:
+        subject_of(read.recipe, run).require(judged.of)
     part = "" if read.plan.is_whole else f", {part_told(read, rounds)}"
     return Provenance(
         maker=shipping.maker,
@@ -170,9 +163,8 @@ def ended_now() -> str:
 
 
 def _ended(net: Path) -> str:
-    """The day on which a net was finished; of a net that does not say it, when its file was written."""
-    noted = checkpoints.read(net).get(ENDED)
-    return str(noted or datetime.fromtimestamp(net.stat().st_mtime, UTC).date().isoformat())
+    """The day on which a net was finished."""
+    return str(checkpoints.read(net)[ENDED])
 
 
 def is_of(training: Training, read: ReadRecipe) -> bool:

@@ -28,6 +28,7 @@ from trainers.nets.base import Net
 from trainers.pairs import Chain, Link, Material, Pairing, pairs_of
 from trainers.progress import Say
 from trainers.recipe import ReadRecipe, Recipe, StageRecipe
+from trainers.rehearsal import rehearse
 from trainers.rounds import require_growth
 from trainers.runs import claim, ended_now
 
@@ -64,8 +65,9 @@ def begin(read: ReadRecipe, run: Path, world: World) -> None:
     """Claim a run's folder for a recipe, and see that all processes may train there together.
 
     Raises CheckpointError where it is another run's, or each process sees a folder of its own, and RecipeError where
-    there are too few patches for so many processes.
+    its nets do not fit, or there are too few patches for so many processes.
     """
+    rehearse(read.recipe)
     for stage in read.recipe.stages:
         if stage.patches.batch < world.size:
             raise RecipeError(
@@ -113,7 +115,7 @@ def _trained(work: _Work, stage: StageRecipe, name: str, material: Material, sta
             scale_hu=work.recipe.scale_hu,
             seed=_seed(work, name),
         )
-        net = train(task, Run(folder, work.shop.world, work.shop.say))
+        net = train(task, Run(folder, work.shop.world, work.shop.say, name))
         if work.shop.world.is_first:
             _finish(folder / NET, net)
         work.shop.world.wait()

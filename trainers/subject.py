@@ -14,6 +14,7 @@ from trainers.checkpoints import NET
 from trainers.errors import CheckpointError
 from trainers.recipe import Recipe
 
+_BY: Final = "made by: "
 _OF: Final = "judged: {} of SHA-256 {}"
 _SEAL: Final = "SHA-256 of the lines above: {}"
 AGAIN: Final = "evaluate again: trainers evaluate --run"
@@ -50,9 +51,11 @@ def subject_of(recipe: Recipe, run: Path) -> Subject:
     return Subject(_digest(parts), {one.stage: _digest_of(run / one.stage / NET) for one in shipping.stages})
 
 
-def sealed(table: str, judged: Iterable[tuple[str, Subject]]) -> str:
-    """A table's text, with a line for each run that it judged, by name, and one that it is known by to be whole."""
-    lines = "\n".join((table.rstrip("\n"), "", *(_OF.format(name, subject.digest) for name, subject in judged)))
+def sealed(table: str, command: str, judged: Iterable[tuple[str, Subject]]) -> str:
+    """A table's text, with the command that made it, a line for each run that it judged, by name, and one that it is
+    known by to be whole."""
+    of = (_OF.format(name, subject.digest) for name, subject in judged)
+    lines = "\n".join((table.rstrip("\n"), "", f"{_BY}{command}", *of))
     return f"{lines}\n{_SEAL.format(_sum(lines))}\n"
 
 
@@ -63,6 +66,11 @@ def require_table(text: str, subject: Subject) -> None:
         raise CheckpointError("this is no table of an evaluation as it was written", "give the table.txt of evaluate")
     if not any(line.startswith("judged: ") and line.endswith(subject.digest) for line in lines.splitlines()):
         raise CheckpointError("this table judges other weights, another strength or other shipped stages", AGAIN)
+
+
+def command_of(table: str) -> str:
+    """The command that made a table, of `require_table`."""
+    return next(line.removeprefix(_BY) for line in reversed(table.splitlines()) if line.startswith(_BY))
 
 
 def _digest(value: object) -> str:

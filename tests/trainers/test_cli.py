@@ -34,7 +34,9 @@ def test_from_images_to_a_bundle_with_its_credits(
     assert run_command(["train", recipe, "--images", str(images), "--run", run, "--device", "cpu"]) == OK
     subject = subject_of(read_recipe(recipe).recipe, Path(run))
     note_metrics(Path(run), [Metric("PSNR", 31.0, "dB", "25 % dose", 2, (30.5, 31.5), 27.0)], [], subject)
-    (tmp_path / "table.txt").write_text(sealed("PSNR  31.0\n", [("ct-denoise", subject)]))
+    (tmp_path / "table.txt").write_text(
+        sealed("PSNR  31.0\n", "trainers evaluate mine --slices=5", [("ct-denoise", subject)])
+    )
     assert run_command(["export", recipe, "--run", run, "--table", str(tmp_path / "table.txt"), str(out)]) == OK
     assert run_command(["report", "--run", run, str(tmp_path / "page.html")]) == OK
     said = capsys.readouterr().out
@@ -51,6 +53,7 @@ def test_from_images_to_a_bundle_with_its_credits(
     assert "Maker 1" in words
     assert "    trainers train mine --images IMAGES" in own_words(words) and "    PSNR  31.0\n" in own_words(words)
     assert "judged: ct-denoise of SHA-256" in own_words(words)
+    assert own_words(words).count("    trainers evaluate mine --slices=5\n") == 1
     (tmp_path / "table.txt").write_text("PSNR  35.0\n")
     more = ["--table", str(tmp_path / "table.txt"), str(tmp_path / "other")]
     assert run_command(["export", recipe, "--run", run, *more]) == FAILED
@@ -91,6 +94,17 @@ def test_lower_doses_as_files(images: Path, tmp_path: Path) -> None:
     assert added[0] / added[1] == pytest.approx(3.0, rel=0.02)  # 0.1 before 0.5: sqrt(9) to sqrt(1)
 
 
+def test_a_table_of_other_images_is_left_as_it_is(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, table = images / "ct" / "npz" / "p1.npz", images / "ct" / "provenance.csv"
+    before = table.read_bytes()
+    command = ["simulate", str(source), "--provenance", str(table), "--out", str(table.parent), "--dose", "0.5"]
+    assert run_command(command) == FAILED
+    assert "is a table of other images" in capsys.readouterr().err
+    assert table.read_bytes() == before and not (table.parent / "cache").exists()
+
+
 def test_two_series_of_one_name_do_not_overwrite_each_other(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +124,12 @@ def test_two_series_of_one_name_do_not_overwrite_each_other(
         (["train", "ct-denois", "--images", "x", "--run", "y"], FAILED, "did you mean 'ct-denoise'"),
         (["export", "ct-denoise", "--run", "nowhere", "out"], FAILED, "no run's folder"),
         (["report", "--run", "nowhere", "page.html"], FAILED, "no run's folder"),
+        (["train", "ct-denoise", "--images", "x", "--run", "y", "--device", "tpu"], USAGE, "'tpu' is not one of"),
+        (
+            ["train", "ct-denoise", "--images", "x", "--run", "y", "--threads", "-1"],
+            USAGE,
+            "greater than or equal to 0",
+        ),
         (["train"], USAGE, "trainers --help"),
         (["fly"], USAGE, "No such command"),
     ],

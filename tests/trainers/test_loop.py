@@ -17,7 +17,7 @@ from tests.trainers.made import states_equal
 from trainers import checkpoints
 from trainers.ahead import drawn_ahead
 from trainers.distributed import World
-from trainers.errors import CheckpointError
+from trainers.errors import CheckpointError, TrainerError
 from trainers.loop import Pair, Run, Task, image_of, train
 from trainers.losses import Terms
 from trainers.players import Player, Players, rate
@@ -42,7 +42,7 @@ def _task(stage: StageRecipe = _STAGE) -> Task:
 
 def test_it_learns_and_leaves_a_record(tmp_path: Path) -> None:
     said: list[str] = []
-    net = train(_task(), Run(tmp_path, World(), said.append))
+    net = train(_task(), Run(tmp_path, World(), said.append, "denoise"))
     given = _pair(5).given
     assert float((image_of(net, given, True, 1000.0) - given / 2).square().mean()) < 0.1 * 30**2 / 4
     assert len(said) == 3 and "step 60/60 100 %" in said[-1] and "mse" in said[-1]
@@ -52,10 +52,20 @@ def test_it_learns_and_leaves_a_record(tmp_path: Path) -> None:
     assert picture is not None and picture.shape == (4 * 18, 3 * 18)
 
 
+def test_a_net_that_diverges_ends_the_run_and_leaves_the_last_good_checkpoints(tmp_path: Path) -> None:
+    def pair(number: int) -> Pair:
+        return _pair(number) if number < 45 else Pair(_pair(number).given, torch.full((4, 1, 16, 16), math.nan))
+
+    with pytest.raises(TrainerError, match="after step 60 the net no longer gives numbers") as refused:
+        train(replace(_task(), draw=pair), Run(tmp_path, World(), print, "denoise"))
+    assert "denoise.optimiser.learning_rate" in refused.value.hint
+    assert [path.name for path in sorted(tmp_path.glob("*.pt"))] == ["step-000000020.pt", "step-000000040.pt"]
+
+
 def test_the_same_seed_gives_the_same_net_and_another_another(tmp_path: Path) -> None:
     stage = replace(_STAGE, steps=3)
     nets = [
-        train(replace(_task(stage), seed=seed), Run(tmp_path / name, World(), print))
+        train(replace(_task(stage), seed=seed), Run(tmp_path / name, World(), print, "denoise"))
         for name, seed in (("one", 1), ("again", 1), ("other", 2))
     ]
     assert states_equal(nets[0], nets[1])
@@ -150,7 +160,7 @@ def test_a_world_parts_a_batch_without_rest() -> None:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_keeps_weights_whole(tmp_path: Path, precision: Literal["bfloat16", "float16"]) -> None:
     stage = replace(_STAGE, steps=2, precision=precision)
-    net = train(_task(stage), Run(tmp_path, World(), print))
+    net = train(_task(stage), Run(tmp_path, World(), print, "denoise"))
     assert {weights.dtype for weights in net.parameters()} == {torch.float32}
     assert all(math.isfinite(float(weights.sum())) for weights in net.parameters())
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from trainers import losses
 from trainers.losses import Sight, Terms
@@ -61,6 +62,15 @@ def test_similarity_of_one_window() -> None:
     assert losses.ssim(made, wanted) == pytest.approx(expected, rel=1e-9)
 
 
+def test_similarity_is_as_exact_where_the_rest_is_computed_in_bfloat16() -> None:
+    """Of flat tissue: its variance is a small difference of two squares."""
+    noise = torch.randn(2, 1, 1, 24, 24, generator=torch.Generator().manual_seed(4))
+    made, wanted = 0.5 + 0.01 * noise
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = losses.ssim(made, wanted)
+    assert rounded == losses.ssim(made, wanted)
+
+
 def test_features_are_summed_over_blocks() -> None:
     made, wanted = [_images(1.0, 3.0), _images(2.0)], [_images(0.0, 1.0), _images(5.0)]
     assert losses.features_apart(made, wanted) == pytest.approx((1 + 4) / 2 + 9)
@@ -71,6 +81,21 @@ def test_terms_weigh_and_scale() -> None:
     terms = Terms((LossTerm("mse", 2.0, unit_hu=100.0), LossTerm("mae", 0.5)))
     values = terms(Sight(made, wanted))
     assert {name: float(value) for name, value in values.items()} == pytest.approx({"mse": 2 * 5.0, "mae": 0.5 * 0.2})
+
+
+def test_similarity_and_features_in_their_windows_weighed() -> None:
+    made, wanted = (torch.full((1, 1, 16, 16), hu, dtype=torch.float64) for hu in (50.0, 40.0))
+    similar = Terms((LossTerm("ssim", 3.0, window_hu=(0.0, 100.0)),))(Sight(made, wanted))["ssim"]
+    assert similar == pytest.approx(3 * (1 - (2 * 0.5 * 0.4 + 1e-4) / (0.25 + 0.16 + 1e-4)))
+    of_vgg = Terms((LossTerm("vgg", 0.5, window_hu=(0.0, 100.0)),), _Features())(Sight(made, wanted))["vgg"]
+    assert of_vgg == pytest.approx(0.5 * (0.1**2 + 0.3**2))
+
+
+class _Features(nn.Module):
+    """Two blocks: the image, and three times the image."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [image, 3 * image]
 
 
 def test_errors_in_units_of_the_noise() -> None:
@@ -101,3 +126,15 @@ def test_the_critic_sees_the_window_and_what_the_image_was_made_of() -> None:
     shown = losses.seen(adversary, _images(240.0), _images(-160.0))
     assert shown.shape == (1, 2, 1, 1)
     assert shown.flatten().tolist() == [1.0, 0.0]
+
+
+def test_adversarial_terms_as_recipes_weigh_and_label_them() -> None:
+    least = Adversary("lsgan", "patch", Optimiser(1e-4), weight=3.0, real_label=0.9)
+    cross = Adversary("standard", "srgan", Optimiser(1e-4), weight=0.001, real_label=0.9)
+    said = torch.tensor([[0.5]])
+    assert losses.adversarial(least, said) == pytest.approx(3 * 0.5 * 0.25)
+    assert losses.adversarial(cross, torch.tensor([[-math.log(4)]])) == pytest.approx(-0.001 * math.log(1 / 5))
+    assert losses.critical(least, torch.tensor([[0.9]]), said) == pytest.approx(0.5 * 0.25)
+    logit = torch.tensor([[math.log(3)]])
+    smoothed = -0.9 * math.log(3 / 4) - 0.1 * math.log(1 / 4) - math.log(1 / 4)
+    assert losses.critical(cross, logit, logit) == pytest.approx(smoothed, rel=1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -137,19 +136,9 @@ def test_what_is_said_of_a_run_and_shipped_may_change(tmp_path: Path) -> None:
         trained_by(str(mine), tmp_path)
 
 
-def _finish(read: ReadRecipe, run: Path) -> Path:
-    """A last net, as it was written before nets said when."""
+def _finish(read: ReadRecipe, run: Path) -> None:
     net = run / read.recipe.stages[-1].name / "net.pt"
-    checkpoints.write(net, {"net": {}})
-    return net
-
-
-def test_of_a_net_that_does_not_say_when_the_file_does(tmp_path: Path) -> None:
-    read = read_recipe("dncnn")
-    net = _finish(read, tmp_path)
-    os.utime(net, (86400.0, 86400.0))
-    note_datasets(tmp_path, [Dataset("Phantoms", "CC0")])  # at each start anew
-    assert provenance_of(read, tmp_path).training.date == "1970-01-02"
+    checkpoints.write(net, {"net": {}, checkpoints.ENDED: "2026-01-31"})
 
 
 def test_a_run_goes_on_with_the_images_that_it_began_with(tmp_path: Path) -> None:

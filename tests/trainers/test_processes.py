@@ -16,7 +16,7 @@ from torch import distributed
 
 from tests.trainers.made import material, miniature, shop, states_equal
 from trainers.distributed import World, joined_world
-from trainers.errors import RecipeError
+from trainers.errors import RecipeError, SourceError, TrainerError
 from trainers.recipe import read_recipe
 from trainers.stages import begin, train_recipe
 
@@ -89,13 +89,38 @@ def test_a_batch_has_a_patch_for_each_process(tmp_path: Path) -> None:
         begin(miniature(read_recipe("ct-denoise")), tmp_path, World(4, 5))
 
 
-def test_others_begin_when_the_first_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_begin_when_the_first_is_done_and_not_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    monkeypatch.setattr(World, "wait", lambda world: done.append("wait"))
+    told: list[str] = [""]
+
+    def all_said(world: World, own: str) -> list[str]:
+        told[0] = own or told[0]
+        done.append("told")
+        return told
+
+    monkeypatch.setattr(World, "all_said", all_said)
     for world in (World(0, 2), World(1, 2)):
         with world.first_alone():
             done.append(f"work {world.rank}")
-    assert done == ["work 0", "wait", "wait", "work 1"]
+    assert done == ["work 0", "told", "told", "work 1"]
+
+    with pytest.raises(SourceError), World(0, 2).first_alone():
+        raise SourceError("no images")
+    with pytest.raises(TrainerError, match="the first process could not go on"), World(1, 2).first_alone():
+        pytest.fail("it has nothing to work with")
+
+
+def test_gradients_and_figures_of_uneven_parts_are_those_of_the_whole_batch() -> None:
+    """Through batch normalisation too, in two processes: each holds them to what one process finds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.trainers.gradients"]
+    children = [
+        subprocess.Popen(command, cwd=_ROOT, env={**world, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
+    ]
+    assert [child.wait(timeout=_HANGS_S) for child in children] == [0, 0]
 
 
 def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from trainers.errors import RecipeError
 from trainers.export import Trained, card_of, export, golden_volume
 from trainers.loop import image_of
 from trainers.nets.base import Net
-from trainers.recipe import parse, read_recipe, shipped
+from trainers.plan import planned
+from trainers.recipe import Plan, parse, read_recipe, shipped
 from trainers.stages import load_nets, train_recipe
 
 _PROVENANCE = Provenance("dicomnode", "Apache-2.0", Training("test"))
@@ -124,6 +126,8 @@ def _text(change: str) -> bytes:
         ("format = 1=>format = 2", "format 2"),
         ("ema_decay = 0.999=>ema_decay = 1.0", "ema_decay is 1.0"),
         ("seed = 1=>seed = ", "no TOML"),
+        ("learning_rate = 1e-3=>learning_rate = -1e-3", "learning_rate -0.001"),
+        ("warmup_steps = 200=>betas = [0.5, 1.5]", "betas"),
         ('[[stages.losses]]=>[[stages.losses]]\nkind = "mse"\n[[stages.losses]]', "two losses of one kind"),
     ],
 )
@@ -131,6 +135,38 @@ def test_a_recipe_that_contradicts_itself_is_refused(change: str, said: str) -> 
     with pytest.raises(RecipeError, match=said) as refused:
         parse(_text(change), "mine.toml")
     assert refused.value.hint
+
+
+@pytest.mark.parametrize("key", ["rounds", "most", "candidates", "dose"])
+def test_growth_by_nothing_is_refused(key: str) -> None:
+    """A net of photographs would be said to be trained on CT."""
+    with pytest.raises(RecipeError, match=r"grows by nothing|growth\.dose"):
+        planned(read_recipe("sgan-g1"), Plan(changes=(f"g1.growth.{key}=0",)))
+
+
+def test_peers_see_as_many_patches_as_the_default() -> None:
+    patches = {
+        name: sum(stage.steps * stage.patches.batch for stage in read_recipe(name).recipe.stages)
+        for name in ("ct-denoise", "redcnn", "dncnn")
+    }
+    assert len(set(patches.values())) == 1
+
+
+def test_weights_in_half_the_size(tmp_path: Path) -> None:
+    """The networks that they are stored in compute as those in full do."""
+    read = miniature(read_recipe("ct-denoise"))
+    nets = train_recipe(read, material(), shop(tmp_path / "run"))
+    sizes, made = [], []
+    for storage in ("float32", "float16"):
+        recipe = replace(read.recipe, shipping=replace(read.recipe.shipping, storage=storage))
+        (tmp_path / storage).mkdir()
+        bundle = export(Trained(recipe, nets, _PROVENANCE), tmp_path / storage)
+        sizes.append((tmp_path / storage / "textures.onnx").stat().st_size)
+        found = opened(bundle).run({"image": golden_volume()}, bundle.card.resolve({}))["image"]
+        assert isinstance(found, Volume)
+        made.append(found.voxels)
+    assert sizes[1] < 0.8 * sizes[0]
+    assert 0 < np.abs(made[1] - made[0]).max() < 5.0
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

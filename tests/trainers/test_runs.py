@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -18,12 +17,13 @@ import pytest
 from engines.bundle.provenance import Dataset, Metric
 from tests.trainers.made import material, miniature, patient, shop
 from trainers import checkpoints
+from trainers.checkpoints import ENDED
 from trainers.errors import CheckpointError
 from trainers.lowering import Lowered, write_lowered
 from trainers.recipe import ReadRecipe, read_recipe
-from trainers.runs import claim, note_datasets, note_metrics, page_of, provenance_of, trained_by
+from trainers.runs import claim, note_datasets, note_metrics, provenance_of, trained_by
 from trainers.stages import train_recipe
-from trainers.subject import require_table, sealed, subject_of
+from trainers.subject import command_of, require_table, sealed, subject_of
 
 _DATA = [Dataset("Phantoms", "CC0", "nobody")]
 
@@ -81,7 +81,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     claim(read, run)
     note_datasets(run, _DATA)
     for stage in read.recipe.stages:
-        checkpoints.write(run / stage.name / "net.pt", {"net": {}, "stage": stage.name})
+        checkpoints.write(run / stage.name / "net.pt", {"net": {}, "stage": stage.name, ENDED: "2026-01-31"})
     note_metrics(run, [_PSNR], _DATA, subject_of(read.recipe, run))
     return run
 
@@ -132,24 +132,13 @@ def test_figures_of_other_weights_are_no_figures_of_these(judged: Path) -> None:
     assert "evaluate again" in refused.value.hint
 
 
-def test_older_runs_show_their_figures_and_ship_none_of_unknown_origin(judged: Path) -> None:
-    """They noted a list of metrics, and whom they were measured on beside it."""
-    read = trained_by(str(judged / "mine.toml"), judged)
-    noted = json.loads((judged / "metrics.json").read_text())
-    for name, rows in (("metrics", noted["metrics"]), ("tested", noted["tested"])):
-        (judged / f"{name}.json").write_text(json.dumps(rows))
-    assert "PSNR, 25 % dose" in page_of(judged)
-    with pytest.raises(CheckpointError, match="do not say which weights") as refused:
-        provenance_of(read, judged)
-    assert "evaluate again" in refused.value.hint
-    (judged / "metrics.json").unlink()
-    assert not provenance_of(read, judged).metrics
-
-
 def test_a_table_is_taken_as_it_was_written_of_what_ships(judged: Path) -> None:
     subject = subject_of(read_recipe("ct-denoise").recipe, judged)
-    table = sealed("PSNR  31.0\n", [("redcnn", replace(subject, shipping="other")), ("ct-denoise", subject)])
+    table = sealed(
+        "PSNR  31.0\n", "trainers evaluate", [("redcnn", replace(subject, shipping="other")), ("ct-denoise", subject)]
+    )
     require_table(table, subject)
+    assert command_of(table) == "trainers evaluate"
     for text, said in (("PSNR  31.0\n", "no table"), (table.replace("31.0", "35.0"), "no table"), ("", "no table")):
         with pytest.raises(CheckpointError, match=said):
             require_table(text, subject)

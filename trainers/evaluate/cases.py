@@ -56,6 +56,16 @@ class Extent:
         enough = self.slices >= least.slices and self.realisations >= least.realisations
         return not (self.patients or self.window) and set(self.doses) >= set(least.doses) and enough
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of `trainers evaluate`."""
+        usual = QUICK if self.patients else Extent()
+        words = ["--quick"] if self.patients else []
+        words += [f"--dose={dose:g}" for dose in self.doses] if self.doses != usual.doses else []
+        words += [f"--slices={self.slices}"] if self.slices != usual.slices else []
+        words += [f"--realisations={self.realisations}"] if self.realisations != usual.realisations else []
+        return (*words, *([f"--window={self.window:g}"] if self.window else []))
+
 
 QUICK: Final = Extent(doses=(0.25, 0.1), patients=4, slices=1, realisations=2)
 """A small fixed part, for a look within a minute or two."""

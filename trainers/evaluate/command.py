@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ _UNKNOWN: Final = "Nobody can check here whether {} was trained on these patient
 _NOT_NOTED: Final = "nothing is noted for the card: that takes all test patients of the recipe, and the usual extent"
 _LONGEST: Final = 600
 _OTHER_NOISE: Final = "Noise is not of the series' own kernels: all of it is of a Hann window that ends at {:g}."
+_PART: Final = "This is a part: a card's figures are of all test patients, and at least of the usual extent."
 _DECIDING: Final = "These are patients that decisions are made by: no figure to report."
 
 
@@ -61,6 +63,24 @@ class Asked:
     extent: Extent = QUICK
     split: Judged = "test"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a card may tell what was found."""
+        return self.split == "test" and not self.patients and self.extent.is_whole
+
+    @property
+    def command(self) -> str:
+        """What a person types to ask the same, with a word in place of each path and of patients' names."""
+        words = ["trainers", "evaluate", Path(self.recipe).stem, "--images", "IMAGES", "--out", "OUT"]
+        words += ["--run", "RUN"] if self.run else []
+        words += [word for named in self.others for word in ("--trained", f"{Path(named.partition('=')[0]).stem}=RUN")]
+        words += [word for _ in self.bundles for word in ("--bundle", "BUNDLE")]
+        words += [word for peer in self.peers for word in ("--peer", peer)]
+        words += ["--patients", "PATIENTS"] if self.patients else []
+        words += ["--split", self.split] if self.split != "test" else []
+        words += [f"--strength={strength:g}" for strength in self.strengths]
+        return shlex.join((*words, *self.extent.options))
+
 
 def evaluate(asked: Asked, say: Say) -> Table:
     """Judge, and write the table as text, CSV, JSON and a page; figures of `run` are noted for its card where
@@ -82,10 +102,12 @@ def evaluate(asked: Asked, say: Say) -> Table:
     cases = read_cases(among, asked.images, asked.cache, asked.extent, say)
     table = judge(cases, denoisers, asked.extent, say)
     terms = (*terms_told(trained), *map(card_told, cards))
+    part = [] if asked.is_whole or asked.split == "validation" else [_PART]
     deciding = [_DECIDING] if asked.split == "validation" else []
     other = [_OTHER_NOISE.format(asked.extent.window)] if asked.extent.window else []
-    table = replace(table, notes=(*table.notes, *filter(None, terms), *unknown, *deciding, *other))
-    told = sealed(text(table), zip((_named(*one) for one in trained), subjects, strict=True))
+    table = replace(table, notes=(*table.notes, *filter(None, terms), *unknown, *part, *deciding, *other))
+    judged = zip((_named(*one) for one in trained), subjects, strict=True)
+    told = sealed(text(table), asked.command, judged)
     _write(asked.out, table, told, pictures(cases, denoisers, _pictured(asked.extent)))
     if asked.run is not None:
         metrics = [metric for one in by_run[0] for metric in metrics_of(table, one)]
@@ -96,7 +118,7 @@ def evaluate(asked: Asked, say: Say) -> Table:
 def _note(asked: Asked, metrics: Sequence[Metric], cases: Sequence[Case], of: Subject, say: Say) -> None:
     """For the card of the run: what was measured in full, on the recipe's own test patients."""
     assert asked.run is not None
-    if asked.split == "test" and not asked.patients and asked.extent.is_whole:
+    if asked.is_whole:
         note_metrics(asked.run, metrics, datasets({"test": [case.noisy for case in cases]}), of)
     else:
         say(_NOT_NOTED)

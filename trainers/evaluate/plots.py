@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 180, 28, 40
 _COLOURS: Final = ("#777777", "#1f6f8b", "#d1495b", "#66a182", "#edae49", "#5c4b8a", "#00798c", "#9c6644", "#b0578d")
 _TICKS: Final = 4
 
-_TIMES: Final = " x "  # of `Denoiser.row`
+_WITH_STRENGTH: Final = re.compile(r"(.*) x (\d[\d.]*)")  # of `Denoiser.row`
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def plots(table: Table) -> list[Plot]:
 
 def strength_curves(table: Table) -> list[Plot]:
     """What is gained, and what it costs, by how much of what is removed is removed: at each dose below the full."""
-    rows = [name.partition(_TIMES)[0] for name in table.kinds]
+    rows = [_parted(name)[0] for name in table.kinds]
     names = [name for name in dict.fromkeys(rows) if rows.count(name) > 1]
     wanted = ("PSNR abdomen", "contrast kept 6 mm +50 HU", "moderate edges wider", "worst bias bone")
     return [
@@ -101,11 +102,17 @@ def _power(table: Table, dose: float) -> dict[str, list[Point]]:
 
 def _over_strength(table: Table, what: tuple[str, str], dose: float) -> list[Point]:
     figure, name = what
-    parted = {one: one.partition(_TIMES) for one in table.kinds}
-    strengths = {float(strength or 1): one for one, (base, _, strength) in parted.items() if base == name}
+    parted = {one: _parted(one) for one in table.kinds}
+    strengths = {strength: one for one, (base, strength) in parted.items() if base == name}
     strengths[0.0] = next(iter(table.kinds))
     found = [_point(strength, table.value(figure, strengths[strength], dose)) for strength in sorted(strengths)]
     return _told(found)
+
+
+def _parted(row: str) -> tuple[str, float]:
+    """The denoiser that a row is of, and its strength."""
+    found = _WITH_STRENGTH.fullmatch(row)
+    return (found[1], float(found[2])) if found else (row, 1.0)
 
 
 def _point(x: float, found: Estimate) -> Point:

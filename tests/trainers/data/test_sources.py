@@ -102,6 +102,16 @@ def test_a_series_without_patient_cannot_be_split(tmp_path: Path) -> None:
         list(read_dicom([write(tmp_path / "a", study(1, PatientID=""))], credited(tmp_path)))
 
 
+def test_slices_of_two_patients_in_one_series_are_refused(tmp_path: Path) -> None:
+    """As bad de-identification leaves them: one might be trained on, and the other tested."""
+    datasets = study(1, slices=4, PatientID="SECRET-1")
+    for dataset in datasets[2:]:
+        dataset.PatientID = "SECRET-2"
+    with pytest.raises(SourceError, match="several Patient IDs") as caught:
+        list(read_dicom([write(tmp_path / "a", datasets)], credited(tmp_path)))
+    assert "SECRET" not in f"{caught.value} {caught.value.hint}"
+
+
 def test_a_damaged_slice_is_an_error_that_names_no_patient(tmp_path: Path) -> None:
     datasets = study(1, PatientID="SECRET^NAME")
     datasets[1].PixelData = datasets[1].PixelData[:100]

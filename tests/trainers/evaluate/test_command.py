@@ -56,7 +56,13 @@ def test_a_run_its_bundle_and_a_peer_in_one_table(
     said = capsys.readouterr().out
     assert "noise: 1 slices have to be simulated" in said and "noise: slice 1/1 100 %" in said
     assert re.search(r"^ct-denoise@\S+: Trained for 50 % of its steps: 3 of 6", said, re.M)
-    assert "Nobody can check" not in said and "nothing is noted for the card" in said
+    assert "Nobody can check" not in said and "nothing is noted for the card" in said and "This is a part" in said
+    assert re.search(
+        r"^made by: trainers evaluate mine .* --bundle BUNDLE --peer nlm --patients PATIENTS --strength=0.5 "
+        r"--dose=0.25 --slices=1 --realisations=2$",
+        said,
+        re.M,
+    )
     assert f"aims, {_RUN}" in said and "MISSED" in said and str(out / PAGE) in said
     told = json.loads((out / JSON).read_text())
     names = {one["denoiser"] for one in told["figures"]}
@@ -98,7 +104,9 @@ def test_a_card_tells_of_whole_evaluations_alone_and_on_whom(trained: Path, tmp_
     run, images = trained / "run", trained / "images"
     asked = ["evaluate", str(images / "mine.toml"), "--images", str(images), "--run", str(run)]
     assert run_command([*asked, "--out", str(tmp_path / "whole")]) == OK
-    noted = (run / "metrics.json").read_text()
+    noted, whole = (run / "metrics.json").read_text(), (tmp_path / "whole" / TEXT).read_text()
+    assert "This is a part" not in whole
+    assert re.search(r"^made by: trainers evaluate mine --images IMAGES --out OUT --run RUN$", whole, re.M)
     for less in (["--quick"], ["--patients", "patient-3"], ["--dose", "0.25"], ["--slices", "1"]):
         run_command([*asked, "--out", str(tmp_path / "less"), "--realisations", "0", *less])
         assert (run / "metrics.json").read_text() == noted

@@ -226,3 +226,11 @@ def test_the_curve_of_the_strength_goes_from_nothing_to_all() -> None:
     assert "Noise power at 25 % dose" in "".join(drawn)
     assert all(ElementTree.fromstring(one).tag.endswith("svg") for one in drawn if one)
     assert svg(Plot("none", "x", "y", {"a": [Point(0, math.nan)]})) == ""
+
+
+def test_a_strength_is_told_from_a_name_that_looks_like_one() -> None:
+    name = "ours (2 x gpu)"
+    rows = tuple(replace(row, denoiser=row.denoiser.replace("ours", name)) for row in _table().rows)
+    kinds = {one.replace("ours", name): kind for one, kind in _table().kinds.items()}
+    curve = strength_curves(Table(rows, kinds))[0]
+    assert [point.x for point in curve.lines[name]] == [0.0, 0.5, 1.0]

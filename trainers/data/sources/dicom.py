@@ -97,7 +97,9 @@ def series_of(read: ReadStack, name: str, credit: Credit) -> Series | None:
     if hu is None:
         return None
     first = read.stack.slices[0]
-    patient = value(first.header, "PatientID")
+    patient, *others = {value(placed.header, "PatientID") for placed in read.stack.slices}
+    if others:
+        raise SourceError(f"{name} has slices of several Patient IDs", "splits are made by patient: part it first")
     if not patient:
         raise SourceError(f"{name} has no Patient ID", "splits are made by patient: give each patient one")
     rows_mm, columns_mm = first.pixel_spacing_mm or (1.0, 1.0)
