@@ -116,7 +116,8 @@ class Journal:
 def panel(columns: list[NDArray[np.float32]]) -> NDArray[np.uint8]:
     """Patches (patches, channels, rows, columns) of several kinds as one grey image, in a window of soft tissue."""
     low, high = _SHOWN_HU
-    greys = [np.clip((image[:_ROWS, image.shape[1] // 2] - low) / (high - low), 0, 1) for image in columns]
+    shown = [np.nan_to_num(image[:_ROWS, image.shape[1] // 2], nan=low) for image in columns]
+    greys = [np.clip((image - low) / (high - low), 0, 1) for image in shown]
     framed = [np.pad(grey, ((0, 0), (0, _SEPARATOR_PX), (0, _SEPARATOR_PX)), constant_values=1) for grey in greys]
     rows = [np.concatenate([image[at] for image in framed], axis=1) for at in range(len(framed[0]))]
     return (255 * np.concatenate(rows)).astype(np.uint8)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from engines.runtimes.processor import Processor
 from tests.trainers.made import states_equal
 from trainers import checkpoints
 from trainers.ahead import drawn_ahead
@@ -165,11 +166,11 @@ def test_half_precision_keeps_weights_whole(tmp_path: Path, precision: Literal["
     assert all(math.isfinite(float(weights.sum())) for weights in net.parameters())
 
 
-@pytest.mark.parametrize(("processor", "is_used"), [("AVX2", False), ("AVX512", True)])
+@pytest.mark.parametrize(("instructions", "is_used"), [("", False), ("AMX", True)])
 def test_bfloat16_is_computed_where_the_processor_has_it(
-    processor: str, is_used: bool, monkeypatch: pytest.MonkeyPatch
+    instructions: str, is_used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    monkeypatch.setattr("trainers.players.this_processor", lambda: Processor(1, bfloat16=instructions))
     players = Players(replace(_STAGE, precision="bfloat16"), nn.Conv2d(1, 1, 1), None, World())
     with players.autocast():
         made = players.generator.net(torch.ones(1, 1, 2, 2))
