@@ -15,7 +15,7 @@ from bench.results import Results
 from bench.rounds import Surroundings
 
 if TYPE_CHECKING:
-    from trainers.pairs import Material
+    from trainers.training.pairs import Material
 
 _RECIPE: Final = "ct-denoise"
 _LINE_STEPS: Final = 10
@@ -30,7 +30,7 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16")
 def run(surroundings: Surroundings, results: Results) -> None:
     """Rounds of all precisions that are computed here, interleaved; the first steps of each are not counted. Facts."""
     # here, so that torch lies in the memory of no other part
-    from trainers.players import has_bfloat16
+    from trainers.training.players import has_bfloat16
 
     computed = [precision for precision in PRECISIONS if precision != "bfloat16" or has_bfloat16()]
     found: dict[Precision, list[float]] = {precision: [] for precision in computed}
@@ -44,9 +44,9 @@ def run(surroundings: Surroundings, results: Results) -> None:
 def patches_per_s(precision: Precision, lines: int = _LINES, size_px: int = _SIZE_PX) -> float:
     """Patches that the default's first stage is trained on in a second."""
     # here, so that torch lies in the memory of no other part
-    from trainers.distributed import World
-    from trainers.recipe import read_recipe
-    from trainers.stages import Shop, train_recipe
+    from trainers.recipes.recipe import read_recipe
+    from trainers.training.distributed import World
+    from trainers.training.stages import Shop, train_recipe
 
     read = read_recipe(_RECIPE)
     first, marks = read.recipe.stages[0], list[float]()
@@ -66,7 +66,7 @@ def _material(size_px: int) -> Material:
     from dicomnode.core.phantom import phantom_study, stored_hu
     from trainers.data.patches import Noisy
     from trainers.data.series import Credit, Series
-    from trainers.pairs import Material
+    from trainers.training.pairs import Material
 
     rng = np.random.default_rng(1)
     study = phantom_study(rng, 4, size_px, noise_hu=10.0)

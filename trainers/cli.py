@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Literal
 
 import typer
@@ -19,11 +20,19 @@ app = typer.Typer(
     name="trainers",
     help="Make engine bundles: train the nets of a recipe, and export them for the node.",
     add_completion=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def help_where_nothing_is_asked(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(USAGE)
+
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe of the package by name, or the path of your own .toml.")]
 ImagesOption = Annotated[Path, typer.Option("--images", help="Folder that the recipe's sources lie below.")]
@@ -34,13 +43,18 @@ CacheOption = Annotated[
 
 
 @app.command()
-def recipes() -> None:
+def recipes(
+    recipe: Annotated[str, typer.Argument(help="One of them: its text, to be changed into one of your own.")] = "",
+) -> None:
     """The recipes that come with the package, and what each follows."""
-    from trainers.recipe import read_recipe, shipped
+    from trainers.recipes.recipe import read_recipe, shipped
 
+    if recipe:
+        typer.echo(read_recipe(recipe).content, nl=False)
+        return
     for name in shipped():
-        recipe = read_recipe(name).recipe
-        typer.echo(f"{name}  ->  {recipe.name}@{recipe.version}\n    {recipe.paper.strip().splitlines()[0]}")
+        found = read_recipe(name).recipe
+        typer.echo(f"{name}  ->  {found.name}@{found.version}\n    {shorten(found.paper, 114, placeholder=' ...')}")
 
 
 @app.command()
@@ -65,13 +79,13 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin take cores from others
     import torch
 
-    from trainers.distributed import joined_world
     from trainers.material import gather
     from trainers.nets.vgg import digest_of, load_vgg
-    from trainers.plan import planned, steps_told
-    from trainers.recipe import OFF, Plan, read_recipe
-    from trainers.runs import note_datasets, note_images
-    from trainers.stages import Shop, begin, train_recipe
+    from trainers.recipes.plan import planned, steps_to_do
+    from trainers.recipes.recipe import OFF, Plan, read_recipe
+    from trainers.run.folder import note_datasets, note_images
+    from trainers.training.distributed import joined_world
+    from trainers.training.stages import Shop, begin, train_recipe
 
     read = planned(
         read_recipe(recipe), Plan(share, tuple(changes or ()), OFF if features is None else digest_of(features))
@@ -82,13 +96,15 @@ def train(
         seen = None if features is None else load_vgg(features).to(world.device)
         begin(read, run, world)
         say = _say if world.is_first else _silent
-        say(steps_told(read))
+        say(steps_to_do(read))
         with world.first_alone():
             gathered = gather(read.recipe, images, cache or run / "cache", say)
         if world.is_first:
             note_images(run, gathered.digests)
             note_datasets(run, gathered.datasets)
         train_recipe(read, gathered.material, Shop(run, world, say, seen))
+        say(f"all stages are finished in {run}")
+        say(f"next: trainers evaluate {recipe} --images {images} --run {run} --out OUT; trainers export {recipe} ...")
 
 
 @app.command()
@@ -104,24 +120,27 @@ def export(
     ] = None,
 ) -> None:
     """Write the engine bundle of a finished run, with its card, provenance and golden test."""
-    from trainers.export import Trained, made_by, tell
-    from trainers.export import export as write
-    from trainers.runs import provenance_of, trained_by
-    from trainers.stages import load_nets
-    from trainers.subject import require_table, subject_of
+    from trainers.run.folder import provenance_of, trained_by
+    from trainers.run.subject import require_table, subject_of
+    from trainers.shipping.export import Trained, made_by, tell
+    from trainers.shipping.export import export as write
+    from trainers.training.stages import load_nets
 
     read = trained_by(recipe, run)
+    nets = load_nets(read.recipe, run)
     judged = [path.read_text(errors="replace") for path in table or ()]
     for one in judged:
         require_table(one, subject_of(read.recipe, run))
-    trained = Trained(read.recipe, load_nets(read.recipe, run), provenance_of(read, run))
+    trained = Trained(read.recipe, nets, provenance_of(read, run))
     out.mkdir(parents=True, exist_ok=True)
     bundle = write(trained, out)
     if judged:
         bundle = tell(bundle, made_by(Path(recipe).stem, read.plan, judged))
+    if not bundle.provenance.metrics:
+        _say("its card has no figures: nobody evaluated the whole run on its test patients")
     size = sum(path.stat().st_size for path in out.iterdir())
     _say(f"{bundle.card.reference}  {bundle.digest[:16]}  {size / 1e6:.2f} MB  in {out}")
-    _say(f"next: dicomnode engines sign {out} --key KEY; dicomnode engines check {out}")
+    _say(f"next: dicomnode engines keygen KEY; dicomnode engines sign {out} --key KEY; dicomnode engines check {out}")
 
 
 @app.command()
@@ -167,6 +186,8 @@ def evaluate(
     from trainers.evaluate.command import PAGE, TEXT, Asked
     from trainers.evaluate.command import evaluate as judge
 
+    if not (run or trained or bundle or peer):
+        raise typer.BadParameter("there is nothing to judge: give --run, --trained, --bundle or --peer")
     for share in (*(dose or ()), *(strength or ())):
         if not 0 < share <= 1:
             raise typer.BadParameter(f"{share:g} is no share: above 0, at most 1")
@@ -193,7 +214,7 @@ def report(
     out: Annotated[Path, typer.Argument(help="HTML file to be written.")],
 ) -> None:
     """One page of a run: its stages, how each term fell, and the last pictures."""
-    from trainers.runs import page_of
+    from trainers.run.page import page_of
 
     out.write_text(page_of(run))
     _say(f"{out}")
@@ -207,11 +228,11 @@ def simulate(
     dose: Annotated[list[float], typer.Option("--dose", help="Share of the full dose; may be given several times.")],
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for noise fields; else in --out.")] = None,
 ) -> None:
-    """Write series as they would be at lower doses."""
+    """Write series as they would be at lower doses: npz, which training reads; not DICOM."""
     from trainers.lowering import lowered, require_own_table, write_lowered
 
     require_own_table(out)
-    for one in lowered(series, provenance, dose, cache or out / "cache"):
+    for one in lowered(series, provenance, dose, cache or out / "cache", _say):
         _say(str(write_lowered(out, one)))
 
 
@@ -229,6 +250,9 @@ def run_command(arguments: Sequence[str]) -> int:
         return USAGE
     except (TrainerError, EngineError) as error:
         _complain(str(error), error.hint or "see docs/trainers/index.md")
+        return FAILED
+    except ModuleNotFoundError as error:
+        _complain(f"{error.name} is not installed", "in a clone: .venv/bin/pip install -e '.[train]'")
         return FAILED
     except (KeyboardInterrupt, typer.Abort):
         _complain("stopped", "run it again to go on")

@@ -18,7 +18,9 @@ from trainers.data.series import LOWEST_HU, Series, Stored
 from trainers.data.sources.dicom import read_dicom
 from trainers.data.sources.volumes import read_volumes
 from trainers.errors import SourceError
+from trainers.material import noise_counted
 from trainers.physics.dose import noise_factor
+from trainers.progress import Say
 from trainers.whole import whole
 
 _HIGHEST_HU: Final = 32767
@@ -41,9 +43,14 @@ class Lowered:
         return f"{name}-dose-{self.dose:g}.npz"
 
 
-def lowered(files: Sequence[Path], provenance: Path, doses: Sequence[float], cache: Path) -> Iterator[Lowered]:
-    """Each series at each dose. Raises SourceError on a dose that is no share of the full one, and where two series
-    would be written to one file."""
+def lowered(
+    files: Sequence[Path], provenance: Path, doses: Sequence[float], cache: Path, say: Say = lambda line: None
+) -> Iterator[Lowered]:
+    """Each series at each dose. Raises SourceError on a file that is not there, a dose that is no share of the full
+    one, and where two series would be written to one file."""
+    for path in files:
+        if not path.exists():
+            raise SourceError(f"{path} is not there", "give DICOM folders or archives, or .npz volumes")
     for dose in doses:
         if not 0 < dose <= 1:
             raise SourceError(f"{dose:g} is no share of the dose", "give one above 0, at most 1")
@@ -53,7 +60,7 @@ def lowered(files: Sequence[Path], provenance: Path, doses: Sequence[float], cac
     names: set[str] = set()
     for read, paths in ((read_volumes, volumes), (read_dicom, others)):
         for series in read(paths, table):
-            noisy = kept.noisy(series)
+            (noisy,) = kept.all_noisy([series], noise_counted(say))
             for dose in doses:
                 added = np.float32(noise_factor(dose)) * noisy.noise[0].astype(np.float32)
                 low = np.clip(np.rint(series.hu + added), LOWEST_HU, _HIGHEST_HU).astype(np.int16)

@@ -19,9 +19,9 @@ from trainers.data.sources.natural import read_natural
 from trainers.data.sources.volumes import read_volumes
 from trainers.data.splits import Name, require_apart, split
 from trainers.errors import RecipeError, SourceError
-from trainers.pairs import Material
 from trainers.progress import Count, Pace, Say
-from trainers.recipe import Recipe, SourceChoice
+from trainers.recipes.recipe import Recipe, SourceChoice
+from trainers.training.pairs import Material
 
 Image = Series | PairedSeries | Picture
 
@@ -75,7 +75,7 @@ def noise_counted(say: Say) -> Callable[[int], Each]:
     """For `Cache.all_noisy`: says how much noise has to be simulated, and how far that is."""
 
     def counted(slices: int) -> Each:
-        say(f"noise: {slices} slices have to be simulated" if slices else "noise: all of it is in the cache")
+        say(f"noise: slices to be simulated: {slices}" if slices else "noise: all of it is in the cache")
         return Count("noise", Pace(slices, 0, of="slice"), say).another
 
     return counted
@@ -102,17 +102,22 @@ def read_images(recipe: Recipe, images: Path, say: Say) -> Iterator[Image]:
 
 
 def files_of(source: SourceChoice, images: Path) -> list[Path]:
-    """The files and folders that a source names. Raises SourceError where there are none, RecipeError where it cannot
-    be read as paths below `images`."""
+    """The files and folders that a source names. Raises SourceError where one of its names has none, RecipeError where
+    it cannot be read as paths below `images`."""
     try:
-        files = sorted(path for pattern in source.files for path in images.glob(pattern))
+        found = {pattern: list(images.glob(pattern)) for pattern in source.files}
     except (NotImplementedError, ValueError):
         raise RecipeError(
             f"{source.files[0]!r} is no path below the folder of images", "give it without / before it"
         ) from None
-    if not files:
-        raise SourceError(f"nothing below {images} is named {source.files[0]}", "give the folder of your --images")
-    return files
+    for pattern, paths in found.items():
+        if not paths:
+            raise SourceError(
+                f"nothing below {images} is named {pattern}",
+                "--images is the folder that the recipe's sources lie below; other images want a recipe of your own: "
+                "docs/trainers/recipes.md",
+            )
+    return sorted(path for paths in found.values() for path in paths)
 
 
 def read_source(source: SourceChoice, images: Path, each: Callable[[], None] = lambda: None) -> Iterator[Image]:

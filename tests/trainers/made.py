@@ -15,10 +15,10 @@ import torch
 from dicomnode.core.phantom import phantom_study, stored_hu
 from trainers.data.patches import Noisy
 from trainers.data.series import Credit, Picture, Series
-from trainers.distributed import World
-from trainers.pairs import Material
-from trainers.recipe import Adversary, ReadRecipe, StageRecipe
-from trainers.stages import Shop
+from trainers.recipes.recipe import Adversary, ReadRecipe, StageRecipe
+from trainers.training.distributed import World
+from trainers.training.pairs import Material
+from trainers.training.stages import Shop
 
 CREDIT = Credit("Phantoms", "CC0", "nobody", "made")
 SIZE_PX = 96

@@ -16,9 +16,10 @@ from tests.trainers.made import SIZE_PX, write_images
 from trainers.cli import FAILED, OK, USAGE, run_command
 from trainers.data.provenance import read_provenance
 from trainers.data.sources.volumes import read_volumes
-from trainers.recipe import read_recipe
-from trainers.runs import curves, note_metrics
-from trainers.subject import sealed, subject_of
+from trainers.recipes.recipe import read_recipe
+from trainers.run.folder import note_metrics
+from trainers.run.page import curves
+from trainers.run.subject import sealed, subject_of
 
 
 @pytest.fixture
@@ -70,11 +71,11 @@ def test_a_part_of_the_steps_is_said_and_kept_to(
     assert run_command([*train, "--share", "0.5", "--set", "denoise.steps=2"]) == FAILED
     said = capsys.readouterr()
     told = "4 of 6 (denoise 2 of 2; nodules 1 of 2; textures 1 of 2). Changed: denoise.steps=2"
-    assert f"Trained for 66.7 % of its steps: {told}" in said.out
+    assert f"To be trained for 66.7 % of its steps: {told}" in said.out
     assert "is named ct/npz/*.npz" in said.err
     assert run_command([*train, "--share", "0.5"]) == FAILED
     said = capsys.readouterr()
-    assert "Trained for" not in said.out and "a run of 50 % of the steps, denoise.steps=2" in said.err
+    assert "rained for" not in said.out and "a run of 50 % of the steps, denoise.steps=2" in said.err
 
 
 def test_lower_doses_as_files(images: Path, tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from engines.tasks.image import blended
 from engines.volume import HU, Volume
 from tests.trainers.made import material, miniature, shop
 from trainers.errors import RecipeError
-from trainers.export import Trained, card_of, export, golden_volume
-from trainers.loop import image_of
 from trainers.nets.base import Net
-from trainers.plan import planned
-from trainers.recipe import Plan, parse, read_recipe, shipped
-from trainers.stages import load_nets, train_recipe
+from trainers.recipes.plan import planned
+from trainers.recipes.recipe import Plan, parse, read_recipe, shipped
+from trainers.shipping.export import Trained, card_of, export, golden_volume
+from trainers.training.loop import image_of
+from trainers.training.stages import load_nets, train_recipe
 
 _PROVENANCE = Provenance("dicomnode", "Apache-2.0", Training("test"))
 _DEMONSTRATED_PX = 320

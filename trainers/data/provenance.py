@@ -52,7 +52,11 @@ def read_provenance(table: Path) -> Provenance:
         text = table.read_text()
         rows = tomllib.loads(text).get("image") if table.suffix == ".toml" else csv.DictReader(io.StringIO(text))
         credits = dict(_row(row, table.name, at) for at, row in enumerate(_tables(rows, table.name), 1))
-    except (OSError, UnicodeDecodeError, csv.Error, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SourceError(
+            f"{table} cannot be read: {error.strerror}", "give the table of licences, CSV or TOML"
+        ) from None
+    except (UnicodeDecodeError, csv.Error, tomllib.TOMLDecodeError) as error:
         raise SourceError(f"{table.name} cannot be read ({type(error).__name__})", "give a CSV or TOML table") from None
     return Provenance(table.parent, credits)
 

@@ -21,7 +21,7 @@ from trainers.physics.filtered import Kernel
 from trainers.physics.lesions import Imaging
 from trainers.physics.texture import retextured
 from trainers.progress import Say
-from trainers.recipe import Recipe
+from trainers.recipes.recipe import Recipe
 
 Judged = Literal["test", "validation"]
 

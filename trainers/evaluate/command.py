@@ -11,7 +11,7 @@ from typing import Final
 from engines.bundle.folder import read_card
 from engines.bundle.provenance import Metric, Provenance
 from engines.card import EngineCard
-from trainers.errors import RecipeError
+from trainers.errors import RecipeError, SourceError
 from trainers.evaluate.cases import QUICK, Among, Case, Extent, Judged, read_cases
 from trainers.evaluate.credits import metrics_of
 from trainers.evaluate.denoisers import Denoiser, of_bundle, of_run
@@ -21,11 +21,11 @@ from trainers.evaluate.peers import peers
 from trainers.evaluate.table import Table
 from trainers.evaluate.words import as_csv, as_json, text
 from trainers.material import datasets
-from trainers.plan import OTHERWISE, features_told, part_told
 from trainers.progress import Say
-from trainers.recipe import ReadRecipe, Recipe, read_recipe, shipped
-from trainers.runs import is_of, note_metrics, rounds_of, trained_by
-from trainers.subject import Subject, sealed, subject_of
+from trainers.recipes.plan import OTHERWISE, features_told, part_told
+from trainers.recipes.recipe import ReadRecipe, Recipe, read_recipe, shipped
+from trainers.run.folder import is_of, note_metrics, rounds_of, trained_by
+from trainers.run.subject import Subject, sealed, subject_of
 
 TEXT, CSV, JSON, PAGE = "table.txt", "figures.csv", "table.json", "table.html"
 _PICTURED_DOSE: Final = 0.25
@@ -91,6 +91,9 @@ def evaluate(asked: Asked, say: Say) -> Table:
     recipe = read_recipe(asked.recipe).recipe
     runs = [*([] if asked.run is None else [(asked.recipe, asked.run)]), *map(_named_run, asked.others)]
     trained = [(trained_by(name, run), run) for name, run in runs]
+    for folder in asked.bundles:
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is no folder", "give that of a bundle: the one that trainers export wrote")
     cards = [read_card(folder) for folder in asked.bundles]
     origins, unknown = _origins(cards, (asked.recipe, *(name for name, _ in runs)))
     subjects = [subject_of(one.recipe, run) for one, run in trained]

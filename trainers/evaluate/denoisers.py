@@ -19,11 +19,11 @@ from engines.runtimes.base import Resources
 from engines.runtimes.choice import Wish, choose, onnx_runtimes
 from engines.tasks.image import STRENGTH
 from engines.volume import HU, Volume
-from trainers.channels import channels
 from trainers.errors import RecipeError
-from trainers.export import IMAGE, PRESENTED_HU
-from trainers.recipe import Recipe
-from trainers.stages import load_nets
+from trainers.recipes.recipe import Recipe
+from trainers.shipping.channels import channels
+from trainers.shipping.export import IMAGE, PRESENTED_HU
+from trainers.training.stages import load_nets
 
 Pixels = NDArray[np.float32]
 Run = Callable[[Pixels], Pixels]

@@ -1,7 +1,7 @@
 """Methods without weights that nets are compared with. Each measures the noise in the slice that it is given.
 
-BM3D's licence allows non-commercial use only: it comes with `pip install 'dicomnode-router[evaluate]'`, as do total
-variation and wavelets (scikit-image).
+BM3D's licence allows non-commercial use only: it comes with the extra `evaluate`, as do total variation and wavelets
+(scikit-image).
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ _MEASURED_PX: Final = 2.0  # of the Gaussian whose rest `flat_noise` measures
 
 
 def peers(names: tuple[str, ...]) -> tuple[Denoiser, ...]:
-    """The peers of these names. Raises TrainerError where there is none of that name."""
+    """The peers of these names. Raises TrainerError where there is none of that name, or it is not installed."""
     for name in names:
         if name not in PEERS:
             raise TrainerError(f"there is no peer {name[:40]!r}", nearest(name, PEERS))
+        for module in _EXTRAS.get(name, ()):
+            _extra(module)
     return tuple(Denoiser(name, PEERS[name]) for name in names)
 
 
@@ -48,7 +50,6 @@ def total_variation(low: Pixels) -> Pixels:
 def wavelet(low: Pixels) -> Pixels:
     """Soft thresholds by BayesShrink (Chang, Yu and Vetterli 2000)."""
     restoration = _extra("skimage.restoration")
-    _extra("pywt")
     made = restoration.denoise_wavelet(low, sigma=whole_noise_hu(low), method="BayesShrink", mode="soft")
     return np.asarray(made, dtype=np.float32)
 
@@ -82,6 +83,13 @@ PEERS: Final[Mapping[str, Callable[[Pixels], Pixels]]] = {
     "bm3d": bm3d_white,
     "bm3d-spectrum": bm3d_spectrum,
 }
+_EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "tv": ("skimage.restoration",),
+    "wavelet": ("skimage.restoration", "pywt"),
+    "bm3d": ("bm3d",),
+    "bm3d-spectrum": ("bm3d",),
+}
+"""What they are computed by."""
 
 
 def noise_spectrum(low: Pixels) -> NDArray[np.float64] | None:
@@ -117,5 +125,6 @@ def _extra(module: str) -> Any:
         return import_module(module)
     except ImportError:
         raise TrainerError(
-            f"{module.split('.')[0]} is not installed", "pip install 'dicomnode-router[evaluate]'"
+            f"{module.split('.')[0]} is not installed",
+            "in a clone: .venv/bin/pip install -e '.[evaluate]'",
         ) from None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainers.losses import ssim as structural_similarity
+from trainers.training.losses import ssim as structural_similarity
 
 Pixels = NDArray[np.float32]
 

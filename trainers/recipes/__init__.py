@@ -1,1 +1,1 @@
-"""Recipes that come with the package: one TOML file for each published model."""
+"""Recipes: a TOML file for each published model, how it is read, and what a run does otherwise than it says."""

@@ -13,8 +13,8 @@ from engines.bundle.folder import read_card
 from tests.trainers.made import write_images
 from trainers.cli import FAILED, OK, USAGE, run_command
 from trainers.evaluate.command import CSV, JSON, PAGE, TEXT, card_told
-from trainers.plan import planned, steps_told
-from trainers.recipe import OFF, Plan, read_recipe
+from trainers.recipes.plan import planned, steps_told
+from trainers.recipes.recipe import OFF, Plan, read_recipe
 
 _WHOLE = "ct-denoise (run, 50 % of its steps)"
 _RUN = f"{_WHOLE} x 0.85"  # as it is shipped
@@ -54,7 +54,7 @@ def test_a_run_its_bundle_and_a_peer_in_one_table(
                      "--dose", "0.25", "--strength", "0.5", "--patients", "patient-3", "--out", str(out))  # fmt: skip
     assert run_command(asked) == OK
     said = capsys.readouterr().out
-    assert "noise: 1 slices have to be simulated" in said and "noise: slice 1/1 100 %" in said
+    assert "noise: slices to be simulated: 1" in said and "noise: slice 1/1 100 %" in said
     assert re.search(r"^ct-denoise@\S+: Trained for 50 % of its steps: 3 of 6", said, re.M)
     assert "Nobody can check" not in said and "nothing is noted for the card" in said and "This is a part" in said
     assert re.search(
@@ -139,13 +139,14 @@ def test_a_bundle_of_another_text_is_vouched_for_by_nobody(
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["--patients", "patient-*"], FAILED, "split 'train'"),
-        (["--patients", "nobody"], FAILED, "no patient to judge by"),
+        (["--peer", "nlm", "--patients", "patient-*"], FAILED, "split 'train'"),
+        (["--peer", "nlm", "--patients", "nobody"], FAILED, "no patient to judge by"),
         (["--trained", "redcnn"], FAILED, "names no run"),
         (["--trained", "redcnn=nowhere"], FAILED, "nowhere is no run's folder"),
-        (["--bundle", "nowhere"], FAILED, "card.toml cannot be read"),
+        (["--bundle", "nowhere"], FAILED, "nowhere is no folder"),
         (["--peer", "nlmm"], FAILED, "did you mean 'nlm'"),
-        (["--dose", "25"], USAGE, "no share"),
+        (["--peer", "nlm", "--dose", "25"], USAGE, "no share"),
+        ([], USAGE, "nothing to judge"),
     ],
 )
 def test_errors_say_what_next(

@@ -10,12 +10,12 @@ import numpy as np
 from engines.bundle.provenance import Provenance, Training
 from tests.trainers.evaluate.bodies import body
 from tests.trainers.made import miniature
-from trainers import checkpoints
 from trainers.evaluate.denoisers import Denoiser, of_bundle, of_run
-from trainers.export import Trained, export
 from trainers.nets import build
-from trainers.recipe import ReadRecipe, Recipe, read_recipe
-from trainers.stages import load_nets
+from trainers.recipes.recipe import ReadRecipe, Recipe, read_recipe
+from trainers.run import checkpoints
+from trainers.shipping.export import Trained, export
+from trainers.training.stages import load_nets
 
 
 def _untrained(read: ReadRecipe, run: Path) -> Recipe:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from trainers.errors import SourceError
-from trainers.losses import Sight, Terms
 from trainers.nets.vgg import VGG, Depth, load_vgg
-from trainers.recipe import LossTerm
+from trainers.recipes.recipe import LossTerm
+from trainers.training.losses import Sight, Terms
 
 
 class _Evil:
