@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo serve test lint bench bench-full arrivals soak chaos gates fuzz format clean
 .DEFAULT_GOAL := demo
 
-demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in ten seconds
+demo: $(VENV)/node.stamp ## a phantom study from scanner to node to PACS, in half a minute
 	@$(BIN)/dicomnode demo
 
 serve: $(VENV)/node.stamp ## the node, as ./dicomnode.toml says
