@@ -44,9 +44,10 @@ def run(surroundings: Surroundings, results: Results) -> None:
 def patches_per_s(precision: Precision, lines: int = _LINES, size_px: int = _SIZE_PX) -> float:
     """Patches that the default's first stage is trained on in a second."""
     # here, so that torch lies in the memory of no other part
-    from trainers.recipes.recipe import read_recipe
+    from trainers.recipes.reading import read_recipe
     from trainers.training.distributed import World
-    from trainers.training.stages import Shop, train_recipe
+    from trainers.training.shop import Shop
+    from trainers.training.stages import train_recipe
 
     read = read_recipe(_RECIPE)
     first, marks = read.recipe.stages[0], list[float]()

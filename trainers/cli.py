@@ -47,7 +47,7 @@ def recipes(
     recipe: Annotated[str, typer.Argument(help="One of them: its text, to be changed into one of your own.")] = "",
 ) -> None:
     """The recipes that come with the package, and what each follows."""
-    from trainers.recipes.recipe import read_recipe, shipped
+    from trainers.recipes.reading import read_recipe, shipped
 
     if recipe:
         typer.echo(read_recipe(recipe).content, nl=False)
@@ -82,10 +82,12 @@ def train(
     from trainers.material import gather
     from trainers.nets.vgg import digest_of, load_vgg
     from trainers.recipes.plan import planned, steps_to_do
-    from trainers.recipes.recipe import OFF, Plan, read_recipe
+    from trainers.recipes.reading import read_recipe
+    from trainers.recipes.recipe import OFF, Plan
     from trainers.run.folder import note_datasets, note_images
     from trainers.training.distributed import joined_world
-    from trainers.training.stages import Shop, begin, train_recipe
+    from trainers.training.shop import Shop
+    from trainers.training.stages import begin, train_recipe
 
     read = planned(
         read_recipe(recipe), Plan(share, tuple(changes or ()), OFF if features is None else digest_of(features))

@@ -15,10 +15,11 @@ import torch
 from dicomnode.core.phantom import phantom_study, stored_hu
 from trainers.data.patches import Noisy
 from trainers.data.series import Credit, Picture, Series
-from trainers.recipes.recipe import Adversary, ReadRecipe, StageRecipe
+from trainers.recipes.reading import ReadRecipe
+from trainers.recipes.recipe import Adversary, StageRecipe
 from trainers.training.distributed import World
 from trainers.training.pairs import Material
-from trainers.training.stages import Shop
+from trainers.training.shop import Shop
 
 CREDIT = Credit("Phantoms", "CC0", "nobody", "made")
 SIZE_PX = 96

@@ -16,7 +16,7 @@ from tests.trainers.made import SIZE_PX, write_images
 from trainers.cli import FAILED, OK, USAGE, run_command
 from trainers.data.provenance import read_provenance
 from trainers.data.sources.volumes import read_volumes
-from trainers.recipes.recipe import read_recipe
+from trainers.recipes.reading import read_recipe
 from trainers.run.folder import note_metrics
 from trainers.run.page import curves
 from trainers.run.subject import sealed, subject_of

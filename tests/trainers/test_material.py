@@ -17,7 +17,8 @@ from trainers.data.series import Credit, Picture
 from trainers.data.splits import Splits
 from trainers.errors import RecipeError, SourceError
 from trainers.material import datasets, files_of, gather, read_source
-from trainers.recipes.recipe import SourceChoice, read_recipe
+from trainers.recipes.reading import read_recipe
+from trainers.recipes.recipe import SourceChoice
 
 
 def test_photographs_of_a_folder(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from tests.trainers.made import material, miniature, shop
 from trainers.errors import RecipeError
 from trainers.nets.base import Net
 from trainers.recipes.plan import planned
-from trainers.recipes.recipe import Plan, parse, read_recipe, shipped
+from trainers.recipes.reading import parse, read_recipe, shipped
+from trainers.recipes.recipe import Plan
 from trainers.shipping.export import Trained, card_of, export, golden_volume
 from trainers.training.loop import image_of
 from trainers.training.stages import load_nets, train_recipe

@@ -23,7 +23,8 @@ from trainers.evaluate.words import as_csv, as_json, text
 from trainers.material import datasets
 from trainers.progress import Say
 from trainers.recipes.plan import OTHERWISE, features_told, part_told
-from trainers.recipes.recipe import ReadRecipe, Recipe, read_recipe, shipped
+from trainers.recipes.reading import ReadRecipe, read_recipe, shipped
+from trainers.recipes.recipe import Recipe
 from trainers.run.folder import is_of, note_metrics, rounds_of, trained_by
 from trainers.run.subject import Subject, sealed, subject_of
 

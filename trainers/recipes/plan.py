@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from engines.bundle.tables import nearest
 from trainers.errors import RecipeError
-from trainers.recipes.recipe import OFF, Optimiser, Plan, ReadRecipe, Recipe, StageRecipe, recipe_of, table_of
+from trainers.recipes.reading import ReadRecipe, recipe_of, table_of
+from trainers.recipes.recipe import OFF, Optimiser, Plan, Recipe, StageRecipe
 
 _OFTEN: Final = 20
 """Checkpoints, pictures and lines come no closer than so many steps, unless the recipe wants them to."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from engines.bundle.tables import nearest
-
-if TYPE_CHECKING:
-    from trainers.recipes.recipe import Recipe, StageRecipe
+from trainers.recipes.recipe import Recipe, StageRecipe
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:

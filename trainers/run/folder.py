@@ -14,7 +14,8 @@ from engines.bundle.tables import read_table
 from engines.errors import BundleError
 from trainers.errors import CheckpointError
 from trainers.recipes.plan import part_told, planned, steps_told
-from trainers.recipes.recipe import Plan, ReadRecipe, read_recipe
+from trainers.recipes.reading import ReadRecipe, read_recipe
+from trainers.recipes.recipe import Plan
 from trainers.run import checkpoints
 from trainers.run.checkpoints import ENDED, NET
 from trainers.run.rounds import rounds_in

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,10 +21,8 @@ from trainers.progress import Count, Pace
 from trainers.recipes.recipe import Growth, StageRecipe
 from trainers.run.rounds import Place, chosen_in, read_chosen, require_growth
 from trainers.training.pairs import Chain, Material
+from trainers.training.shop import Shop
 from trainers.whole import write_json
-
-if TYPE_CHECKING:
-    from trainers.training.stages import Shop
 
 _WINDOW_HU: Final = (-160.0, 240.0)
 _IN_WINDOW: Final = frozenset(

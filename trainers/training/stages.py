@@ -19,8 +19,8 @@ from trainers.data.patches import Noisy
 from trainers.errors import CheckpointError, RecipeError
 from trainers.nets import build, build_discriminator
 from trainers.nets.base import Net
-from trainers.progress import Say
-from trainers.recipes.recipe import ReadRecipe, Recipe, StageRecipe
+from trainers.recipes.reading import ReadRecipe
+from trainers.recipes.recipe import Recipe, StageRecipe
 from trainers.run import checkpoints
 from trainers.run.checkpoints import ENDED, NET
 from trainers.run.folder import claim, ended_now
@@ -31,21 +31,9 @@ from trainers.training.loop import Pair, Run, Task, train
 from trainers.training.losses import Terms
 from trainers.training.pairs import Chain, Link, Material, Pairing, pairs_of
 from trainers.training.rehearsal import rehearse
+from trainers.training.shop import Shop
 
 _FOLDED = "{}-without-{}"
-
-
-@dataclass(frozen=True, eq=False)
-class Shop:
-    """Where a recipe is trained.
-
-    features  what the term vgg compares images by; None: that term is off
-    """
-
-    folder: Path
-    world: World
-    say: Say
-    features: nn.Module | None = None
 
 
 def train_recipe(read: ReadRecipe, material: Material, shop: Shop) -> dict[str, Net]:

@@ -17,7 +17,7 @@ from trainers.errors import SourceError
 from trainers.evaluate.cases import Among, Extent, by_patient, is_judged, thinned
 from trainers.evaluate.denoisers import LOW_DOSE, Denoiser
 from trainers.evaluate.judging import judge
-from trainers.recipes.recipe import read_recipe
+from trainers.recipes.reading import read_recipe
 
 _RECIPE = replace(read_recipe("ct-denoise").recipe, patients=Splits(("patient-1",), ("patient-2",), ("patient-3",)))
 _OTHER = replace(_RECIPE, name="other", patients=Splits(("patient-3",)))

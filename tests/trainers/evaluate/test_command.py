@@ -14,7 +14,8 @@ from tests.trainers.made import write_images
 from trainers.cli import FAILED, OK, USAGE, run_command
 from trainers.evaluate.command import CSV, JSON, PAGE, TEXT, card_told
 from trainers.recipes.plan import planned, steps_told
-from trainers.recipes.recipe import OFF, Plan, read_recipe
+from trainers.recipes.reading import read_recipe
+from trainers.recipes.recipe import OFF, Plan
 
 _WHOLE = "ct-denoise (run, 50 % of its steps)"
 _RUN = f"{_WHOLE} x 0.85"  # as it is shipped

@@ -12,7 +12,8 @@ from tests.trainers.evaluate.bodies import body
 from tests.trainers.made import miniature
 from trainers.evaluate.denoisers import Denoiser, of_bundle, of_run
 from trainers.nets import build
-from trainers.recipes.recipe import ReadRecipe, Recipe, read_recipe
+from trainers.recipes.reading import ReadRecipe, read_recipe
+from trainers.recipes.recipe import Recipe
 from trainers.run import checkpoints
 from trainers.shipping.export import Trained, export
 from trainers.training.stages import load_nets

@@ -15,7 +15,8 @@ from tests.trainers.made import material, miniature, shop, states_equal
 from trainers.errors import CheckpointError, RecipeError
 from trainers.evaluate.command import terms_told
 from trainers.recipes.plan import planned, steps_told
-from trainers.recipes.recipe import OFF, Plan, ReadRecipe, read_recipe, shipped
+from trainers.recipes.reading import ReadRecipe, read_recipe, shipped
+from trainers.recipes.recipe import OFF, Plan
 from trainers.run import checkpoints
 from trainers.run.folder import claim, note_datasets, note_images, provenance_of, trained_by
 from trainers.run.page import page_of

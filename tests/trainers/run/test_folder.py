@@ -18,7 +18,7 @@ from engines.bundle.provenance import Dataset, Metric
 from tests.trainers.made import material, miniature, patient, shop
 from trainers.errors import CheckpointError
 from trainers.lowering import Lowered, write_lowered
-from trainers.recipes.recipe import ReadRecipe, read_recipe
+from trainers.recipes.reading import ReadRecipe, read_recipe
 from trainers.run import checkpoints
 from trainers.run.checkpoints import ENDED
 from trainers.run.folder import claim, note_datasets, note_metrics, provenance_of, trained_by

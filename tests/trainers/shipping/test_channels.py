@@ -19,7 +19,8 @@ from tests.engines.phantoms import body, noisy
 from tests.trainers.made import miniature
 from trainers.nets import build
 from trainers.nets.base import Net
-from trainers.recipes.recipe import Recipe, read_recipe
+from trainers.recipes.reading import read_recipe
+from trainers.recipes.recipe import Recipe
 from trainers.shipping.channels import channels
 from trainers.shipping.export import Trained, card_of, network_of
 

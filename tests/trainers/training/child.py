@@ -12,9 +12,10 @@ import torch
 
 from tests.trainers.made import material, miniature
 from trainers.errors import TrainerError
-from trainers.recipes.recipe import read_recipe
+from trainers.recipes.reading import read_recipe
 from trainers.training.distributed import joined_world
-from trainers.training.stages import Shop, train_recipe
+from trainers.training.shop import Shop
+from trainers.training.stages import train_recipe
 
 
 def main(recipe: str, steps: str, *folders: str) -> int:

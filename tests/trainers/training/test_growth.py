@@ -19,7 +19,8 @@ from trainers.errors import TrainerError
 from trainers.nets import build
 from trainers.nets.base import Net
 from trainers.recipes.plan import planned, steps_told
-from trainers.recipes.recipe import Growth, NetChoice, Plan, ReadRecipe, StageRecipe, read_recipe
+from trainers.recipes.reading import ReadRecipe, read_recipe
+from trainers.recipes.recipe import Growth, NetChoice, Plan, StageRecipe
 from trainers.run.folder import note_datasets, provenance_of, rounds_of
 from trainers.training.distributed import World
 from trainers.training.growth import gain_db, grown_pool, is_better, is_improved, one_slice

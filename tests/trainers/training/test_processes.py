@@ -16,7 +16,7 @@ from torch import distributed
 
 from tests.trainers.made import material, miniature, shop, states_equal
 from trainers.errors import RecipeError, SourceError, TrainerError
-from trainers.recipes.recipe import read_recipe
+from trainers.recipes.reading import read_recipe
 from trainers.training.distributed import World, joined_world
 from trainers.training.stages import begin, train_recipe
 

@@ -6,7 +6,8 @@ import pytest
 
 from trainers.errors import RecipeError
 from trainers.recipes.plan import planned
-from trainers.recipes.recipe import Plan, read_recipe, shipped
+from trainers.recipes.reading import read_recipe, shipped
+from trainers.recipes.recipe import Plan
 from trainers.training.rehearsal import rehearse
 
 

@@ -20,7 +20,8 @@ from trainers.data.degrade import Worsening, worsened
 from trainers.data.series import Picture
 from trainers.errors import CheckpointError, RecipeError, SourceError
 from trainers.nets.base import Net
-from trainers.recipes.recipe import NetChoice, StageRecipe, read_recipe
+from trainers.recipes.reading import read_recipe
+from trainers.recipes.recipe import NetChoice, StageRecipe
 from trainers.shipping.export import Trained, card_of
 from trainers.training import pairs
 from trainers.training.distributed import World

@@ -1,0 +1,102 @@
+"""Recipes as they are read: of the package by name, or one of your own by the path of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from engines.bundle.tables import nearest, read_table
+from engines.errors import BundleError
+from trainers.errors import RecipeError
+from trainers.recipes.recipe import AS_WRITTEN, Plan, Recipe
+from trainers.recipes.soundness import problems
+
+FORMAT: Final = 1
+_LARGEST_BYTES: Final = 2**20
+_TOLD: Final = frozenset({"name", "version", "paper", "shipping"})
+"""Tables and keys of a recipe that no step of a training depends on."""
+
+
+@dataclass(frozen=True)
+class ReadRecipe:
+    """A recipe as it is trained, the bytes of the file that it stands in, and what is done otherwise than that says."""
+
+    recipe: Recipe
+    content: bytes
+    plan: Plan = AS_WRITTEN
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def trained(self) -> str:
+        """SHA-256 of what the training follows from. What is said of it and how it is shipped may change afterwards."""
+        table = table_of(self.content, self.recipe.name)
+        parts = {key: value for key, value in table.items() if key not in _TOLD}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def written(self) -> Recipe:
+        """The recipe as its file has it."""
+        return parse(self.content, self.recipe.name)
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    return tuple(sorted(Path(file.name).stem for file in files("trainers.recipes").iterdir() if _is_recipe(file.name)))
+
+
+def read_recipe(name: str) -> ReadRecipe:
+    """A recipe of the package by name, or one of your own by the path of its file. Raises RecipeError."""
+    content = _own(name) if name not in shipped() else files("trainers.recipes").joinpath(f"{name}.toml").read_bytes()
+    return ReadRecipe(parse(content, name), content)
+
+
+def parse(content: bytes, name: str) -> Recipe:
+    """The recipe in the bytes of a TOML file that messages call `name`. Raises RecipeError."""
+    return recipe_of(table_of(content, name), name)
+
+
+def table_of(content: bytes, name: str) -> dict[str, Any]:
+    """The table in those bytes, of the format that is read here."""
+    try:
+        table = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{name} is no TOML: {str(error)[:200]}", "look at the place it names") from None
+    if table.get("format") != FORMAT:
+        raise RecipeError(f"{name} is of format {str(table.get('format'))[:20]}", f"this version reads {FORMAT}")
+    return table
+
+
+def recipe_of(table: Mapping[str, Any], name: str) -> Recipe:
+    """The recipe in a table. Raises RecipeError where it makes no sense."""
+    try:
+        recipe = read_table(Recipe, table, name)
+    except BundleError as error:
+        raise RecipeError(str(error), error.hint.replace("docs/engines.md", "docs/trainers/recipes.md")) from None
+    for problem, hint in problems(recipe):
+        raise RecipeError(f"{name}: {problem}", hint)
+    return recipe
+
+
+def _own(name: str) -> bytes:
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise RecipeError(f"there is no recipe {name!r}", f"{nearest(name, shipped())}; your own is a .toml file")
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST_BYTES)
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", "give the path of a recipe") from None
+
+
+def _is_recipe(file: str) -> bool:
+    return file.endswith(".toml")
