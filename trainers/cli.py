@@ -74,7 +74,7 @@ def train(
 ) -> None:
     """Train all stages of a recipe; called again, go on where it stopped.
 
-    On several GPUs: torchrun --nproc-per-node 4 -m trainers train ...
+    On several GPUs: torchrun --nproc-per-node 4 -m -- trainers train ...
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin take cores from others
     import torch

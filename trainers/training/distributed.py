@@ -1,6 +1,6 @@
 """Several processes, on one machine or many, that train one net: each on its part of every batch.
 
-`torchrun --nproc-per-node 4 -m trainers train ...` starts them. Gradients are averaged here, in one message for each
+`torchrun --nproc-per-node 4 -m -- trainers train ...` starts them. Gradients are averaged here, in one message for each
 step, and not by a wrapper around the net: a generator and its discriminator take turns, and one is trained through the
 other, which wrappers do not allow for.
 """

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.run import parse_args
 
 from tests.trainers.made import material, miniature, shop, states_equal
+from trainers.cli import train
 from trainers.errors import RecipeError, SourceError, TrainerError
 from trainers.recipes.reading import read_recipe
 from trainers.training.distributed import World, joined_world
@@ -82,6 +84,15 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> _Together:
 def test_machines_without_a_shared_folder_are_refused(together: _Together) -> None:
     assert together.returned == [1, 1]
     assert all("do not see the same files" in words for words in together.told)
+
+
+def test_torchrun_leaves_our_options_to_us() -> None:
+    """As the help says it: without -- it takes --run for one of its own."""
+    (line,) = [line.strip() for line in (train.__doc__ or "").splitlines() if "torchrun" in line]
+    words = line.partition("torchrun ")[2].removesuffix("...").split()
+    asked = parse_args([*words, "sgan", "--images", "x", "--run", "y", "--share", "0.1"])
+    assert (asked.training_script, asked.nproc_per_node) == ("trainers", "4")
+    assert asked.training_script_args == ["train", "sgan", "--images", "x", "--run", "y", "--share", "0.1"]
 
 
 def test_a_batch_has_a_patch_for_each_process(tmp_path: Path) -> None:
