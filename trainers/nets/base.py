@@ -22,6 +22,12 @@ class Net(nn.Module):
     inputs: int = 1
 
 
+def middle_of(image: torch.Tensor) -> torch.Tensor:
+    """The slice itself of (batch, channels, rows, columns), whose other channels are its neighbours."""
+    middle = image.shape[1] // 2
+    return image[:, middle : middle + 1]
+
+
 class ImageOf(Net):
     """A net that gives a residual as one that gives the image: its middle channel, less the residual."""
 
@@ -31,9 +37,8 @@ class ImageOf(Net):
         self.halo_px, self.multiple_px, self.inputs = net.halo_px, net.multiple_px, net.inputs
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        middle = self.inputs // 2
         residual: torch.Tensor = self.net(given)
-        return given[:, middle : middle + 1] - residual
+        return middle_of(given) - residual
 
 
 def in_full(layer: nn.Conv2d, inner: torch.Tensor) -> torch.Tensor:

@@ -228,6 +228,13 @@ class Recipe:
     def stage(self, name: str) -> StageRecipe:
         return next(stage for stage in self.stages if stage.name == name)
 
+    def before(self, stage: StageRecipe) -> tuple[StageRecipe, ...]:
+        """The stages whose images go into a stage, the first of them first."""
+        if not stage.takes:
+            return ()
+        taken = self.stage(stage.takes)
+        return (*self.before(taken), taken)
+
 
 OFF: Final = "off"
 

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, what the card says of it, and a page for people."""
+"""A run's folder: whose it is, and what the card says of it."""
 
 from __future__ import annotations
 

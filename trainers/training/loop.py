@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trainers.errors import TrainerError
+from trainers.nets.base import middle_of
 from trainers.progress import Journal, Pace, Say
 from trainers.recipes.recipe import StageRecipe
 from trainers.run import checkpoints
@@ -126,8 +127,7 @@ def imaged(task: Task, net: nn.Module, given: torch.Tensor) -> torch.Tensor:
 def image_of(net: nn.Module, given: torch.Tensor, is_residual: bool, scale_hu: float) -> torch.Tensor:
     """The same for a net alone: a residual is taken away from the middle channel of what it was given."""
     out: torch.Tensor = net(given / scale_hu).float() * scale_hu
-    middle = given.shape[1] // 2
-    return given[:, middle : middle + 1] - out if is_residual else out
+    return middle_of(given) - out if is_residual else out
 
 
 @torch.no_grad()

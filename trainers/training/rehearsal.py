@@ -42,10 +42,7 @@ def _play(stage: StageRecipe, recipe: Recipe, nets: Mapping[str, Net]) -> None:
     """One step without numbers: what is drawn goes through the stages before, the net, and the discriminator."""
     channels, size_px = 2 * stage.patches.neighbours + 1 if stage.images == "ct" else 1, stage.patches.size_px
     given = torch.zeros(_PATCHES, channels, size_px, size_px, device="meta")
-    chain = [stage]
-    while chain[0].takes:
-        chain.insert(0, recipe.stage(chain[0].takes))
-    for link in chain:
+    for link in (*recipe.before(stage), stage):
         before, given = given, image_of(nets[link.name], given, link.net.predicts == "residual", recipe.scale_hu)
     if given.shape != (_PATCHES, 1, size_px, size_px):
         raise ValueError(f"what is made of {tuple(before.shape)} is {tuple(given.shape)}")

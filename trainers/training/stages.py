@@ -162,12 +162,8 @@ def folds(pool: Sequence[Noisy], count: int) -> list[tuple[tuple[Noisy, ...], tu
 
 
 def _chain(work: _Work, stage: StageRecipe) -> Chain:
-    """The stages whose images go in, the first of them first."""
-    links: list[Link] = []
-    while stage.takes:
-        stage = work.recipe.stage(stage.takes)
-        links.append(_link(work, stage, work.nets[stage.name]))
-    return tuple(reversed(links))
+    """What a stage's patches go through first."""
+    return tuple(_link(work, taken, work.nets[taken.name]) for taken in work.recipe.before(stage))
 
 
 def _link(work: _Work, stage: StageRecipe, net: Net) -> Link:
