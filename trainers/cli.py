@@ -44,7 +44,7 @@ CacheOption = Annotated[
 
 @app.command()
 def recipes(
-    recipe: Annotated[str, typer.Argument(help="One of them: its text, to be changed into one of your own.")] = "",
+    recipe: Annotated[str, typer.Argument(help="One of them: its text.")] = "",
 ) -> None:
     """The recipes that come with the package, and what each follows."""
     from trainers.recipes.reading import read_recipe, shipped

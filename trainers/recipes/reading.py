@@ -14,6 +14,7 @@ from typing import Any, Final
 from engines.bundle.tables import nearest, read_table
 from engines.errors import BundleError
 from trainers.errors import RecipeError
+from trainers.recipes.following import whole
 from trainers.recipes.recipe import AS_WRITTEN, Plan, Recipe
 from trainers.recipes.soundness import problems
 
@@ -25,7 +26,7 @@ _TOLD: Final = frozenset({"name", "version", "paper", "shipping"})
 
 @dataclass(frozen=True)
 class ReadRecipe:
-    """A recipe as it is trained, the bytes of the file that it stands in, and what is done otherwise than that says."""
+    """A recipe as it is trained, the bytes of its file, and what is done otherwise than that says."""
 
     recipe: Recipe
     content: bytes
@@ -33,8 +34,8 @@ class ReadRecipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        return hashlib.sha256(self.content).hexdigest()
+        """SHA-256 of the file, and where it follows another of that one's behind it, and so on."""
+        return hashlib.sha256(b"".join(_files(self.content, self.recipe.name))).hexdigest()
 
     @property
     def trained(self) -> str:
@@ -56,7 +57,7 @@ def shipped() -> tuple[str, ...]:
 
 def read_recipe(name: str) -> ReadRecipe:
     """A recipe of the package by name, or one of your own by the path of its file. Raises RecipeError."""
-    content = _own(name) if name not in shipped() else files("trainers.recipes").joinpath(f"{name}.toml").read_bytes()
+    content = _of_package(name) if name in shipped() else _own(name)
     return ReadRecipe(parse(content, name), content)
 
 
@@ -66,7 +67,27 @@ def parse(content: bytes, name: str) -> Recipe:
 
 
 def table_of(content: bytes, name: str) -> dict[str, Any]:
-    """The table in those bytes, of the format that is read here."""
+    """The table in those bytes, of the format that is read here, with what it takes from the recipe it follows."""
+    *following, first = _files(content, name)
+    table = _said(first, name)
+    for one in reversed(following):
+        table = whole(_said(one, name), table, name)
+    return table
+
+
+def _files(content: bytes, name: str) -> list[bytes]:
+    """The file of a recipe, that of the one it follows, and so on. Only the package's can be followed: no circles."""
+    found = [content]
+    while (followed := _said(found[-1], name).get("follows")) is not None:
+        if followed not in shipped():
+            hint = f"{nearest(str(followed), shipped())}; your own cannot be followed"
+            raise RecipeError(f"{name} follows {str(followed)[:60]!r}, which is no recipe of the package", hint)
+        found.append(_of_package(followed))
+    return found
+
+
+def _said(content: bytes, name: str) -> dict[str, Any]:
+    """What a file says itself."""
     try:
         table = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -85,6 +106,10 @@ def recipe_of(table: Mapping[str, Any], name: str) -> Recipe:
     for problem, hint in problems(recipe):
         raise RecipeError(f"{name}: {problem}", hint)
     return recipe
+
+
+def _of_package(name: str) -> bytes:
+    return files("trainers.recipes").joinpath(f"{name}.toml").read_bytes()
 
 
 def _own(name: str) -> bytes:
