@@ -107,6 +107,9 @@ class Registry:
         installed, along = self._installed(), self.shipped_versions(name)
         if name not in installed and not along:
             known = nearest(name, self.names())
+            if self._folder is None:
+                unread = "no configuration was read, which says where added bundles lie: --config FILE"
+                raise EngineNotFoundError(f"there is no engine {name!r}", f"{known} ({unread})")
             raise EngineNotFoundError(
                 f"there is no engine {name!r}", f"{known} (or add its bundle: dicomnode engines add FOLDER)"
             )

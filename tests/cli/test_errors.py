@@ -77,10 +77,14 @@ def test_an_error_in_a_rule_stops_no_command_that_uses_no_rules(
     assert "unknown key 'mach'" in command("check").out
 
 
-def test_an_unknown_engine_is_answered_with_the_nearest(command: Command) -> None:
-    ran = command("enhance", ".", "out", "--engine", "ct-nml")
+def test_an_unknown_engine_is_answered_with_the_nearest(command: Command, tmp_path: Path) -> None:
+    asked = ("enhance", ".", "out", "--engine", "ct-nml")
+    ran = command(*asked)
     assert ran.code == 1
-    assert ran.error_lines == [
+    assert ran.error_lines[0] == "error: there is no engine 'ct-nml'"
+    assert "did you mean 'ct-nlm'?" in ran.error_lines[1] and "no configuration was read" in ran.error_lines[1]
+    site(tmp_path)
+    assert command(*asked).error_lines == [
         "error: there is no engine 'ct-nml'",
         " next: did you mean 'ct-nlm'? (or add its bundle: dicomnode engines add FOLDER)",
     ]
