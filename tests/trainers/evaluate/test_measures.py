@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from engines.quality.slices import blurred
-from tests.trainers.evaluate.bodies import ADDED_HU, OWN_HU, body, case, views
+from tests.trainers.evaluate.bodies import ADDED_HU, OWN_HU, SIZE_PX, body, case, views
 from trainers.evaluate.denoisers import LOW_DOSE, Denoiser, Pixels
-from trainers.evaluate.measures import body_places, figures, removed_by_slope
+from trainers.evaluate.measures import EDGES_HU, body_places, figures, removed_by_slope
 from trainers.evaluate.nodules import LESIONS
 
 _CASE = case()
@@ -46,6 +46,19 @@ def test_a_tissue_that_is_moved_is_told_with_its_sign() -> None:
     found = _figures("bright bone", lambda low: low + np.where(body() > 300, np.float32(5), np.float32(0)))
     assert found["bias bone"] == pytest.approx(5.0, abs=0.2)
     assert found["bias soft tissue"] == pytest.approx(0.0, abs=0.01)
+
+
+def test_where_tissue_is_looked_for_does_not_follow_from_the_noise() -> None:
+    down, across = np.mgrid[:SIZE_PX, :SIZE_PX].astype(np.float32) / 10
+    quiet, loud = (_figures("slope", lambda low: low + down + across, dose) for dose in (0.5, 0.01))
+    for band in ("lung", "fat", "soft tissue", "bone"):
+        assert loud[f"bias {band}"] == pytest.approx(quiet[f"bias {band}"], abs=1e-3)
+
+
+def test_where_edges_are_looked_for_does_not_follow_from_the_noise() -> None:
+    quiet, loud = (_figures("knows all", lambda low: body(), dose) for dose in (0.5, 0.01))
+    for edges in EDGES_HU:
+        assert loud[f"{edges} edges after"] == quiet[f"{edges} edges after"] < 1.5
 
 
 def test_a_blur_is_told_by_edges_and_by_what_it_removes() -> None:

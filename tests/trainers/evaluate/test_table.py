@@ -86,6 +86,11 @@ def test_figures_that_are_made_of_others() -> None:
     assert FIGURES["strong edges wider"].of([np.array([2.0, 2.0]), np.array([2.0, 3.0])], np.arange(2)) == 25.0
 
 
+def test_the_worst_bias_is_the_farthest_from_nothing_on_either_side() -> None:
+    rows = (Row("ours", 0.25, at, {"bias bone": bias_hu}) for at, bias_hu in enumerate((-3.0, 1.0, 2.0)))
+    assert Table(tuple(rows), {"ours": "ours"}).value("worst bias bone", "ours", 0.25).value == 3.0
+
+
 def test_aims_are_reached_missed_or_not_measured() -> None:
     aims = (
         Aim("PSNR abdomen", 0.25, 4.9, "at least", "gain"),

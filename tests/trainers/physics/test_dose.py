@@ -81,6 +81,22 @@ def test_few_photons_keep_the_bow_tie() -> None:
     assert loud == pytest.approx(40.0 * quiet, rel=1e-3, abs=0.1)
 
 
+def test_the_slices_own_noise_tells_how_many_photons_there_were() -> None:
+    """The beam's number is but a first guess. Of few photons the electronics make more noise, above all in the middle,
+    where most is absorbed."""
+    hu = noisy_water()
+    places = flat_noise(hu).places
+
+    def shape(deviation_hu: float, photons: float) -> Pixels:
+        scan = Scan(2.0, Kernel("hann", 0.8), Beam(photons=photons, electronic=100.0))
+        return unit_noise(hu, Flat(places, deviation_hu), scan, 1, 3) / np.float32(deviation_hu)
+
+    quiet, guessed, loud = shape(6.0, 2.25e5), shape(6.0, 5e4), shape(48.0, 2.25e5)
+    assert guessed == pytest.approx(quiet, abs=0.004)
+    middle, rim = away_mm() < 30, (away_mm() > 80) & (away_mm() < 98)
+    assert loud[:, middle].std() / loud[:, rim].std() > 1.05 * quiet[:, middle].std() / quiet[:, rim].std()
+
+
 @pytest.mark.parametrize("kernel", [Kernel("hann", 0.5), Kernel("hann", 0.8), Kernel("ramp")], ids=str)
 def test_the_spectrum_has_the_ramps_and_the_kernels_shape(kernel: Kernel) -> None:
     hu = noisy_water()
@@ -129,6 +145,17 @@ def test_unit_noise_is_what_counted_photons_add() -> None:
     inside = away_mm() < 85.0
     assert float(low[inside].std()) == pytest.approx(float(quarter[inside].std()), rel=0.08)
     assert float(full[inside].mean()) == pytest.approx(0.0, abs=1.0)
+
+
+@pytest.mark.parametrize("metal_hu", [12_000.0, 30_710.0])
+@pytest.mark.parametrize("fan", [None, Fan(views=144, readings=246, step=3 * Fan().step)], ids=["parallel", "fan"])
+def test_metal_leaves_noise_within_bounds(metal_hu: float, fan: Fan | None) -> None:
+    hu = noisy_water()
+    hu[56:72, 20:36] = hu[56:72, 92:108] = metal_hu
+    flat = flat_noise(hu)
+    made = unit_noise(hu, flat, Scan(2.0, Kernel("hann", 0.8), fan=fan), 1, seed=4)[0]
+    assert noise(made, flat.places) == pytest.approx(flat.noise_hu, rel=1e-4)
+    assert float(np.abs(made).max()) < 2000.0
 
 
 def test_a_fan_makes_noise_of_the_same_magnitude() -> None:

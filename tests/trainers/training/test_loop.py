@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -17,11 +18,11 @@ from engines.runtimes.processor import Processor
 from tests.trainers.made import states_equal
 from trainers.errors import CheckpointError, TrainerError
 from trainers.progress import Count, Pace, panel, spoken
-from trainers.recipes.recipe import LossTerm, NetChoice, Optimiser, StageRecipe
+from trainers.recipes.recipe import Adversary, LossTerm, NetChoice, Optimiser, StageRecipe
 from trainers.run import checkpoints
 from trainers.training.ahead import drawn_ahead
 from trainers.training.distributed import World
-from trainers.training.loop import Pair, Run, Task, image_of, train
+from trainers.training.loop import Pair, Run, Task, Values, begun, image_of, improve, judge, train
 from trainers.training.losses import Terms
 from trainers.training.players import Player, Players, rate
 
@@ -81,6 +82,50 @@ def test_averaged_weights_are_what_is_kept() -> None:
     players.step = 1000
     players.end_step()
     assert torch.allclose(players.trained.weight, kept + 0.1)
+
+
+def test_statistics_of_batches_are_kept_as_they_stand_beside_averaged_weights() -> None:
+    players = Players(replace(_STAGE, ema_decay=0.9), nn.BatchNorm2d(1), None, World())
+    for number in range(2):
+        players.generator.net(_pair(number).given)
+        players.end_step()
+    kept, latest = (dict(net.named_buffers()) for net in (players.trained, players.generator.net))
+    assert kept == latest and kept["num_batches_tracked"] == 2 and kept["running_var"] > 1
+
+
+class _Critic(nn.Module):
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.shown: list[torch.Tensor] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.shown.append(image.detach())
+        return self.weight * image.mean(dim=(1, 2, 3))[:, None]
+
+
+def _shown_in(step: Callable[[Task, Players, Pair], Values]) -> tuple[list[torch.Tensor], torch.Tensor, Pair]:
+    """What a critic of image and input is shown in a step, what the net made of the patches, and these."""
+    stage = replace(_STAGE, adversary=Adversary("lsgan", "patch", Optimiser(0.1), conditioned=True, window_hu=(0, 1)))
+    task, critic, pair = _task(stage), _Critic(), _pair(1)
+    net, _ = begun(task)
+    with torch.no_grad():
+        made = image_of(net, pair.given, True, task.scale_hu)
+    step(task, Players(stage, net, critic, World()), pair)
+    return critic.shown, made, pair
+
+
+def test_the_generator_is_judged_beside_the_low_dose_that_it_was_given() -> None:
+    (shown,), made, pair = _shown_in(improve)
+    torch.testing.assert_close(shown, torch.cat((made, pair.given), dim=1))
+
+
+def test_the_critic_learns_real_and_made_images_beside_the_same_low_dose() -> None:
+    (of_real, of_made), made, pair = _shown_in(judge)
+    torch.testing.assert_close(of_real, torch.cat((pair.wanted, pair.given), dim=1))
+    torch.testing.assert_close(of_made, torch.cat((made, pair.given), dim=1))
 
 
 def test_gradients_are_clipped_to_their_norm() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from engines.model.engine import ModelEngine
 from engines.runtimes.base import Tensors
 from engines.volume import HU, Volume
 from tests.engines.phantoms import body, noisy
-from tests.trainers.made import CREDIT, material, miniature, patient, picture, shop
+from tests.trainers.made import CREDIT, material, miniature, patient, picture, shop, states_equal
 from trainers.data.degrade import Worsening, worsened
 from trainers.data.series import Picture
 from trainers.errors import CheckpointError, RecipeError, SourceError
@@ -23,8 +24,9 @@ from trainers.nets.base import Net
 from trainers.recipes.reading import read_recipe
 from trainers.recipes.recipe import NetChoice, StageRecipe
 from trainers.shipping.export import Trained, card_of
-from trainers.training import pairs
+from trainers.training import pairs, stages
 from trainers.training.distributed import World
+from trainers.training.loop import Pair, Run, Task, begun
 from trainers.training.pairs import Link, Material, Pairing, pairs_of
 from trainers.training.stages import folds, train_recipe
 
@@ -99,6 +101,36 @@ def test_the_second_net_learns_on_images_of_nets_that_never_saw_the_patient(tmp_
     assert sorted(noisy.series.patient for inside, _ in parts for noisy in inside) == [
         "patient-0", "patient-1", "patient-2",
     ]  # fmt: skip
+
+
+def test_the_net_of_each_part_is_trained_on_all_patients_but_those_it_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[Callable[[int], Pair], Sequence[Pairing]] = {}
+    trained: dict[str, tuple[Sequence[Pairing], nn.Module]] = {}
+
+    def note_pairings(pairings: Sequence[Pairing], world: World, seed: int) -> Callable[[int], Pair]:
+        draw = pairs_of(pairings, world, seed)
+        drawn[draw] = pairings
+        return draw
+
+    def note_net(task: Task, run: Run) -> nn.Module:
+        net, _ = begun(task)
+        trained[run.name] = drawn[task.draw], net
+        return net
+
+    monkeypatch.setattr(stages, "pairs_of", note_pairings)
+    monkeypatch.setattr(stages, "train", note_net)
+    train_recipe(miniature(read_recipe("cascade")), material(), shop(tmp_path))
+    everyone = {noisy.series.patient for noisy in material().train}
+    asked_about: list[str] = []
+    for pairing in trained["drl"][0]:
+        asked = {noisy.series.patient for noisy in pairing.material.train}
+        (link,) = pairing.chain
+        ((own,),) = (pairings for pairings, net in trained.values() if states_equal(net, link.net))
+        assert {noisy.series.patient for noisy in own.material.train} == everyone - asked
+        asked_about.extend(asked)
+    assert sorted(asked_about) == sorted(everyone)
 
 
 def test_one_patient_cannot_be_parted() -> None:
