@@ -1,1 +1,1 @@
-"""Makes the engine bundles that engines run. The recipes of the published papers come here; none has been built yet."""
+"""Makes the engine bundles that engines run: trains the nets of published recipes, judges them, and ships them."""

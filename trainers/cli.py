@@ -44,13 +44,15 @@ CacheOption = Annotated[
 
 @app.command()
 def recipes(
-    recipe: Annotated[str, typer.Argument(help="One of them: its text.")] = "",
+    recipe: Annotated[str, typer.Argument(help="One of them, or your own .toml: its text.")] = "",
+    whole: Annotated[bool, typer.Option("--whole", help="With all that it takes from the recipe it follows.")] = False,
 ) -> None:
     """The recipes that come with the package, and what each follows."""
     from trainers.recipes.reading import read_recipe, shipped
 
     if recipe:
-        typer.echo(read_recipe(recipe).content, nl=False)
+        read = read_recipe(recipe)
+        typer.echo(read.text if whole else read.content, nl=False)
         return
     for name in shipped():
         found = read_recipe(name).recipe
@@ -85,6 +87,7 @@ def train(
     from trainers.recipes.reading import read_recipe
     from trainers.recipes.recipe import OFF, Plan
     from trainers.run.folder import note_datasets, note_images
+    from trainers.shipping.export import require_shippable
     from trainers.training.distributed import joined_world
     from trainers.training.shop import Shop
     from trainers.training.stages import begin, train_recipe
@@ -92,6 +95,7 @@ def train(
     read = planned(
         read_recipe(recipe), Plan(share, tuple(changes or ()), OFF if features is None else digest_of(features))
     )
+    require_shippable(read.recipe)
     if threads:
         torch.set_num_threads(threads)
     with joined_world(device) as world:

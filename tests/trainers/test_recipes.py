@@ -113,7 +113,7 @@ def _text(change: str) -> bytes:
     text = files("trainers.recipes").joinpath("ct-denoise.toml").read_text()
     old, new = change.split("=>")
     assert old in text
-    return text.replace(old, new).encode()
+    return text.replace(old, new, 1).encode()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,18 @@ def _text(change: str) -> bytes:
         ("seed = 1=>seed = ", "no TOML"),
         ("learning_rate = 1e-3=>learning_rate = -1e-3", "learning_rate -0.001"),
         ("warmup_steps = 200=>betas = [0.5, 1.5]", "betas"),
+        ("clip_norm = 1.0=>clip_norm = -1.0", "clip_norm is -1"),
+        ("full_dose_share = 0.1=>full_dose_share = 7.0", "a share, count or neighbours out of bounds"),
+        ("radius_mm = [1.2, 12.0]=>radius_mm = [12.0, 1.2]", "planting.radius_mm is"),
+        ("texturing = { share = 0.35 }=>texturing = { cutoff = [0.0, 1.0] }", "texturing.cutoff is"),
+        ("seed = 1=>scale_hu = 0.0", "scale_hu 0"),
+        ("[[stages]]=>[simulation]\nfields = 0\n[[stages]]", "fields 0"),
+        ("[[stages]]=>[simulation]\nphotons = 0\n[[stages]]", "photons 0"),
+        ("[[stages]]=>[simulation]\ncutoff = -1\n[[stages]]", "a number below 0"),
+        ('kind = "mse"=>kind = "mse"\nunit_hu = 0.0', "unit_hu"),
+        ('kind = "mse"=>kind = "mse"\nwindow_hu = [0.0, 0.0]', "a window_hu is empty"),
+        ("[stages.patches]=>[stages.worsening]\nshrink = [0.5, 2.0]\n[stages.patches]", "worsening.shrink is"),
+        ("[stages.patches]=>[stages.worsening]\ngrey_hu = [1.0, 1.0]\n[stages.patches]", "worsening.grey_hu is"),
         ('[[stages.losses]]=>[[stages.losses]]\nkind = "mse"\n[[stages.losses]]', "two losses of one kind"),
     ],
 )
@@ -143,6 +155,12 @@ def test_growth_by_nothing_is_refused(key: str) -> None:
     """A net of photographs would be said to be trained on CT."""
     with pytest.raises(RecipeError, match=r"grows by nothing|growth\.dose"):
         planned(read_recipe("sgan-g1"), Plan(changes=(f"g1.growth.{key}=0",)))
+
+
+def test_a_patch_holds_the_window_of_ssim() -> None:
+    small = ("denoise.losses=[{ kind = 'ssim' }]", "denoise.patches.size_px=8")
+    with pytest.raises(RecipeError, match="ssim of patches of 8 px"):
+        planned(read_recipe("redcnn"), Plan(changes=small))
 
 
 def test_peers_see_as_many_patches_as_the_default() -> None:

@@ -22,7 +22,7 @@ from trainers.evaluate.table import Table
 from trainers.evaluate.words import as_csv, as_json, text
 from trainers.material import datasets
 from trainers.progress import Say
-from trainers.recipes.plan import OTHERWISE, features_told, part_told
+from trainers.recipes.plan import OTHERWISE, otherwise_told, part_told
 from trainers.recipes.reading import ReadRecipe, read_recipe, shipped
 from trainers.recipes.recipe import Recipe
 from trainers.run.folder import is_of, note_metrics, rounds_of, trained_by
@@ -129,8 +129,8 @@ def _note(asked: Asked, metrics: Sequence[Metric], cases: Sequence[Case], of: Su
 
 
 def terms_told(trained: Sequence[tuple[ReadRecipe, Path]]) -> list[str]:
-    """Of each run whose recipe compares features of VGG, whether that was done."""
-    return [f"{_named(read, run)}: {told}." for read, run in trained if (told := features_told(read))]
+    """Of each run what was changed of its recipe, and where that compares features of VGG, whether it was done."""
+    return [f"{_named(read, run)}: {told}." for read, run in trained if (told := otherwise_told(read))]
 
 
 def card_told(read: tuple[EngineCard, Provenance]) -> str:

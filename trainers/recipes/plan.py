@@ -38,6 +38,9 @@ def planned(read: ReadRecipe, plan: Plan) -> ReadRecipe:
         kept = {name for name, keys in changed if keys == ["steps"]}
         stages = (one if one.name in kept else _shortened(one, plan.share) for one in recipe.stages)
         recipe = replace(recipe, stages=tuple(stages))
+    for stage in recipe.stages:
+        if plan.features == OFF and not stage.adversary and {term.kind for term in stage.losses} == {"vgg"}:
+            raise RecipeError(f"{stage.name} has no loss but vgg, and no weights for it", "bring them: --features FILE")
     return replace(read, recipe=recipe, plan=plan if recipe.wants_features else replace(plan, features=""))
 
 
@@ -49,6 +52,11 @@ def steps_told(read: ReadRecipe, rounds: Rounds = NO_ROUNDS) -> str:
 def steps_to_do(read: ReadRecipe) -> str:
     """The same of a run before it begins."""
     return steps_told(read).replace(_TRAINED, "To be trained for ", 1)
+
+
+def otherwise_told(read: ReadRecipe) -> str:
+    """Which of the recipe's numbers were changed, and whether features of VGG are compared; empty where neither is."""
+    return ". ".join(filter(None, (_changed(read), features_told(read))))
 
 
 def features_told(read: ReadRecipe) -> str:
@@ -70,9 +78,13 @@ def _steps(read: ReadRecipe, rounds: Rounds) -> str:
     parts = "; ".join(
         f"{stage.name} {stage.steps} of {whole.steps}{_how_often(stage, rounds)}" for stage, whole in pairs
     )
-    changed = f". {_CHANGED}{', '.join(read.plan.changes)}" if read.plan.changes else ""
     done, whole = _counts(read, rounds)
-    return f"{_TRAINED}{part_told(read, rounds)}: {done} of {whole} ({parts}){changed}"
+    told = f"{_TRAINED}{part_told(read, rounds)}: {done} of {whole} ({parts})"
+    return ". ".join(filter(None, (told, _changed(read))))
+
+
+def _changed(read: ReadRecipe) -> str:
+    return f"{_CHANGED}{', '.join(read.plan.changes)}" if read.plan.changes else ""
 
 
 def _how_often(stage: StageRecipe, rounds: Rounds) -> str:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from engines.bundle.tables import nearest, read_table
+from engines.bundle.tables import nearest, read_table, write_toml
 from engines.errors import BundleError
 from trainers.errors import RecipeError
 from trainers.recipes.following import whole
@@ -43,6 +43,11 @@ class ReadRecipe:
         table = table_of(self.content, self.recipe.name)
         parts = {key: value for key, value in table.items() if key not in _TOLD}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """All of it as TOML, with what it takes from another: the recipe as it can be read without that one."""
+        return write_toml(_tuples(table_of(self.content, self.recipe.name)))
 
     @property
     def written(self) -> Recipe:
@@ -106,6 +111,13 @@ def recipe_of(table: Mapping[str, Any], name: str) -> Recipe:
     for problem, hint in problems(recipe):
         raise RecipeError(f"{name}: {problem}", hint)
     return recipe
+
+
+def _tuples(value: Any) -> Any:
+    """With tuples for lists, as TOML is written of."""
+    if isinstance(value, dict):
+        return {key: _tuples(one) for key, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _of_package(name: str) -> bytes:

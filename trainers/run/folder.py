@@ -20,16 +20,18 @@ from trainers.run import checkpoints
 from trainers.run.checkpoints import ENDED, NET
 from trainers.run.rounds import rounds_in
 from trainers.run.subject import Subject, subject_of
-from trainers.whole import write_json
+from trainers.whole import whole, write_json
 
 _DATASETS: Final = "datasets.json"
 _METRICS: Final = "metrics.json"
 _IMAGES: Final = "images.json"
 _RUN: Final = "run.json"
+_RECIPE: Final = "recipe.toml"
 
 
 def claim(read: ReadRecipe, run: Path) -> None:
-    """Note whose folder it is, and by what plan it is trained.
+    """Note whose folder it is, and by what plan it is trained; and keep the recipe with all that it took from another,
+    which the next version of the package may have otherwise.
 
     Raises CheckpointError where it is another recipe's, or of another plan.
     """
@@ -40,6 +42,8 @@ def claim(read: ReadRecipe, run: Path) -> None:
             "go on with the same options, or give a new folder; with the other's --cache its noise is not made again",
         )
     write_json(path, {"recipe": read.recipe.name, "trained": read.trained, **asdict(read.plan)})
+    with whole(run / _RECIPE) as file:
+        file.write(read.text.encode())
 
 
 def trained_by(name: str, run: Path) -> ReadRecipe:
@@ -51,10 +55,10 @@ def trained_by(name: str, run: Path) -> ReadRecipe:
 def _claimed(read: ReadRecipe, run: Path) -> Plan:
     """The plan of a run that is of this recipe."""
     found = noted(run)
-    if (found["recipe"], found["trained"]) != (read.recipe.name, read.trained):
+    if found["trained"] != read.trained:  # what is only told and shipped, its name too, may change
         raise CheckpointError(
             f"{run} holds a run of {found['recipe']}, of another text",
-            "give that recipe as it was, or a new folder to train",
+            f"give that recipe as it was, it lies in {run / _RECIPE}; or a new folder to train",
         )
     return plan_of(found)
 

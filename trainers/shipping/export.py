@@ -19,20 +19,23 @@ from dicomnode.core.phantom import phantom_study, stored_hu
 from engines.base import Value
 from engines.bundle.folder import WORDS, Bundle, load_bundle, seal, write_bundle
 from engines.bundle.golden import Golden, Tolerance, compare
-from engines.bundle.provenance import Provenance
+from engines.bundle.provenance import Provenance, Training
+from engines.bundle.soundness import check_card
 from engines.bundle.words import in_words
 from engines.card import EngineCard, Port, Precision, Scale, Stage, TensorInput, TensorOutput
+from engines.errors import BundleError
 from engines.model.engine import ModelEngine
 from engines.prompt import Box, Prompt
 from engines.runtimes.base import Resources, Runtime
 from engines.runtimes.choice import onnx_runtimes
 from engines.tasks.image import with_strength
 from engines.volume import ARBITRARY, HU, Volume
-from trainers.errors import TrainerError
+from trainers.errors import RecipeError, TrainerError
 from trainers.nets.base import ImageOf, Net
 from trainers.recipes.recipe import Plan, Recipe, ShippedStage
 from trainers.run.subject import command_of
 from trainers.shipping.storage import weights_in_float16
+from trainers.training.rehearsal import rehearse
 
 OPSET: Final = 18
 IMAGE, MARKS = "image", "lesions"
@@ -63,6 +66,17 @@ class Trained:
     recipe: Recipe
     nets: Mapping[str, Net]
     provenance: Provenance
+
+
+def require_shippable(recipe: Recipe) -> None:
+    """Raises RecipeError where the bundle's card would not be one: its names, version, bounds. Hours before it is
+    written, and with nets that need no training."""
+    shipping = recipe.shipping
+    untrained = Trained(recipe, rehearse(recipe), Provenance(shipping.maker, shipping.licence, Training("none yet")))
+    try:
+        check_card(card_of(untrained))
+    except BundleError as error:
+        raise RecipeError(f"{recipe.name} could not be shipped: {error}", error.hint) from None
 
 
 def export(trained: Trained, folder: Path) -> Bundle:

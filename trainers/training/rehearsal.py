@@ -16,9 +16,12 @@ from trainers.training.losses import seen
 _PATCHES = 2
 
 
-def rehearse(recipe: Recipe) -> None:
-    """Raises RecipeError where a stage's nets cannot be built, begin with the weights that they are to begin with, or
-    be given what the stage draws."""
+def rehearse(recipe: Recipe) -> Mapping[str, Net]:
+    """The nets of all stages by name, without numbers.
+
+    Raises RecipeError where a stage's nets cannot be built, begin with the weights that they are to begin with, or be
+    given what the stage draws.
+    """
     nets: dict[str, Net] = {}
     for stage in recipe.stages:
         try:
@@ -29,6 +32,7 @@ def rehearse(recipe: Recipe) -> None:
                 f"{stage.name}: its nets and its patches do not go together: {' '.join(str(error).split())[:300]}",
                 "see net, patches and adversary of the stage, and the net of the stage that it starts_from",
             ) from None
+    return nets
 
 
 def _begun(stage: StageRecipe, nets: Mapping[str, Net]) -> Net:

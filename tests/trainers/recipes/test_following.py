@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 
+from engines.card import Envelope
 from trainers.errors import RecipeError
 from trainers.recipes.following import whole
-from trainers.recipes.reading import ReadRecipe, parse, read_recipe
+from trainers.recipes.plan import planned
+from trainers.recipes.reading import ReadRecipe, parse, read_recipe, shipped
+from trainers.recipes.recipe import Plan
 
 _OURS = """
 format = 1
 follows = "ct-denoise"
 name = "our-denoise"
 version = "2.0.0"
+paper = "of our own images"
 
 [[sources]]
 kind = "dicom"
@@ -30,6 +34,12 @@ train = ["A*"]
 
 [shipping]
 maker = "Our hospital"
+licence = "in-house"
+intended_use = "Research use only."
+limitations = []
+
+[shipping.envelope]
+kvp = [120.0, 120.0]
 """
 _WHOLE = files("trainers.recipes").joinpath("ct-denoise.toml").read_text()
 
@@ -39,12 +49,54 @@ def test_it_takes_what_it_does_not_say() -> None:
     assert (ours.name, ours.version) == ("our-denoise", "2.0.0")
     assert ours.stages == theirs.stages
     assert [source.files for source in ours.sources] == [("studies/*",)]
-    assert (ours.shipping.maker, ours.shipping.licence) == ("Our hospital", theirs.shipping.licence)
+    assert (ours.shipping.maker, ours.shipping.strength) == ("Our hospital", theirs.shipping.strength)
 
 
-def test_patients_of_two_recipes_are_in_no_split_together() -> None:
-    patients = parse(_OURS.encode(), "ours.toml").patients
-    assert (patients.train, patients.validation, patients.test) == (("A*",), (), ())
+def test_what_is_true_of_other_images_is_not_taken() -> None:
+    recipe = parse(_OURS.encode(), "ours.toml")
+    assert (recipe.patients.train, recipe.patients.validation, recipe.patients.test) == (("A*",), (), ())
+    assert recipe.shipping.envelope == Envelope(kvp=(120.0, 120.0))
+
+
+@pytest.mark.parametrize("key", ["paper", "maker", "licence", "intended_use", "limitations"])
+def test_a_recipe_with_images_of_its_own_says_itself_what_its_card_will(key: str) -> None:
+    lines = [line for line in _OURS.splitlines() if not line.startswith(f"{key} =")]
+    with pytest.raises(RecipeError, match=rf"images of its own.*: (shipping\.)?{key}$"):
+        parse("\n".join(lines).encode(), "ours.toml")
+
+
+def test_two_stages_like_one_share_nothing() -> None:
+    text = _OURS + '[[stages]]\nname = "one"\nlike = "denoise"\n[[stages]]\nname = "two"\nlike = "denoise"\n'
+    text += '[[shipping.stages]]\nstage = "two"\n'
+    changes = ("two.patches.batch=4", "two.net.arguments.channels=16", "two.optimiser.learning_rate=9e-9")
+    read = ReadRecipe(parse(text.encode(), "ours.toml"), text.encode())
+    one, two = planned(read, Plan(changes=changes)).recipe.stages
+    theirs = read_recipe("ct-denoise").recipe.stages[0]
+    assert (one.patches, one.net, one.optimiser) == (theirs.patches, theirs.net, theirs.optimiser)
+    assert (two.patches.batch, two.net.arguments["channels"], two.optimiser.learning_rate) == (4, 16, 9e-9)
+
+
+def test_another_net_has_its_own_arguments() -> None:
+    net = {"kind": "plain", "arguments": {"channels": 48, "blocks": 4}}
+    adversary = {"kind": "lsgan", "net": "patch", "arguments": {"inputs": 2}}
+    followed = {"stages": [{"name": "first", "net": net, "adversary": adversary}]}
+
+    def like(**own: Any) -> Any:
+        return whole({"stages": [{"like": "first", **own}]}, followed, "mine")["stages"][0]
+
+    assert like(net={"kind": "drl"})["net"] == {"kind": "drl"}
+    assert like(net={"predicts": "residual"})["net"] == {**net, "predicts": "residual"}
+    assert like(adversary={"kind": "standard"})["adversary"] == {**adversary, "kind": "standard"}
+    assert like(adversary={"net": "srgan"})["adversary"] == {"kind": "lsgan", "net": "srgan"}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_whole_of_it_is_the_same_recipe(name: str) -> None:
+    """So that a run goes on where the package has another version of what its recipe follows."""
+    read = read_recipe(name)
+    assert "follows" not in read.text
+    again = ReadRecipe(parse(read.text.encode(), name), read.text.encode())
+    assert again.recipe == read.recipe and again.trained == read.trained
 
 
 @pytest.mark.parametrize("own", ["name", "version"])
@@ -84,6 +136,7 @@ def test_stages_that_it_lists_are_all_that_it_has() -> None:
         (_OURS.replace('"ct-denoise"', "[1]"), "follows", "known here"),
         (_OURS + '[[stages]]\nlike = "texture"', "like 'texture'", "'textures'"),
         (_OURS + "[[stages]]\nlike = 1", "like '1'", "known here"),
+        (_OURS + '[[stages]]\nlike = ["textures"]', "which the recipe that it follows does not have", "'textures'"),
         (_WHOLE + '[[stages]]\nlike = "textures"', "no key 'like'", ""),
         (_OURS.replace("[[sources]]", 'stages = "none"\n[[sources]]'), "stages is", ""),
     ],

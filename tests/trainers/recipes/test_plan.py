@@ -188,8 +188,19 @@ def test_whether_features_were_compared_is_kept_to_and_told(tmp_path: Path) -> N
     assert terms_told([(off, tmp_path / "g"), (read_recipe("redcnn"), tmp_path)]) == [
         "ablation-g1 (g): The loss term vgg is off: no weights were given for it."
     ]
+    changed = planned(read_recipe("redcnn"), Plan(changes=("denoise.optimiser.learning_rate=1e-9",)))
+    (told,) = terms_told([(changed, tmp_path / "redcnn")])
+    assert told.endswith(": Changed: denoise.optimiser.learning_rate=1e-9.")
     assert "SHA-256 abababababababab" in steps_told(on) and on.plan.options == ("--features", "VGG")
     assert "vgg" not in steps_told(planned(read_recipe("redcnn"), Plan(features=OFF)))
+
+
+def test_a_stage_that_would_be_trained_on_nothing_is_refused() -> None:
+    alone = ("drlp.losses=[{ kind = 'vgg' }]",)
+    assert planned(read_recipe("cascade-drlp"), Plan(changes=alone, features="ab" * 32)).recipe
+    with pytest.raises(RecipeError, match="drlp has no loss but vgg") as refused:
+        planned(read_recipe("cascade-drlp"), Plan(changes=alone, features=OFF))
+    assert "--features" in refused.value.hint
 
 
 class _Killed(Exception):

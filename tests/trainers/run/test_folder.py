@@ -18,7 +18,9 @@ from engines.bundle.provenance import Dataset, Metric
 from tests.trainers.made import material, miniature, patient, shop
 from trainers.errors import CheckpointError
 from trainers.lowering import Lowered, write_lowered
+from trainers.recipes.plan import planned
 from trainers.recipes.reading import ReadRecipe, read_recipe
+from trainers.recipes.recipe import Plan
 from trainers.run import checkpoints
 from trainers.run.checkpoints import ENDED
 from trainers.run.folder import claim, note_datasets, note_metrics, provenance_of, trained_by
@@ -107,11 +109,22 @@ def _reworded(run: Path, old: str, new: str) -> ReadRecipe:
         ('licence = "Apache-2.0"', 'licence = "MIT"'),
         ("kvp = [100.0, 140.0]", "kvp = [120.0, 140.0]"),
         ('precisions = ["float32"]', 'precisions = ["float32", "bfloat16"]'),
+        ('name = "ct-denoise"', 'name = "our-denoise"'),
     ],
 )
 def test_other_words_are_of_the_same_figures(old: str, new: str, judged: Path) -> None:
     provenance = provenance_of(_reworded(judged, old, new), judged)
     assert provenance.metrics == (_PSNR,) and len(provenance.data) == 2
+
+
+def test_a_run_keeps_its_recipe_where_what_that_follows_changes(tmp_path: Path) -> None:
+    read = planned(read_recipe("dncnn"), Plan(changes=("denoise.steps=2",)))
+    claim(read, tmp_path)
+    again = trained_by(str(tmp_path / "recipe.toml"), tmp_path)
+    assert (again.recipe, again.plan) == (read.recipe, read.plan)
+    with pytest.raises(CheckpointError, match="of another text") as refused:
+        trained_by("redcnn", tmp_path)
+    assert str(tmp_path / "recipe.toml") in refused.value.hint
 
 
 @pytest.mark.parametrize(
