@@ -117,15 +117,15 @@ def write_images(folder: Path) -> Path:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "mine.toml").write_text(miniature_text(_SOURCE, "patient-[12]", "", "patient-3"))
+    (folder / "mine.toml").write_text(miniature_text(_SOURCE, "patient-1 patient-2", "", "patient-3"))
     return folder
 
 
 def miniature_text(sources: str, train: str, validation: str, test: str) -> str:
-    """The default's recipe cut down, with other sources and other patients."""
+    """The default's recipe cut down, with other sources and other patients: names or patterns, with spaces between."""
     text = files("trainers.recipes").joinpath("ct-denoise.toml").read_text()
     named = zip(("train", "validation", "test"), (train, validation, test), strict=True)
-    patients = "".join(f'{split} = ["{pattern}"]\n' for split, pattern in named if pattern)
+    patients = "".join(f"{split} = {json.dumps(patterns.split())}\n" for split, patterns in named if patterns)
     given = {
         r"(?s)\[\[sources\]\].*?(?=\[patients\])": f"{sources}\n",
         r"(?s)\[patients\].*?\n\n": f"[patients]\n{patients}\n",

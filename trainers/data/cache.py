@@ -33,6 +33,9 @@ _FAN_VERSION: Final = 2
 """Likewise, of a fan alone."""
 _HU, _NOISE, _FIGURES, _GREY = "hu.npy", "noise.npy", "figures.npy", "grey.npy"
 _SQUARE: Final = 0.01
+_FINEST_MM, _COARSEST_MM = 0.05, 5.0
+"""Between pixels: clinical CT has 0.1 (a temporal bone) to 1.4 (700 mm in 512), phantoms some more. Beyond lies what is
+in another unit, whose rays would go through metres or nothing."""
 
 Each = Callable[[], None]
 """Called after each slice whose noise was computed."""
@@ -74,7 +77,7 @@ class Cache:
 
     def noisy(self, series: Series | PairedSeries) -> Noisy:
         """A series with its noise: simulated, or for a pair the difference between its doses. Raises SourceError where
-        its pixels are not square, or it has no noise that could be measured."""
+        its pixels are not square or of no size that CT has, or no noise of it can be measured or kept."""
         return self._noisy(series, self._place(series), lambda: None)
 
     def all_noisy(self, many: Iterable[Series | PairedSeries], counted: Callable[[int], Each]) -> list[Noisy]:
@@ -104,6 +107,9 @@ class Cache:
         rows_mm, columns_mm = full.pixel_mm
         if not min(rows_mm, columns_mm) > 0 or abs(rows_mm / columns_mm - 1.0) > _SQUARE:
             raise SourceError(f"the pixels of {full.name} are not square", "leave it out")
+        if not _FINEST_MM <= rows_mm <= _COARSEST_MM:
+            hint = f"give PixelSpacing in mm, {_FINEST_MM:g} to {_COARSEST_MM:g}, or leave it out"
+            raise SourceError(f"the pixels of {full.name} are {rows_mm:g} mm apart", hint)
         return self._folder / self._digest(series)
 
     def _noisy(self, series: Series | PairedSeries, place: Path, each: Each) -> Noisy:
@@ -139,12 +145,12 @@ class Cache:
         edge_px = np.full(full.slices, edge_blur_px(full.hu), dtype=np.float32)
         np.save(folder / _FIGURES, np.stack([noise_hu, edge_px]))
         if isinstance(series, PairedSeries):
-            np.save(folder / _NOISE, _measured_noise(series))
+            np.save(folder / _NOISE, _kept(_measured_noise(series), full.name))
             return
         fields = self._simulation.fields
         noise = open_memmap(folder / _NOISE, mode="w+", dtype=np.float16, shape=(fields, *full.hu.shape))
         for at, found in enumerate(self._simulated(full, [flat.places for flat in flats], noise_hu)):
-            noise[:, at] = found
+            noise[:, at] = _kept(found, full.name)
             each()
         noise.flush()
 
@@ -187,7 +193,17 @@ def _on_disk(path: Path, hu: Stored) -> Stored:
     return mapped
 
 
-def _measured_noise(series: PairedSeries) -> NDArray[np.float16]:
+def _measured_noise(series: PairedSeries) -> NDArray[np.float32]:
     """What the lower dose added, as unit noise: (1, slices, rows, columns). At its own dose it gives back the image."""
     added = series.low_hu.astype(np.float32) - series.full.hu
-    return np.asarray(added[None] / np.float32(noise_factor(series.dose)), dtype=np.float16)
+    return np.asarray(added[None] / np.float32(noise_factor(series.dose)), dtype=np.float32)
+
+
+def _kept(noise: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+    """Noise of the series `name` as the cache holds it."""
+    with np.errstate(over="ignore"):
+        kept = noise.astype(np.float16)
+    if not np.isfinite(kept).all():
+        hint = "look for metal, or for a field wider than the scanner, or leave it out"
+        raise SourceError(f"the noise of {name} has no bounds", hint)
+    return kept

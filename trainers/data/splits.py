@@ -33,9 +33,12 @@ class Splits:
             "validation": self.validation,
             "test": self.test,
         }
-        return tuple(
-            name for name, patterns in named.items() if any(fnmatchcase(patient, pattern) for pattern in patterns)
-        )
+        return tuple(name for name, patterns in named.items() if is_named(patient, patterns))
+
+
+def is_named(patient: str, patterns: Iterable[str]) -> bool:
+    """Whether a patient is among those of names or patterns: `*` is any characters, `?` one, all else itself."""
+    return any(fnmatchcase(patient, pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 def split(series: Iterable[S], splits: Splits) -> Mapping[Name, tuple[S, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,6 +12,7 @@ import numpy as np
 from trainers.data.cache import Cache
 from trainers.data.patches import Noisy
 from trainers.data.series import LOWEST_HU, PairedSeries, Picture, Series
+from trainers.data.splits import is_named
 from trainers.errors import SourceError
 from trainers.evaluate.windows import Pixels
 from trainers.material import noise_counted, read_images
@@ -155,7 +155,7 @@ def _chosen(among: Among, images: Path, extent: Extent, say: Say) -> Iterator[Se
 def is_judged(series: Series, among: Among) -> bool:
     """Whether the patient is among those to be judged by. Raises SourceError where it may not be."""
     patterns = among.patients or getattr(among.recipe.patients, among.split)
-    if not any(fnmatchcase(series.patient, pattern) for pattern in patterns):
+    if not is_named(series.patient, patterns):
         return False
     for recipe in (among.recipe, *among.others):
         for name in recipe.patients.of(series.patient):

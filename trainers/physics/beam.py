@@ -58,8 +58,9 @@ def added_deviation(
     integrals: torch.Tensor, incident_photons: torch.Tensor, dose: float, electronic: float
 ) -> torch.Tensor:
     """Standard deviation of the noise to be added to the line integrals of full dose, so that they are as noisy as
-    those of `dose` (Yu et al., J Comput Assist Tomogr 2012; 36:477, eq. 6)."""
-    mean = torch.exp(integrals) / incident_photons
+    those of `dose` (Yu et al., J Comput Assist Tomogr 2012; 36:477, eq. 6). Behind metal a reading of `dose` is taken
+    to expect one photon, the fewest that `measured_integrals` takes the logarithm of."""
+    mean = (torch.exp(integrals) / incident_photons).clamp(max=dose / _FEWEST_PHOTONS)
     return torch.sqrt((1.0 - dose) / dose * mean * (1.0 + (1.0 + dose) / dose * electronic * mean))
 
 

@@ -120,3 +120,19 @@ def test_a_series_without_noise_is_refused(series: Series, tmp_path: Path) -> No
 def test_pixels_that_are_not_square_are_refused(series: Series, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not square"):
         Cache(tmp_path, SIMULATION).noisy(replace(series, spacing_mm=(1.0, 0.7, 0.8)))
+
+
+@pytest.mark.parametrize("pixel_mm", [1e-30, 0.04, 5.1, 700.0, 1e30, float("inf")])
+def test_pixels_of_no_size_that_ct_has_are_refused(series: Series, tmp_path: Path, pixel_mm: float) -> None:
+    with pytest.raises(SourceError, match=r"phantom-1 are .* mm apart"):
+        Cache(tmp_path, SIMULATION).noisy(replace(series, spacing_mm=(1.0, pixel_mm, pixel_mm)))
+
+
+@pytest.mark.parametrize("beyond", [7e4, float("inf"), float("nan")])
+def test_noise_without_bounds_is_refused_and_not_kept(
+    series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beyond: float
+) -> None:
+    monkeypatch.setattr(cache, "unit_noise", lambda hu, *rest: np.full((2, *hu.shape), beyond, np.float32))
+    with pytest.raises(SourceError, match="noise of phantom-1"):
+        Cache(tmp_path, SIMULATION).noisy(series)
+    assert list(tmp_path.iterdir()) == []

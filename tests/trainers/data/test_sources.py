@@ -178,6 +178,15 @@ def test_what_is_not_of_the_layout_is_refused(tmp_path: Path, meta: list[Mapping
         list(read_volumes([npz(tmp_path / "a.npz", meta, **arrays)], credited(tmp_path)))
 
 
+@pytest.mark.parametrize("shape", [(0, 8, 8), (1, 0, 8), (1, 8, 0), (1, 0, 0)])
+@pytest.mark.parametrize("has_positions", [True, False])
+def test_a_volume_without_pixels_is_refused(tmp_path: Path, shape: tuple[int, ...], has_positions: bool) -> None:
+    meta = [{"PatientID": "P", "PixelSpacing": [1, 1]}] * shape[0]
+    places = {"z": np.zeros(shape[0]), "spacing": np.ones(2)} if has_positions else {}
+    with pytest.raises(SourceError, match=r"a\.npz holds no pixels"):
+        list(read_volumes([npz(tmp_path / "a.npz", meta, hu=np.zeros(shape, np.int16), **places)], credited(tmp_path)))
+
+
 def test_a_shape_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
     stored = io.BytesIO()
     np.lib.format.write_array_header_1_0(stored, {"descr": "<i2", "fortran_order": False, "shape": (1 << 58, 4, 4)})

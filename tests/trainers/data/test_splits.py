@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.trainers.made import patient
 from trainers.data.series import PairedSeries
-from trainers.data.splits import Splits, require_apart, split
+from trainers.data.splits import Splits, is_named, require_apart, split
 from trainers.errors import SourceError
 
 SERIES = [patient(number, slices=1).series for number in range(4)]
@@ -35,10 +35,18 @@ def test_no_patient_is_ever_in_two(train: frozenset[str], validation: frozenset[
 
 
 def test_patterns_name_many_and_the_rest_is_left_out() -> None:
-    found = split(SERIES, Splits(train=("patient-[01]",), test=("patient-3",)))
+    found = split(SERIES, Splits(train=("*-0", "patient?1"), test=("patient-3",)))
     assert [one.name for one in found["train"]] == ["phantom-0", "phantom-1"]
     assert [one.name for one in found["test"]] == ["phantom-3"]
     assert found["validation"] == ()
+
+
+def test_brackets_of_a_name_are_no_pattern() -> None:
+    assert [is_named(patient, ("P[1]",)) for patient in ("P[1]", "P1", "p[1]")] == [True, False, False]
+    assert is_named("P[1]-a", ("P[?]*",))
+    series = [replace(SERIES[0], patient=patient) for patient in ("P[1]", "P1")]
+    found = split(series, Splits(train=("P[1]",), test=("P1",)))
+    assert [one.patient for name in ("train", "test") for one in found[name]] == ["P[1]", "P1"]
 
 
 def test_pairs_are_split_as_series_are() -> None:

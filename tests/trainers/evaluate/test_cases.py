@@ -29,7 +29,13 @@ def _series(number: int) -> Series:
 
 def test_test_patients_are_judged_by_and_no_others() -> None:
     assert [is_judged(_series(number), Among(_RECIPE)) for number in (1, 2, 3, 4)] == [False, False, True, False]
-    assert is_judged(_series(4), Among(_RECIPE, patients=("patient-[34]",)))
+    assert is_judged(_series(4), Among(_RECIPE, patients=("patient-3", "*-4")))
+
+
+def test_brackets_in_a_patients_name_are_no_pattern() -> None:
+    series = replace(_series(4), patient="patient[4]")
+    assert is_judged(series, Among(_RECIPE, patients=("patient[4]",)))
+    assert not is_judged(replace(series, patient="patient4"), Among(_RECIPE, patients=("patient[4]",)))
 
 
 def test_decisions_are_made_by_patients_of_the_validation_alone() -> None:

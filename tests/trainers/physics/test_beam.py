@@ -33,6 +33,15 @@ def test_noise_goes_with_one_over_dose() -> None:
     assert variances[0] == pytest.approx(math.exp(3.0) / 2.25e5, rel=0.03)
 
 
+@pytest.mark.parametrize("dose", [0.5, 0.1])
+def test_behind_metal_a_reading_expects_one_photon_however_much_there_is(dose: float) -> None:
+    one_photon = math.log(dose * 2.25e5)
+    found = added_deviation(torch.tensor([one_photon - 0.1, one_photon, 30.0, 1e3]), PHOTONS[0, :4], dose, 10.0)
+    least = math.sqrt((1.0 - dose) * (1.0 + (1.0 + dose) * 10.0))
+    assert found[1:].tolist() == pytest.approx([least] * 3, rel=1e-4)
+    assert float(found[0]) < 0.96 * least
+
+
 def test_many_photons_shift_nothing() -> None:
     rng = torch.Generator().manual_seed(3)
     found = measured_integrals(torch.full_like(PHOTONS, 5.0), PHOTONS, 0.25, 10.0, rng)

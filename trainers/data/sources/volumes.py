@@ -34,6 +34,8 @@ def read_volumes(files: Sequence[Path], provenance: Provenance) -> Iterator[Seri
         hu, meta = arrays.get("hu"), _meta(arrays, file.name)
         if hu is None or hu.dtype != np.int16 or hu.ndim != 3 or len(meta) != len(hu):
             raise SourceError(f"{file.name} holds no int16 volume with a header a slice", "see docs/trainers/data.md")
+        if not hu.size:
+            raise SourceError(f"{file.name} holds no pixels", "leave it out")
         if "z" in arrays:
             yield _neighbours(file.name, arrays, meta, credit)
         else:
