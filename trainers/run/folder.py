@@ -151,7 +151,7 @@ def provenance_of(read: ReadRecipe, run: Path) -> Provenance:
         licence=shipping.licence,
         training=Training(
             run=f"{_told(read)}{part}",
-            recipe=f"{' '.join(read.recipe.paper.split())} {steps_told(read, rounds)}.",
+            recipe=f"{' '.join(read.recipe.paper.split()).rstrip('.')}. {steps_told(read, rounds)}.",
             date=_ended(last / NET),
         ),
         data=(*datasets_of(run), *judged.tested),

@@ -117,6 +117,13 @@ def test_other_words_are_of_the_same_figures(old: str, new: str, judged: Path) -
     assert provenance.metrics == (_PSNR,) and len(provenance.data) == 2
 
 
+@pytest.mark.parametrize("end", ["", ".", "\n", ".\n"])
+def test_what_was_trained_is_a_sentence_of_its_own_on_the_card(end: str, judged: Path) -> None:
+    read = trained_by(str(judged / "mine.toml"), judged)
+    own = replace(read, recipe=replace(read.recipe, paper=f"of our own{end}"))
+    assert provenance_of(own, judged).training.recipe.startswith("of our own. denoise: 40000 steps")
+
+
 def test_a_run_keeps_its_recipe_where_what_that_follows_changes(tmp_path: Path) -> None:
     read = planned(read_recipe("dncnn"), Plan(changes=("denoise.steps=2",)))
     claim(read, tmp_path)
