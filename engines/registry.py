@@ -106,13 +106,10 @@ class Registry:
             return None
         installed, along = self._installed(), self.shipped_versions(name)
         if name not in installed and not along:
-            known = nearest(name, self.names())
-            if self._folder is None:
-                unread = "no configuration was read, which says where added bundles lie: --config FILE"
-                raise EngineNotFoundError(f"there is no engine {name!r}", f"{known} ({unread})")
-            raise EngineNotFoundError(
-                f"there is no engine {name!r}", f"{known} (or add its bundle: dicomnode engines add FOLDER)"
-            )
+            known, add = nearest(name, self.names()), "or add its bundle: dicomnode engines add FOLDER"
+            unread = "; no configuration was read, which says where added ones lie: --config FILE"
+            hint = f"{known} ({add}{unread if self._folder is None else ''})"
+            raise EngineNotFoundError(f"there is no engine {name!r}", hint)
         state = Installed() if self._folder is None or name not in installed else read_state(self._folder / name)
         if name in installed and not state.versions:
             raise BundleError(f"{name}: its {STATE} is lost", "add its bundles again: dicomnode engines add")
