@@ -46,7 +46,7 @@ def planned(read: ReadRecipe, plan: Plan) -> ReadRecipe:
 
 def steps_told(read: ReadRecipe, rounds: Rounds = NO_ROUNDS) -> str:
     """How far a run goes, and with which terms, for its card. `rounds`: those that it truly did."""
-    return ". ".join(filter(None, (_steps(read, rounds), features_told(read))))
+    return ". ".join(filter(None, (_steps(read, rounds), _features(read))))
 
 
 def steps_to_do(read: ReadRecipe) -> str:
@@ -56,10 +56,10 @@ def steps_to_do(read: ReadRecipe) -> str:
 
 def otherwise_told(read: ReadRecipe) -> str:
     """Which of the recipe's numbers were changed, and whether features of VGG are compared; empty where neither is."""
-    return ". ".join(filter(None, (_changed(read), features_told(read))))
+    return ". ".join(filter(None, (_changed(read), _features(read))))
 
 
-def features_told(read: ReadRecipe) -> str:
+def _features(read: ReadRecipe) -> str:
     """Whether features of VGG are compared; empty where the recipe does not want that."""
     if not read.recipe.wants_features:
         return ""

@@ -19,6 +19,9 @@ from trainers.data.splits import Splits
 
 Argument = float | int | str | bool
 
+SSIM_PX: Final = 11
+"""Rows and columns of the window that the term ssim compares by (Wang 2004)."""
+
 
 @dataclass(frozen=True)
 class NetChoice:

@@ -6,10 +6,7 @@ from collections.abc import Iterator
 
 from engines.bundle.tables import nearest
 from trainers.data.degrade import Worsening
-from trainers.recipes.recipe import Recipe, StageRecipe
-
-_SSIM_PX = 11
-"""The window that the term ssim compares by (`trainers.training.losses`)."""
+from trainers.recipes.recipe import SSIM_PX, Recipe, StageRecipe
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -117,8 +114,8 @@ def _loss_problems(stage: StageRecipe) -> Iterator[tuple[str, str]]:
                 f"{stage.name}: {term.kind} has a weight, unit_hu or planted out of bounds",
                 "a unit above 0, none below 0",
             )
-        if term.kind == "ssim" and stage.patches.size_px < _SSIM_PX:
-            yield f"{stage.name}: ssim of patches of {stage.patches.size_px} px", f"{_SSIM_PX} px at least"
+        if term.kind == "ssim" and stage.patches.size_px < SSIM_PX:
+            yield f"{stage.name}: ssim of patches of {stage.patches.size_px} px", f"{SSIM_PX} px at least"
     windows = [term.window_hu for term in stage.losses] + ([stage.adversary.window_hu] if stage.adversary else [])
     if any(low >= high for low, high in windows):
         yield f"{stage.name}: a window_hu is empty", "the lowest first"

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainers.recipes.recipe import Adversary, LossTerm
+from trainers.recipes.recipe import SSIM_PX, Adversary, LossTerm
 
-_SSIM_PX: Final = 11
 _SSIM_SIGMA: Final = 1.5
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 """Wang 2004, for images of 0 to 1."""
@@ -169,7 +168,7 @@ def windowed(values: Images, window_hu: tuple[float, float]) -> Images:
 
 
 def _window(like: Images) -> torch.Tensor:
-    places = torch.arange(_SSIM_PX, dtype=like.dtype, device=like.device) - _SSIM_PX // 2
+    places = torch.arange(SSIM_PX, dtype=like.dtype, device=like.device) - SSIM_PX // 2
     row = torch.exp(-0.5 * (places / _SSIM_SIGMA) ** 2)
     row = row / row.sum()
     return torch.outer(row, row)[None, None]
